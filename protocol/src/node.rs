@@ -1,0 +1,303 @@
+//! What a node says to its own agency's processes: frames of verdicts, views of the state, proofs (PROTOCOL 5, own node).
+//!
+//! On the node's Unix socket every message is a u32 big-endian length and canonical CBOR. The same [`NodeRequest`]
+//! bytes are answered over `abci_query` with path `/node`.
+
+use crate::acts::{ApprovalKind, KeyRole};
+use crate::cbor::Bytes;
+use crate::hash::Hash;
+use crate::ids::{AgencyId, AgreementId, DatasetId, WriterId};
+use crate::keys::{KeyId, PublicKey};
+use crate::ops::LogEntry;
+use crate::terms::Status;
+use crate::{canon_enum, canon_struct};
+
+canon_struct! {
+    /// The newest committed height.
+    pub struct HeadView {
+        /// Chain id.
+        pub chain: String,
+        /// Height, 0 before the first block.
+        pub height: u64,
+        /// Its tick, milliseconds.
+        pub tick_ms: u64,
+        /// App hash after it (in the header of the next block).
+        pub app_hash: Hash,
+        /// Entries in the log.
+        pub log_size: u64,
+        /// Grows whenever agencies, keys, datasets, agreements or parameters change.
+        pub meta_rev: u64,
+        /// Version of the application's rules.
+        pub app_version: u64,
+    }
+}
+
+canon_struct! {
+    /// One block's verdicts. Frames are contiguous in height; a gap means deny.
+    pub struct Frame {
+        /// Height.
+        pub height: u64,
+        /// Tick of the block, milliseconds.
+        pub tick_ms: u64,
+        /// App hash after the block.
+        pub app_hash: Hash,
+        /// [`HeadView::meta_rev`] after the block.
+        pub meta_rev: u64,
+        /// Entries with their global index, of the writers that were asked for.
+        pub entries: Vec<(u64, LogEntry)>,
+    }
+}
+
+canon_struct! {
+    /// Where a writer stands; this alone is truth for its client.
+    pub struct WriterView {
+        /// The writer.
+        pub writer: WriterId,
+        /// Its key.
+        pub key: [u8; 32],
+        /// Its incarnation.
+        pub incarnation: u64,
+        /// Last operation the ledger took.
+        pub last_seq: u64,
+        /// Hash of the last batch.
+        pub last_hash: Hash,
+    }
+}
+
+canon_struct! {
+    /// A session.
+    pub struct SessionView {
+        /// Its number.
+        pub session: u64,
+        /// Who asks.
+        pub consumer: AgencyId,
+        /// Who is asked.
+        pub provider: AgencyId,
+        /// Ed25519 public key.
+        pub key: [u8; 32],
+        /// First tick at which it is over, milliseconds.
+        pub expires_ms: u64,
+        /// Newest request number recorded.
+        pub newest_n: u64,
+    }
+}
+
+canon_struct! {
+    /// A registered key.
+    pub struct KeyView {
+        /// The agency.
+        pub agency: AgencyId,
+        /// What it may sign.
+        pub role: KeyRole,
+        /// Approval role, writer name or name.
+        pub label: String,
+        /// The key.
+        pub key: PublicKey,
+        /// Tick at which it was revoked, 0 if it was not.
+        pub revoked_ms: u64,
+        /// Since when what it signed is contested, 0 if never.
+        pub compromised_since_ms: u64,
+    }
+}
+
+canon_struct! {
+    /// A registered dataset.
+    pub struct DatasetView {
+        /// Its name.
+        pub id: DatasetId,
+        /// Its number.
+        pub number: u64,
+        /// SHA-256 of its schema.
+        pub schema_hash: Hash,
+        /// Sequence number of its newest published message.
+        pub head: u64,
+    }
+}
+
+canon_struct! {
+    /// One approval given for the current revision. `act` and `signature` let anyone verify both halves.
+    pub struct ApprovalView {
+        /// Whose.
+        pub agency: AgencyId,
+        /// In which role.
+        pub role: String,
+        /// With which key.
+        pub key_id: KeyId,
+        /// For what.
+        pub what: ApprovalKind,
+        /// Canonical act bytes.
+        pub act: Bytes,
+        /// Canonical signature bytes.
+        pub signature: Bytes,
+    }
+}
+
+canon_struct! {
+    /// An agreement version on the ledger.
+    pub struct AgreementView {
+        /// The agreement.
+        pub agreement: AgreementId,
+        /// Its version.
+        pub version: u64,
+        /// Grows at every change of state.
+        pub revision: u64,
+        /// Its state.
+        pub status: Status,
+        /// Terms hash.
+        pub terms_hash: Hash,
+        /// Canonical [`crate::terms::Terms`].
+        pub terms: Bytes,
+        /// Tick by which a proposal must be approved, milliseconds.
+        pub expires_ms: u64,
+        /// Approvals that stand (those that activated it, or are gathered now).
+        pub approvals: Vec<ApprovalView>,
+        /// Handles by clause, in the order of the clauses; empty before activation.
+        pub handles: Vec<u64>,
+        /// Whether bounded evidence is suspended after a breach.
+        pub bounded_suspended: u8,
+    }
+}
+
+canon_struct! {
+    /// A leaf of a state tree with its path.
+    pub struct LeafProof {
+        /// Key of the leaf.
+        pub key: Bytes,
+        /// Value of the leaf.
+        pub value: Bytes,
+        /// Position.
+        pub index: u64,
+        /// Size of the tree.
+        pub size: u64,
+        /// RFC 6962 path.
+        pub path: Vec<Hash>,
+    }
+}
+
+canon_struct! {
+    /// The roots of the four trees; their CometBFT simple map is the app hash.
+    pub struct StoreRoots {
+        /// Writers, sessions, quotas.
+        pub heads: Hash,
+        /// The operation log.
+        pub log: Hash,
+        /// Agencies, keys, datasets, agreements, parameters.
+        pub meta: Hash,
+        /// Subject runs.
+        pub runs: Hash,
+    }
+}
+
+canon_struct! {
+    /// What a node proves about one log entry at one height.
+    pub struct EntryProof {
+        /// The height whose app hash the proof leads to; that hash stands in the header of `height + 1`.
+        pub height: u64,
+        /// Roots at that height.
+        pub roots: StoreRoots,
+        /// The entry in the log tree.
+        pub entry: LeafProof,
+        /// The keys asked for, in the meta tree.
+        pub keys: Vec<LeafProof>,
+        /// The session asked for, in the heads tree (absent when its slot was reused).
+        pub session: Option<LeafProof>,
+    }
+}
+
+canon_enum! {
+    /// A question to the node.
+    pub enum NodeRequest {
+        /// Frames from a height on, without end; entries of these writers only, or of all when empty.
+        1 => Subscribe { from_height: u64, writers: Vec<String> },
+        /// The newest height.
+        2 => Head {},
+        /// A writer.
+        3 => Writer { writer: WriterId },
+        /// A session by number.
+        4 => Session { session: u64 },
+        /// A session by its key.
+        5 => SessionByKey { key: [u8; 32] },
+        /// All keys of an agency.
+        6 => Keys { agency: AgencyId },
+        /// One key.
+        7 => Key { key_id: KeyId },
+        /// All datasets.
+        8 => Datasets {},
+        /// All agreement versions.
+        9 => Agreements {},
+        /// Counters of a key: (urgent, other).
+        10 => Counters { key_id: KeyId },
+        /// Log entries.
+        11 => Log { from: u64, count: u64 },
+        /// Proof of an entry at a height (0: the newest whose app hash stands in a header).
+        12 => Proof { index: u64, height: u64, keys: Vec<KeyId>, session: u64 },
+        /// Last anchored sub_seq of a provider's subscription.
+        13 => Subscription { provider: AgencyId, subscription: u64 },
+        /// Parameters by name.
+        14 => Params {},
+        /// Agencies.
+        15 => Agencies {},
+    }
+}
+
+canon_enum! {
+    /// The node's answer.
+    pub enum NodeReply {
+        /// It was not understood or not found.
+        0 => Error { code: u16, detail: String },
+        /// A frame of a subscription.
+        1 => Frame { body: Frame },
+        /// Newest height.
+        2 => Head { body: HeadView },
+        /// A writer; absent when unknown.
+        3 => Writer { body: Option<WriterView> },
+        /// A session; absent when unknown.
+        4 => Session { body: Option<SessionView> },
+        /// Keys.
+        6 => Keys { body: Vec<KeyView> },
+        /// Datasets.
+        8 => Datasets { body: Vec<DatasetView> },
+        /// Agreements.
+        9 => Agreements { body: Vec<AgreementView> },
+        /// Counters (urgent, other).
+        10 => Counters { urgent: u64, other: u64 },
+        /// Log entries from an index.
+        11 => Log { from: u64, entries: Vec<LogEntry> },
+        /// A proof.
+        12 => Proof { body: EntryProof },
+        /// Last anchored sub_seq, 0 when none.
+        13 => Subscription { last_sub_seq: u64 },
+        /// Parameters.
+        14 => Params { body: Vec<(String, u64)> },
+        /// Agencies.
+        15 => Agencies { body: Vec<AgencyId> },
+    }
+}
+
+/// Key of a registered key's leaf in `meta`: `key/` and the key id in hex.
+pub fn key_leaf_key(id: &KeyId) -> Vec<u8> {
+    format!("key/{}", hex::encode(id.0)).into_bytes()
+}
+
+/// Key of a session's leaf in `heads`: `session/` and the number.
+pub fn session_leaf_key(session: u64) -> Vec<u8> {
+    format!("session/{session}").into_bytes()
+}
+
+canon_struct! {
+    /// Value of a session's leaf in `heads`: what never changes first, then where it stands.
+    pub struct SessionLeaf {
+        /// Who asks.
+        pub consumer: AgencyId,
+        /// Who is asked.
+        pub provider: AgencyId,
+        /// Ed25519 public key.
+        pub key: [u8; 32],
+        /// First tick at which it is over, milliseconds.
+        pub expires_ms: u64,
+        /// Newest request number.
+        pub newest_n: u64,
+        /// SHA-256 of the window of used numbers.
+        pub window_hash: Hash,
+    }
+}
