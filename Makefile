@@ -1,0 +1,51 @@
+# Concordat. `make` alone lists the targets. Needed: Rust (rust-version in Cargo.toml), Go and a C compiler; whatever
+# is missing is one sentence. CometBFT, nats-server and cargo-deny are built once and cached by version
+# (tests/servers/versions.env, ~/.cache/concordat/servers).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+ENSURE := tests/servers/ensure.sh
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: demo test lint laws bench bench-check servers clean help
+
+demo: servers ## a city of four agencies on this machine, and its tour (DEMO=keep leaves it running)
+	@$(ENSURE) --toolchain
+	cargo build --locked --release -p concordat-cli
+	@export CONCORDAT_SERVERS="$$($(ENSURE) --dir)"; DEMO="$(DEMO)" $(TARGET)/release/concordat demo run
+
+# --all-targets builds the binaries that the end-to-end tests start, with the tests' own features: one build, not two.
+test: servers ## every test, on the real servers
+	@$(ENSURE) --toolchain
+	cargo build --locked --workspace --all-targets
+	@export CONCORDAT_SERVERS="$$($(ENSURE) --dir)"; cargo test --locked --workspace
+
+lint: ## format, clippy with warnings denied, the laws of replicated code, cargo-deny
+	@$(ENSURE) --toolchain
+	cargo fmt --all -- --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory laws
+	.ci/deny
+
+laws: ## the laws a compiler can check: tests/tests/laws.rs
+	cargo test --locked --workspace --test laws
+
+bench: servers ## the figures of docs/benchmarks.json, on the release build with production settings
+	@$(ENSURE) --toolchain
+	cargo build --locked --release -p concordat-cli -p concordat-tests
+	@export CONCORDAT_SERVERS="$$($(ENSURE) --dir)"; $(TARGET)/release/concordat-bench run --out docs/benchmarks.json
+
+bench-check: ## the last figures against their floors (tests/bench-floors.json)
+	cargo build --locked --release -p concordat-tests
+	@$(TARGET)/release/concordat-bench check --results docs/benchmarks.json --floors tests/bench-floors.json
+
+servers: ## CometBFT and nats-server at their pinned versions, built once
+	@$(ENSURE)
+
+clean: ## remove what cargo built; the cached servers stay
+	cargo clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | while read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
