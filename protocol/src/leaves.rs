@@ -1,0 +1,336 @@
+//! Salted leaf sets: named values under one Merkle root, any of which can be shown without the others.
+//!
+//! Messages and the commitments of operations are leaf sets. A leaf is `salt16 || u16be(len name) || name || value`,
+//! leaves are sorted by name, an absent field is a leaf with an empty value. A hidden leaf leaves its hash behind:
+//! neither its name nor its value can be guessed without the salt, and only its place in the order shows.
+
+use crate::cbor::Bytes;
+use crate::codes;
+use crate::hash::{Hash, sha256};
+use crate::tree;
+use std::collections::BTreeMap;
+
+/// Sixteen random bytes before each leaf (PROTOCOL 1.6).
+pub type Salt = [u8; 16];
+
+/// Most leaves in one set.
+pub const LEAVES_MAX: usize = 4_096;
+/// Longest name of a leaf, bytes.
+pub const LEAF_NAME_MAX: usize = 256;
+
+/// Why a leaf set was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeavesError {
+    /// A name longer than [`LEAF_NAME_MAX`].
+    #[error("field \"{0}...\": the name is longer than {LEAF_NAME_MAX} bytes; use a shorter one")]
+    Name(String),
+    /// More leaves than [`LEAVES_MAX`].
+    #[error("{0} fields are more than {LEAVES_MAX}; split the record")]
+    Count(usize),
+    /// Shown names out of order, or twice the same.
+    #[error("field \"{0}\": shown fields must be sorted by name, each once")]
+    Order(String),
+    /// The leaves are not those under the root.
+    #[error("the fields do not belong to this root: something shown was changed, added or left out")]
+    Root,
+}
+
+impl LeavesError {
+    /// Stable code of the error, from the registry in [`crate::codes`].
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Count(_) => codes::TOO_LARGE,
+            _ => codes::BAD_VALUE,
+        }
+    }
+}
+
+/// The first `n` salts of a secret, made in pairs: SHA-256(secret || u32be pair index) gives two.
+#[must_use]
+pub fn salts(secret: &[u8; 32], n: usize) -> Vec<Salt> {
+    let mut out = Vec::with_capacity(n + 1);
+    for pair in 0..n.div_ceil(2) as u32 {
+        let (first, second) = split_pair(&sha256(&[secret, &pair.to_be_bytes()]));
+        out.extend([first, second]);
+    }
+    out.truncate(n);
+    out
+}
+
+fn split_pair(hash: &Hash) -> (Salt, Salt) {
+    let (mut first, mut second) = ([0; 16], [0; 16]);
+    first.copy_from_slice(&hash[..16]);
+    second.copy_from_slice(&hash[16..]);
+    (first, second)
+}
+
+/// Hash of one leaf.
+fn hash_leaf(salt: &Salt, name: &str, value: &[u8]) -> Hash {
+    // Names are at most LEAF_NAME_MAX long wherever sets are made or checked.
+    let len = (name.len() as u16).to_be_bytes();
+    sha256(&[&[0], salt, &len, name.as_bytes(), value])
+}
+
+fn check_name(name: &str) -> Result<(), LeavesError> {
+    if name.len() <= LEAF_NAME_MAX { Ok(()) } else { Err(LeavesError::Name(name.chars().take(40).collect())) }
+}
+
+/// All leaves of a set with their salts: what the one who made it keeps.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LeafSet {
+    fields: BTreeMap<String, Vec<u8>>,
+    salts: Vec<Salt>,
+}
+
+impl core::fmt::Debug for LeafSet {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("LeafSet").field("names", &self.fields.keys()).finish_non_exhaustive()
+    }
+}
+
+impl LeafSet {
+    /// The set of `fields` with salts derived from `secret`, which must be random and used for this set alone.
+    ///
+    /// # Errors
+    /// A name too long, or too many fields.
+    pub fn new(secret: &[u8; 32], fields: BTreeMap<String, Vec<u8>>) -> Result<Self, LeavesError> {
+        if fields.len() > LEAVES_MAX {
+            return Err(LeavesError::Count(fields.len()));
+        }
+        fields.keys().try_for_each(|name| check_name(name))?;
+        let salts = salts(secret, fields.len());
+        Ok(Self { fields, salts })
+    }
+
+    fn leaves(&self) -> impl Iterator<Item = (&Salt, &str, &[u8])> {
+        self.salts.iter().zip(&self.fields).map(|(salt, (name, value))| (salt, name.as_str(), value.as_slice()))
+    }
+
+    /// The root that commits to the set.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        let hashes: Vec<Hash> = self.leaves().map(|(salt, name, value)| hash_leaf(salt, name, value)).collect();
+        tree::root(&hashes)
+    }
+
+    /// Value of a field, none if the set has no such field.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.fields.get(name).map(Vec::as_slice)
+    }
+
+    /// Names in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.keys().map(String::as_str)
+    }
+
+    /// The set with only those fields shown whose name `open` names.
+    #[must_use]
+    pub fn redact(&self, mut open: impl FnMut(&str) -> bool) -> Redacted {
+        let leaves = self.leaves().map(|(salt, name, value)| {
+            if open(name) {
+                LeafView::Opened { name: name.to_owned(), salt: *salt, value: Bytes(value.to_vec()) }
+            } else {
+                LeafView::Hidden { hash: hash_leaf(salt, name, value) }
+            }
+        });
+        Redacted { leaves: leaves.collect() }
+    }
+}
+
+crate::canon_enum! {
+    /// One leaf as others see it.
+    pub enum LeafView {
+        /// Shown.
+        1 => Opened {
+            /// Name of the field.
+            name: String,
+            /// The leaf's salt.
+            salt: [u8; 16],
+            /// The value, empty if the field is absent.
+            value: Bytes,
+        },
+        /// Only its hash is left.
+        2 => Hidden {
+            /// Hash of the leaf.
+            hash: Hash,
+        },
+    }
+}
+
+crate::canon_struct! {
+    /// A leaf set with some fields hidden. Nothing in it is to be believed before [`Redacted::verify`].
+    pub struct Redacted {
+        /// Every leaf, in order.
+        pub leaves: Vec<LeafView>,
+    }
+}
+
+impl Redacted {
+    /// The root that the leaves lead to.
+    ///
+    /// # Errors
+    /// Names out of order, too long, or too many leaves.
+    pub fn root(&self) -> Result<Hash, LeavesError> {
+        if self.leaves.len() > LEAVES_MAX {
+            return Err(LeavesError::Count(self.leaves.len()));
+        }
+        let mut last: Option<&str> = None;
+        let mut hashes = Vec::with_capacity(self.leaves.len());
+        for leaf in &self.leaves {
+            hashes.push(match leaf {
+                LeafView::Hidden { hash } => *hash,
+                LeafView::Opened { name, salt, value } => {
+                    check_name(name)?;
+                    if last.is_some_and(|last| last >= name.as_str()) {
+                        return Err(LeavesError::Order(name.clone()));
+                    }
+                    last = Some(name);
+                    hash_leaf(salt, name, value)
+                }
+            });
+        }
+        Ok(tree::root(&hashes))
+    }
+
+    /// Checks that every field shown is an unaltered part of the set under `root`.
+    ///
+    /// # Errors
+    /// [`LeavesError::Root`] if anything shown is not what was committed to.
+    pub fn verify(&self, root: &Hash) -> Result<(), LeavesError> {
+        if self.root()? == *root { Ok(()) } else { Err(LeavesError::Root) }
+    }
+
+    /// Fields shown, in order.
+    pub fn opened(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.leaves.iter().filter_map(|leaf| match leaf {
+            LeafView::Opened { name, value, .. } => Some((name.as_str(), &value.0[..])),
+            LeafView::Hidden { .. } => None,
+        })
+    }
+
+    /// Value of a field that is shown; empty if the field is shown to be absent.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.opened().find(|(n, _)| *n == name).map(|(_, value)| value)
+    }
+
+    /// Hides more fields; the root stays the same.
+    #[must_use]
+    pub fn redact(&self, mut open: impl FnMut(&str) -> bool) -> Self {
+        let leaves = self.leaves.iter().map(|leaf| match leaf {
+            LeafView::Opened { name, salt, value } if !open(name) => {
+                LeafView::Hidden { hash: hash_leaf(salt, name, value) }
+            }
+            other => other.clone(),
+        });
+        Self { leaves: leaves.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::cbor::{decode, encode};
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
+
+    fn fields() -> impl Strategy<Value = BTreeMap<String, Vec<u8>>> {
+        btree_map("[a-z/]{1,12}", vec(any::<u8>(), 0..20), 0..12)
+    }
+
+    #[test]
+    fn salts_come_in_pairs() {
+        let secret = [9; 32];
+        let all = salts(&secret, 5);
+        let second = sha256(&[&secret, &[0, 0, 0, 1]]);
+        assert_eq!((all[2].as_slice(), all[3].as_slice()), second.split_at(16));
+        assert_eq!(all.len(), 5);
+        assert!((0..5).all(|i| all.iter().filter(|s| **s == all[i]).count() == 1));
+    }
+
+    #[test]
+    fn limits_are_kept() {
+        let long = BTreeMap::from([("n".repeat(LEAF_NAME_MAX + 1), vec![])]);
+        assert!(matches!(LeafSet::new(&[0; 32], long), Err(LeavesError::Name(_))));
+        let many = (0..=LEAVES_MAX).map(|i| (i.to_string(), vec![])).collect();
+        assert_eq!(LeafSet::new(&[0; 32], many), Err(LeavesError::Count(LEAVES_MAX + 1)));
+    }
+
+    #[test]
+    fn debug_shows_no_value() {
+        let set = LeafSet::new(&[0; 32], BTreeMap::from([("name".into(), b"Ada".to_vec())])).unwrap();
+        assert!(!format!("{set:?}").contains(&format!("{:?}", b"Ada")));
+    }
+
+    proptest! {
+        /// Any subset can be shown, in one step or two, and proves itself against the one root.
+        #[test]
+        fn any_subset_redacts_and_verifies(secret: [u8; 32], fields in fields(), mask: u16, later: u16) {
+            let set = LeafSet::new(&secret, fields.clone()).unwrap();
+            let names: Vec<&String> = fields.keys().collect();
+            let shows = |mask: u16, name: &str| names.iter().position(|n| *n == name).is_some_and(|i| mask >> i & 1 == 1);
+            let shown = set.redact(|n| shows(mask, n));
+            shown.verify(&set.root()).unwrap();
+            let want: Vec<(&str, &[u8])> = fields.iter().filter(|(n, _)| shows(mask, n)).map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+            prop_assert_eq!(shown.opened().collect::<Vec<_>>(), want);
+            prop_assert_eq!(&decode::<Redacted>(&encode(&shown)).unwrap(), &shown);
+            prop_assert_eq!(shown.redact(|n| shows(later, n)), set.redact(|n| shows(mask & later, n)));
+        }
+
+        /// A forged one: whatever is changed in what is shown, it no longer belongs to the root.
+        #[test]
+        fn changed_fields_are_refused(secret: [u8; 32], fields in fields(), at: prop::sample::Index, what in 0..5u8) {
+            prop_assume!(fields.len() > 1);
+            let set = LeafSet::new(&secret, fields).unwrap();
+            let mut shown = set.redact(|_| true);
+            let i = at.index(shown.leaves.len());
+            match (what, &mut shown.leaves[i]) {
+                (0, LeafView::Opened { value, .. }) => value.0.push(0),
+                (1, LeafView::Opened { name, .. }) => name.push('x'),
+                (2, LeafView::Opened { salt, .. }) => salt[0] ^= 1,
+                (3, _) => { shown.leaves.remove(i); }
+                _ => { let leaf = shown.leaves[i].clone(); shown.leaves.insert(i, leaf); }
+            }
+            prop_assert!(shown.verify(&set.root()).is_err());
+        }
+
+        /// Moving a byte between name and value gives another root: lengths are part of the leaf.
+        #[test]
+        fn name_and_value_do_not_run_together(name in "[a-z]{2,8}", value in "[a-z]{1,8}") {
+            let set = |n: &str, v: &str| LeafSet::new(&[1; 32], BTreeMap::from([(n.to_owned(), v.as_bytes().to_vec())])).unwrap().root();
+            let (head, tail) = name.split_at(name.len() - 1);
+            prop_assert_ne!(set(&name, &value), set(head, &format!("{tail}{value}")));
+        }
+
+        /// What is hidden shows in nothing but its hash.
+        #[test]
+        fn hidden_values_leave_no_trace(fields in fields(), other in vec(any::<u8>(), 0..30), at: prop::sample::Index, secrets: [[u8; 32]; 2]) {
+            prop_assume!(!fields.is_empty());
+            let hidden = fields.keys().nth(at.index(fields.len())).unwrap().clone();
+            let mut changed = fields.clone();
+            changed.insert(hidden.clone(), other);
+            let blank = |secret, fields| {
+                let mut shown = LeafSet::new(secret, fields).unwrap().redact(|n| n != hidden);
+                for leaf in &mut shown.leaves {
+                    match leaf {
+                        LeafView::Hidden { hash } => *hash = [0; 32],
+                        LeafView::Opened { salt, .. } => *salt = [0; 16],
+                    }
+                }
+                encode(&shown)
+            };
+            prop_assert_eq!(blank(&secrets[0], fields), blank(&secrets[1], changed));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
+            if let Ok(shown) = decode::<Redacted>(&bytes) {
+                prop_assert_eq!(encode(&shown), bytes);
+                let _ = shown.verify(&[0; 32]);
+            }
+        }
+    }
+}

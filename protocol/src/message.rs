@@ -1,0 +1,1 @@
+//! Events, messages and envelopes (PROTOCOL 8).

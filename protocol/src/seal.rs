@@ -1,0 +1,1 @@
+//! Sealing (PROTOCOL 8).
