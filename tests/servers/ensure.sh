@@ -32,16 +32,16 @@ at_least() {
     return 0
 }
 
-need_go() { # NAME WANT
+need_go() { # NAME
     command -v go >/dev/null ||
-        fail "$1 is built with Go, which is not installed: install Go $2 or later (https://go.dev/dl) and run this again."
+        fail "$1 is built with Go, which is not installed: install Go $GO_VERSION_MIN or later (https://go.dev/dl) and run this again."
     local have
     have=$(GOTOOLCHAIN=local go env GOVERSION 2>/dev/null) || have=
     have=${have#go}
-    at_least "$have" "$2" && return
+    at_least "$have" "$GO_VERSION_MIN" && return
     # From 1.21 on, Go fetches the newer toolchain a module asks for by itself, unless it is told to stay local.
     if at_least "$have" 1.21 && [[ $(go env GOTOOLCHAIN) != local* ]]; then return; fi
-    fail "$1 needs Go $2 or later and this machine has ${have:-an unknown version}: install a newer Go (https://go.dev/dl) and run this again."
+    fail "$1 needs Go $GO_VERSION_MIN or later and this machine has ${have:-an unknown version}: install a newer Go (https://go.dev/dl) and run this again."
 }
 
 need_rust() {
@@ -74,11 +74,11 @@ sum_is() { # PATH SUM
     [[ $(go version -m "$1" 2>/dev/null | awk '$1 == "mod" { print $4 }') == "$2" ]]
 }
 
-build_go() { # NAME MODULE VERSION GO INTO
-    need_go "$1" "$4"
+build_go() { # NAME MODULE VERSION INTO
+    need_go "$1"
     echo "concordat: building $1 $3 with go install (about a minute, once)" >&2
-    GOBIN=$5 go install "$2@v$3" >"$5/build.log" 2>&1 || {
-        tail -n 20 "$5/build.log" >&2
+    GOBIN=$4 go install "$2@v$3" >"$4/build.log" 2>&1 || {
+        tail -n 20 "$4/build.log" >&2
         fail "$1 $3 could not be built: 'go install $2@v$3' failed as shown above; check the network and GOPROXY ($(go env GOPROXY)) and run this again."
     }
 }
@@ -97,16 +97,16 @@ build_cargo() { # NAME VERSION INTO
 }
 
 ensure() { # NAME: prints the path
-    local name=$1 version module= go= sum= dir path tmp have
+    local name=$1 version module= sum= dir path tmp have
     case $name in
-    cometbft) version=$COMETBFT_VERSION module=$COMETBFT_MODULE go=$COMETBFT_GO sum=$COMETBFT_SUM ;;
-    nats-server) version=$NATS_SERVER_VERSION module=$NATS_SERVER_MODULE go=$NATS_SERVER_GO sum=$NATS_SERVER_SUM ;;
+    cometbft) version=$COMETBFT_VERSION module=$COMETBFT_MODULE sum=$COMETBFT_SUM ;;
+    nats-server) version=$NATS_SERVER_VERSION module=$NATS_SERVER_MODULE sum=$NATS_SERVER_SUM ;;
     cargo-deny) version=$CARGO_DENY_VERSION ;;
     *) fail "'$name' is not a pinned server or tool: ask for cometbft, nats-server or cargo-deny." ;;
     esac
     dir=$cache/$name-$version path=$cache/$name-$version/$name
     if [[ ! -x $path ]]; then
-        mkdir -p "$dir" || fail "the cache folder '$dir' cannot be created: set XDG_CACHE_HOME to a folder you can write."
+        mkdir -p "$dir" 2>/dev/null || fail "the cache folder '$dir' cannot be created: set XDG_CACHE_HOME to a folder you can write."
         # Two runs at once: the second waits and finds the first one's work. Without flock (macOS) both build, and the
         # rename below still leaves one whole binary.
         exec 9>"$dir/lock"
@@ -119,7 +119,7 @@ ensure() { # NAME: prints the path
             # shellcheck disable=SC2064
             trap "rm -rf '$tmp'" EXIT
             if [[ -n $module ]]; then
-                build_go "$name" "$module" "$version" "$go" "$tmp"
+                build_go "$name" "$module" "$version" "$tmp"
                 sum_is "$tmp/$name" "$sum" ||
                     fail "$name $version was built from a module whose checksum is not the pinned $sum: do not use it; compare tests/servers/versions.env with the Go checksum database."
             else
