@@ -365,7 +365,7 @@ macro_rules! canon_enum {
     }) => {
         $(#[$m])*
         #[derive(Debug, Clone, PartialEq, Eq)]
-        pub enum $name { $($(#[$vm])* $v { $($(#[$fm])* $f: $t),* }),* }
+        pub enum $name { $($(#[$vm])* $v { $($(#[$fm])* #[allow(missing_docs)] $f: $t),* }),* }
 
         impl $name {
             /// The number that stands first in the encoding.
@@ -417,7 +417,7 @@ macro_rules! canon_words {
     ($(#[$m:meta])* pub enum $name:ident { $($(#[$vm:meta])* $k:literal => $v:ident = $w:literal),* $(,)? }) => {
         $(#[$m])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum $name { $($(#[$vm])* $v = $k),* }
+        pub enum $name { $($(#[$vm])* #[allow(missing_docs)] $v = $k),* }
 
         impl $name {
             /// Every value, in order of its number.

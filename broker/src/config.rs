@@ -1,0 +1,442 @@
+//! `node.yaml` and `exchange.yaml`: what a node's processes read at start, and where each thing lies in the node's folder.
+//!
+//! Both files carry `version: 1`; another version, an unknown key or a secret in clear is refused with one sentence.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use concordat_protocol::ids::AgencyId;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// Version of `node.yaml`, `exchange.yaml` and of the folder's layout that this program reads and writes.
+pub const LAYOUT_VERSION: u32 = 1;
+/// File name of a node's configuration in its folder.
+pub const NODE_FILE: &str = "node.yaml";
+/// File name of the exchange's configuration in its folder.
+pub const EXCHANGE_FILE: &str = "exchange.yaml";
+/// Longest path of a Unix socket, bytes (Linux keeps 108 with the closing zero).
+pub const SOCKET_PATH_MAX: usize = 107;
+
+/// Why a configuration was refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file is not there.
+    #[error("{0} is missing: name the node's folder with --dir, or make one with `concordat init`")]
+    Missing(PathBuf),
+    /// The file cannot be read.
+    #[error("{path} cannot be read ({source}): check its owner and mode")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file was written by another release.
+    #[error("{path}: version {found} is not known, this program reads version {LAYOUT_VERSION}: run the concordat release that wrote it")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// The version it names.
+        found: u32,
+    },
+    /// The text breaks a rule; the message names line, column and field.
+    #[error("{path}: {detail}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column, field and rule.
+        detail: String,
+    },
+    /// A field's value breaks a rule.
+    #[error("{path}: {field} {rule}")]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        field: String,
+        /// The rule and what to do next.
+        rule: String,
+    },
+    /// A secret cannot be had.
+    #[error("secret {reference}: {rule}")]
+    Secret {
+        /// The reference, never the value.
+        reference: String,
+        /// The rule and what to do next.
+        rule: String,
+    },
+}
+
+impl ConfigError {
+    /// A stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Missing(_) => "config-missing",
+            Self::Read { .. } => "config-read",
+            Self::Version { .. } => "config-version",
+            Self::Syntax { .. } => "config-syntax",
+            Self::Field { .. } => "config-field",
+            Self::Secret { .. } => "config-secret",
+        }
+    }
+}
+
+/// A secret by reference: `file:keys/nats.password` (relative to the node's folder) or `env:NAME`. Never the value itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretRef {
+    /// A file with mode 0600, relative to the node's folder or absolute.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+}
+
+impl std::fmt::Display for SecretRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(p) => write!(f, "file:{}", p.display()),
+            Self::Env(n) => write!(f, "env:{n}"),
+        }
+    }
+}
+
+impl Serialize for SecretRef {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = Zeroizing::new(String::deserialize(d)?);
+        match text.split_once(':') {
+            Some(("file", p)) if !p.is_empty() => Ok(Self::File(p.into())),
+            Some(("env", n)) if !n.is_empty() => Ok(Self::Env(n.into())),
+            // The value is not repeated: it may be the secret.
+            _ => Err(serde::de::Error::custom("a secret is named by reference, `file:<path>` or `env:<NAME>`, never written here")),
+        }
+    }
+}
+
+impl SecretRef {
+    /// Reads the secret; a trailing line end is cut. A file that others may read, or an empty value, is refused.
+    pub fn resolve(&self, dir: &Path) -> Result<Zeroizing<String>, ConfigError> {
+        let fail = |rule: String| ConfigError::Secret { reference: self.to_string(), rule };
+        let value = match self {
+            Self::Env(name) => Zeroizing::new(std::env::var(name).map_err(|_| fail("the environment variable is not set: set it for this process".into()))?),
+            Self::File(path) => {
+                let path = dir.join(path);
+                let meta = fs::metadata(&path).map_err(|e| fail(format!("{} cannot be read ({e})", path.display())))?;
+                let mode = meta.permissions().mode();
+                if mode & 0o077 != 0 {
+                    return Err(fail(format!("{} has mode {:o}, others may read it: chmod 600 it", path.display(), mode & 0o777)));
+                }
+                Zeroizing::new(fs::read_to_string(&path).map_err(|e| fail(format!("{} cannot be read ({e})", path.display())))?)
+            }
+        };
+        let trimmed = value.trim_end_matches(['\r', '\n']);
+        if trimmed.is_empty() {
+            return Err(fail("is empty: write the secret there".into()));
+        }
+        Ok(Zeroizing::new(trimmed.to_owned()))
+    }
+}
+
+/// Where and as whom a process speaks to its stream server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NatsConfig {
+    /// `nats://host:port`
+    pub url: String,
+    /// The user of this agency's account.
+    pub user: String,
+    /// Its password, by reference.
+    pub password: SecretRef,
+}
+
+/// Names of accounts on the streams (the feed stream of a consumer is named like its account).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeNames {
+    /// The exchange's account.
+    pub account: String,
+    /// This agency's own account.
+    pub own: String,
+}
+
+/// This agency's CometBFT.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CometConfig {
+    /// `unix:run/rpc.sock` (relative to the node's folder) or `http://host:port`.
+    pub rpc: String,
+    /// `host:port` on which other validators reach it.
+    pub p2p: String,
+}
+
+/// Address of a CometBFT RPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RpcAddr {
+    /// A Unix socket.
+    Unix(PathBuf),
+    /// `host:port`, plain HTTP.
+    Tcp(String),
+}
+
+/// Another agency's node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// The agency.
+    pub agency: AgencyId,
+    /// Base URL of its broker, `http://host:port`.
+    pub url: String,
+}
+
+/// Bounds of what a node takes on at once; each has a default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeLimits {
+    /// Largest body the HTTP API reads, bytes.
+    pub http_body_bytes: usize,
+    /// Largest sealed response the executor stores, bytes.
+    pub response_bytes: usize,
+    /// Most rows of one released page.
+    pub page_rows: usize,
+    /// Most queries a gateway has open at once.
+    pub queries_in_flight: usize,
+    /// How long a query may take in all, milliseconds.
+    pub query_ms: u64,
+}
+
+impl Default for NodeLimits {
+    fn default() -> Self {
+        Self { http_body_bytes: 8_000_000, response_bytes: 8_000_000, page_rows: 1_000, queries_in_flight: 1_024, query_ms: 30_000 }
+    }
+}
+
+/// `node.yaml`: one agency's node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Always [`LAYOUT_VERSION`].
+    pub version: u32,
+    /// The agency that owns this node.
+    pub agency: AgencyId,
+    /// The chain's id.
+    pub chain: String,
+    /// `host:port` of the broker's HTTP API.
+    pub listen: String,
+    /// The stream server.
+    pub nats: NatsConfig,
+    /// Account names.
+    pub exchange: ExchangeNames,
+    /// The validator's CometBFT.
+    pub comet: CometConfig,
+    /// Socket of verdicts and queries, relative to the folder.
+    #[serde(default = "default_node_socket")]
+    pub node_socket: PathBuf,
+    /// Socket of the ABCI application, relative to the folder.
+    #[serde(default = "default_abci_socket")]
+    pub abci_socket: PathBuf,
+    /// Brokers of the other agencies, for resending batches.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
+    /// Names of adapters (`adapters/<name>.yaml`) that the supervisor starts with the node.
+    #[serde(default)]
+    pub autostart: Vec<String>,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: NodeLimits,
+    /// The folder the file was read from; not part of the file.
+    #[serde(skip)]
+    pub dir: PathBuf,
+}
+
+fn default_node_socket() -> PathBuf {
+    "run/node.sock".into()
+}
+
+fn default_abci_socket() -> PathBuf {
+    "run/abci.sock".into()
+}
+
+impl NodeConfig {
+    /// Reads and checks `DIR/node.yaml`.
+    pub fn load(dir: &Path) -> Result<Self, ConfigError> {
+        let (path, dir) = (dir.join(NODE_FILE), absolute(dir)?);
+        let mut cfg: Self = read_versioned(&path)?;
+        cfg.dir = dir;
+        cfg.check(&path)?;
+        Ok(cfg)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        check_addr(path, "listen", &self.listen)?;
+        check_addr(path, "comet.p2p", &self.comet.p2p)?;
+        check_chain(path, &self.chain)?;
+        self.rpc()?;
+        for (field, socket) in [("node_socket", self.node_socket()), ("abci_socket", self.abci_socket())] {
+            check_socket(path, field, &socket)?;
+        }
+        for name in &self.autostart {
+            let ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            if name.is_empty() || name.starts_with('-') || !name.chars().all(ok) {
+                return Err(field(path, "autostart", format!("names \"{name}\": an adapter's name has a-z, 0-9 and - only")));
+            }
+        }
+        if self.peers.iter().any(|p| p.agency == self.agency) {
+            return Err(field(path, "peers", "names this agency itself: list only the others"));
+        }
+        Ok(())
+    }
+
+    /// A path in the node's folder (absolute paths stay as they are).
+    pub fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.dir.join(relative)
+    }
+    /// Socket of verdicts and queries.
+    pub fn node_socket(&self) -> PathBuf {
+        self.path(&self.node_socket)
+    }
+    /// Socket of the ABCI application.
+    pub fn abci_socket(&self) -> PathBuf {
+        self.path(&self.abci_socket)
+    }
+    /// Address of CometBFT's RPC.
+    pub fn rpc(&self) -> Result<RpcAddr, ConfigError> {
+        let file = self.dir.join(NODE_FILE);
+        match self.comet.rpc.split_once(':') {
+            Some(("unix", p)) if !p.is_empty() => {
+                let socket = self.path(p);
+                check_socket(&file, "comet.rpc", &socket)?;
+                Ok(RpcAddr::Unix(socket))
+            }
+            Some(("http", rest)) => {
+                let addr = rest.trim_start_matches('/').trim_end_matches('/');
+                check_addr(&file, "comet.rpc", addr)?;
+                Ok(RpcAddr::Tcp(addr.to_owned()))
+            }
+            _ => Err(field(&file, "comet.rpc", "is `unix:<path>` or `http://host:port`")),
+        }
+    }
+    /// Home of CometBFT.
+    pub fn comet_home(&self) -> PathBuf {
+        self.path("comet")
+    }
+    /// Store of the application.
+    pub fn ledger_store(&self) -> PathBuf {
+        self.path("ledger/state.redb")
+    }
+    /// Held records.
+    pub fn holdings(&self) -> PathBuf {
+        self.path("executor/holdings.sqlite")
+    }
+    /// Stored responses.
+    pub fn releases(&self) -> PathBuf {
+        self.path("executor/releases.sqlite")
+    }
+    /// The broker's store.
+    pub fn broker_store(&self) -> PathBuf {
+        self.path("broker/broker.sqlite")
+    }
+    /// Private keys and secrets, 0700.
+    pub fn keys(&self) -> PathBuf {
+        self.path("keys")
+    }
+}
+
+/// `exchange.yaml`: the exchange manager and its stream server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeConfig {
+    /// Always [`LAYOUT_VERSION`].
+    pub version: u32,
+    /// The chain's id.
+    pub chain: String,
+    /// The stream server, as the exchange's own user.
+    pub nats: NatsConfig,
+    /// The exchange's account.
+    pub account: String,
+    /// The agencies it serves; each one's account and feed stream is [`AgencyId::account`].
+    pub agencies: Vec<AgencyId>,
+    /// `node.sock` of the node whose ledger it follows, relative to the folder or absolute.
+    pub node_socket: PathBuf,
+    /// The folder the file was read from; not part of the file.
+    #[serde(skip)]
+    pub dir: PathBuf,
+}
+
+impl ExchangeConfig {
+    /// Reads and checks `DIR/exchange.yaml`.
+    pub fn load(dir: &Path) -> Result<Self, ConfigError> {
+        let (path, dir) = (dir.join(EXCHANGE_FILE), absolute(dir)?);
+        let mut cfg: Self = read_versioned(&path)?;
+        cfg.dir = dir;
+        check_chain(&path, &cfg.chain)?;
+        check_socket(&path, "node_socket", &cfg.node_socket())?;
+        Ok(cfg)
+    }
+    /// Socket of the node it follows.
+    pub fn node_socket(&self) -> PathBuf {
+        self.dir.join(&self.node_socket)
+    }
+}
+
+/// Refuses a socket path that the system cannot bind.
+pub fn check_socket(file: &Path, name: &str, socket: &Path) -> Result<(), ConfigError> {
+    let len = socket.as_os_str().len();
+    if len > SOCKET_PATH_MAX {
+        let rule = format!("{} has {len} bytes, a Unix socket's path has at most {SOCKET_PATH_MAX}: use a folder with a shorter path", socket.display());
+        return Err(field(file, name, rule));
+    }
+    Ok(())
+}
+
+fn field(path: &Path, name: &str, rule: impl Into<String>) -> ConfigError {
+    ConfigError::Field { path: path.to_owned(), field: name.to_owned(), rule: rule.into() }
+}
+
+fn check_addr(path: &Path, name: &str, addr: &str) -> Result<(), ConfigError> {
+    let ok = addr.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0));
+    if ok { Ok(()) } else { Err(field(path, name, format!("is \"{addr}\": write host:port"))) }
+}
+
+fn check_chain(path: &Path, chain: &str) -> Result<(), ConfigError> {
+    let ok = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if (1..=50).contains(&chain.len()) && chain.chars().all(ok) {
+        return Ok(());
+    }
+    Err(field(path, "chain", "has 1 to 50 characters of a-z, A-Z, 0-9 and -"))
+}
+
+fn absolute(dir: &Path) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(dir).map_err(|source| ConfigError::Read { path: dir.to_owned(), source })
+}
+
+/// Reads a YAML file with `version: 1`. The version alone is read first, so that a file of another release is named as such
+/// and not as a list of unknown keys.
+pub fn read_versioned<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, ConfigError> {
+    #[derive(Deserialize)]
+    struct Head {
+        version: u32,
+    }
+    let text = fs::read_to_string(path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => ConfigError::Missing(path.to_owned()),
+        _ => ConfigError::Read { path: path.to_owned(), source },
+    })?;
+    // The reader's own rendering shows the text around an error, and that text may be a secret.
+    let syntax = |e: serde_saphyr::Error| ConfigError::Syntax { path: path.to_owned(), detail: e.without_snippet().to_string().replace('\n', " ") };
+    let head: Head = serde_saphyr::from_str(&text).map_err(syntax)?;
+    if head.version != LAYOUT_VERSION {
+        return Err(ConfigError::Version { path: path.to_owned(), found: head.version });
+    }
+    serde_saphyr::from_str(&text).map_err(syntax)
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

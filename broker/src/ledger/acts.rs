@@ -1,0 +1,75 @@
+//! Submitting signed acts and waiting for the ledger's word on them.
+
+use super::LedgerError;
+use super::follow::follow;
+use super::node_client::NodeClient;
+use super::rpc::{CometRpc, Submission};
+use concordat_protocol::acts::{Act, ActBody, act_hash};
+use concordat_protocol::cbor::{self, Bytes};
+use concordat_protocol::codes;
+use concordat_protocol::ids::AgencyId;
+use concordat_protocol::keys::{SigningKey, Statement};
+use concordat_protocol::ops::{LogEntry, Tx};
+use std::time::Duration;
+
+/// How long an act may take before the caller is told to look later, seconds.
+const ACT_SECONDS: u64 = 30;
+/// After how long without a commit the same bytes are sent again.
+const RESEND: Duration = Duration::from_secs(1);
+
+/// Signs an act.
+pub fn sign_act(chain: &str, agency: &AgencyId, key: &SigningKey, counter: u64, body: ActBody) -> Result<Vec<u8>, LedgerError> {
+    let act = Act { chain: chain.to_owned(), agency: agency.clone(), key_id: key.public().key_id(), counter, body };
+    let body = cbor::encode(&act);
+    let signature = key.try_sign(Statement::Act, chain, &body).map_err(|e| LedgerError::Protocol(e.to_string()))?;
+    Ok(cbor::encode(&Tx::Act { body: Bytes(body), signature }))
+}
+
+/// Signs an act with the key's next counter.
+pub async fn sign_next(node: &NodeClient, chain: &str, agency: &AgencyId, key: &SigningKey, body: ActBody) -> Result<Vec<u8>, LedgerError> {
+    let (urgent, other) = node.counters(key.public().key_id()).await?;
+    let counter = if body.is_urgent() { urgent + 1 } else { other + 1 };
+    sign_act(chain, agency, key, counter, body)
+}
+
+/// Submits an act and waits until it is in the log; returns its global index and entry. An entry with a code other
+/// than 0 is an error, since an act has no other outcome than to hold or not.
+pub async fn submit_act(node: &NodeClient, rpc: &CometRpc, tx: &[u8]) -> Result<(u64, LogEntry), LedgerError> {
+    let act = match cbor::decode::<Tx>(tx) {
+        Ok(Tx::Act { body, .. }) => cbor::decode::<Act>(&body).map_err(|e| LedgerError::Protocol(e.to_string()))?,
+        Ok(_) => return Err(LedgerError::Protocol("the transaction is not an act".into())),
+        Err(e) => return Err(LedgerError::Protocol(e.to_string())),
+    };
+    let head = node.head().await?;
+    let mut frames = follow(node.path(), head.height + 1, vec![format!("act:{}", act.agency)]);
+    let hash = act_hash(&act);
+    let wait = async {
+        let mut resend = tokio::time::interval(RESEND);
+        loop {
+            tokio::select! {
+                biased;
+                frame = frames.next_frame() => {
+                    if let Some((index, entry)) = frame.entries.into_iter().find(|(_, e)| e.op_hash == hash) {
+                        return settle(index, entry);
+                    }
+                }
+                _ = resend.tick() => {
+                    if let Submission::Refused { code, text } = rpc.submit(tx).await {
+                        return Err(LedgerError::Refused { code, text });
+                    }
+                }
+            }
+        }
+    };
+    match tokio::time::timeout(Duration::from_secs(ACT_SECONDS), wait).await {
+        Ok(result) => result,
+        Err(_) => Err(LedgerError::Timeout(ACT_SECONDS)),
+    }
+}
+
+fn settle(index: u64, entry: LogEntry) -> Result<(u64, LogEntry), LedgerError> {
+    if entry.code == codes::OK {
+        return Ok((index, entry));
+    }
+    Err(LedgerError::Refused { code: entry.code, text: format!("{} (op:{index})", codes::text(entry.code)) })
+}
