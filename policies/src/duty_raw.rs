@@ -1,0 +1,214 @@
+//! Duties as the document writes them: every key read with its place, then sorted out by the kind of duty.
+
+use crate::duty::{Cut, Duty, DutyKind, GroupKey, Need, REFERENCE_FIELDS, pattern};
+use crate::filter;
+use crate::time::{DurationMs, duration_ms};
+use crate::yaml::{Pos, Spanned, YamlError};
+use concordat_protocol::ids::AgencyId;
+use concordat_protocol::terms::{Per, QuotaBy, QuotaUnit};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use std::fmt;
+
+/// A single-key map or a word: `stop_id` or `{time: 24h}`.
+struct WordOrPair(String, Option<String>);
+
+impl<'de> Deserialize<'de> for WordOrPair {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> serde::de::Visitor<'de> for V {
+            type Value = WordOrPair;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field name, or one field with its unit like {time: 24h}")
+            }
+            fn visit_str<E: serde::de::Error>(self, s: &str) -> Result<WordOrPair, E> {
+                Ok(WordOrPair(s.to_owned(), None))
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut m: A) -> Result<WordOrPair, A::Error> {
+                let missing = || serde::de::Error::custom("an empty map names no field");
+                let (k, v) = m.next_entry::<String, String>()?.ok_or_else(missing)?;
+                if m.next_key::<String>()?.is_some() {
+                    return Err(serde::de::Error::custom("one field for each entry: write a second {..} for the next"));
+                }
+                Ok(WordOrPair(k, Some(v)))
+            }
+        }
+        d.deserialize_any(V)
+    }
+}
+
+/// A duty as the document writes it: every key of every kind, sorted out by [`RawDuty::duty`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RawDuty {
+    r#type: Spanned<String>,
+    field: Option<Spanned<String>>,
+    pattern: Option<Spanned<String>>,
+    any_of: Option<Spanned<Vec<Spanned<WordOrPair>>>>,
+    r#where: Option<Spanned<Value>>,
+    allow: Option<Spanned<Vec<Spanned<String>>>>,
+    max: Option<Spanned<u64>>,
+    per: Option<Spanned<String>>,
+    by: Option<Spanned<String>>,
+    unit: Option<Spanned<String>>,
+    group_by: Option<Spanned<Vec<Spanned<WordOrPair>>>>,
+    min_group: Option<Spanned<u64>>,
+    to: Option<Spanned<String>>,
+    within: Option<Spanned<DurationMs>>,
+}
+
+fn keys_of(kind: DutyKind) -> &'static [&'static str] {
+    match kind {
+        DutyKind::Reference => &["type", "field", "pattern"],
+        DutyKind::RequireFilter => &["type", "any_of"],
+        DutyKind::RowFilter => &["type", "where"],
+        DutyKind::Fields => &["type", "allow"],
+        DutyKind::Quota => &["type", "max", "per", "by", "unit"],
+        DutyKind::Aggregate => &["type", "group_by", "min_group"],
+        DutyKind::Justification => &["type"],
+        DutyKind::Notify => &["type", "to"],
+        DutyKind::Review => &["type", "within"],
+    }
+}
+
+impl RawDuty {
+    /// The checked duty and where it stands.
+    pub(crate) fn duty(self) -> Result<(Duty, Pos), YamlError> {
+        let at = Pos::of(&self.r#type);
+        let kind = word(&self.r#type, "duty", DutyKind::ALL)?;
+        self.refuse_foreign(kind)?;
+        let need = |key: &str| YamlError::new(at, format!("the duty {kind} needs the key \"{key}\""));
+        let duty = match kind {
+            DutyKind::Reference => reference(self.field.ok_or_else(|| need("field"))?, self.pattern.ok_or_else(|| need("pattern"))?)?,
+            DutyKind::RequireFilter => require_filter(self.any_of.ok_or_else(|| need("any_of"))?)?,
+            DutyKind::RowFilter => {
+                let w = self.r#where.ok_or_else(|| need("where"))?;
+                filter::check(&w.value).map_err(|e| e.at(Pos::of(&w)))?;
+                Duty::RowFilter { filter: w.value }
+            }
+            DutyKind::Fields => fields(self.allow.ok_or_else(|| need("allow"))?)?,
+            DutyKind::Quota => Duty::Quota {
+                max: positive(self.max.ok_or_else(|| need("max"))?)?,
+                per: word(&self.per.ok_or_else(|| need("per"))?, "period", Per::ALL)?,
+                by: self.by.map_or(Ok(QuotaBy::Agreement), |v| word(&v, "quota counter", QuotaBy::ALL))?,
+                unit: self.unit.map_or(Ok(QuotaUnit::Operations), |v| word(&v, "quota unit", QuotaUnit::ALL))?,
+            },
+            DutyKind::Aggregate => aggregate(self.group_by.ok_or_else(|| need("group_by"))?, self.min_group.ok_or_else(|| need("min_group"))?)?,
+            DutyKind::Justification => Duty::Justification,
+            DutyKind::Notify => {
+                let to = self.to.ok_or_else(|| need("to"))?;
+                Duty::Notify { to: AgencyId::from_org(&to.value).map_err(|e| YamlError::new(Pos::of(&to), e.to_string()))? }
+            }
+            DutyKind::Review => {
+                let within = self.within.ok_or_else(|| need("within"))?;
+                if within.value.0 == 0 {
+                    return Err(YamlError::new(Pos::of(&within), "a review within no time cannot be kept"));
+                }
+                Duty::Review { within_ms: within.value.0 }
+            }
+        };
+        Ok((duty, at))
+    }
+
+    /// A key that belongs to another kind of duty is as unknown as any other.
+    fn refuse_foreign(&self, kind: DutyKind) -> Result<(), YamlError> {
+        let given: [(&str, Option<Pos>); 13] = [
+            ("field", self.field.as_ref().map(Pos::of)),
+            ("pattern", self.pattern.as_ref().map(Pos::of)),
+            ("any_of", self.any_of.as_ref().map(Pos::of)),
+            ("where", self.r#where.as_ref().map(Pos::of)),
+            ("allow", self.allow.as_ref().map(Pos::of)),
+            ("max", self.max.as_ref().map(Pos::of)),
+            ("per", self.per.as_ref().map(Pos::of)),
+            ("by", self.by.as_ref().map(Pos::of)),
+            ("unit", self.unit.as_ref().map(Pos::of)),
+            ("group_by", self.group_by.as_ref().map(Pos::of)),
+            ("min_group", self.min_group.as_ref().map(Pos::of)),
+            ("to", self.to.as_ref().map(Pos::of)),
+            ("within", self.within.as_ref().map(Pos::of)),
+        ];
+        let known = keys_of(kind);
+        match given.iter().find(|(k, at)| at.is_some() && !known.contains(k)) {
+            Some((k, Some(at))) => Err(YamlError::unknown(*at, &format!("key of the duty {kind}"), k, known)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// One of a list of words, or the error that names the nearest.
+pub(crate) fn word<T: Copy + fmt::Display>(v: &Spanned<String>, what: &str, all: &[T]) -> Result<T, YamlError> {
+    let words: Vec<String> = all.iter().map(T::to_string).collect();
+    let known: Vec<&str> = words.iter().map(String::as_str).collect();
+    let found = all.iter().find(|t| t.to_string() == v.value).copied();
+    found.ok_or_else(|| YamlError::unknown(Pos::of(v), what, &v.value, &known))
+}
+
+fn reference(field: Spanned<String>, p: Spanned<String>) -> Result<Duty, YamlError> {
+    if !REFERENCE_FIELDS.contains(&field.value.as_str()) {
+        return Err(YamlError::unknown(Pos::of(&field), "reference", &field.value, REFERENCE_FIELDS));
+    }
+    pattern(&p.value).map_err(|e| YamlError::new(Pos::of(&p), e))?;
+    Ok(Duty::Reference { field: field.value, pattern: p.value })
+}
+
+fn field_name(at: Pos, name: &str) -> Result<String, YamlError> {
+    filter::check_field(name).map_err(|e| YamlError::new(at, e))?;
+    Ok(name.to_owned())
+}
+
+fn no_repeat<T: PartialEq>(list: &[T], next: &T, at: Pos, name: &str) -> Result<(), YamlError> {
+    if list.contains(next) { Err(YamlError::new(at, format!("\"{name}\" is listed twice; keep one"))) } else { Ok(()) }
+}
+
+fn not_empty<T>(list: &Spanned<Vec<T>>, what: &str) -> Result<(), YamlError> {
+    if list.value.is_empty() { Err(YamlError::new(Pos::of(list), format!("{what} is empty; name at least one"))) } else { Ok(()) }
+}
+
+fn fields(allow: Spanned<Vec<Spanned<String>>>) -> Result<Duty, YamlError> {
+    not_empty(&allow, "allow")?;
+    let mut out = Vec::new();
+    for f in &allow.value {
+        let name = field_name(Pos::of(f), &f.value)?;
+        no_repeat(&out, &name, Pos::of(f), &name)?;
+        out.push(name);
+    }
+    Ok(Duty::Fields { allow: out })
+}
+
+fn require_filter(any_of: Spanned<Vec<Spanned<WordOrPair>>>) -> Result<Duty, YamlError> {
+    not_empty(&any_of, "any_of")?;
+    let mut out = Vec::new();
+    for n in &any_of.value {
+        let (at, WordOrPair(name, span)) = (Pos::of(n), &n.value);
+        let within_ms = span.as_deref().map(duration_ms).transpose().map_err(|e| YamlError::new(at, e))?;
+        if within_ms == Some(0) {
+            return Err(YamlError::new(at, "a span of no time holds nothing"));
+        }
+        let need = Need { field: field_name(at, name)?, within_ms };
+        no_repeat(&out, &need, at, name)?;
+        out.push(need);
+    }
+    Ok(Duty::RequireFilter { any_of: out })
+}
+
+fn aggregate(group_by: Spanned<Vec<Spanned<WordOrPair>>>, min_group: Spanned<u64>) -> Result<Duty, YamlError> {
+    not_empty(&group_by, "group_by")?;
+    let mut out = Vec::new();
+    for g in &group_by.value {
+        let (at, WordOrPair(name, cut)) = (Pos::of(g), &g.value);
+        let unknown = |w: &str| YamlError::unknown(at, "unit of time", w, Cut::WORDS);
+        let cut = cut.as_deref().map(|w| Cut::from_word(w).ok_or_else(|| unknown(w))).transpose()?;
+        let key = GroupKey { field: field_name(at, name)?, cut };
+        no_repeat(&out, &key, at, name)?;
+        out.push(key);
+    }
+    let at = Pos::of(&min_group);
+    if min_group.value < 2 {
+        return Err(YamlError::new(at, "min_group must be at least 2: a group of one is a single row"));
+    }
+    Ok(Duty::Aggregate { group_by: out, min_group: min_group.value })
+}
+
+fn positive(n: Spanned<u64>) -> Result<u64, YamlError> {
+    if n.value == 0 { Err(YamlError::new(Pos::of(&n), "a quota of 0 permits nothing; prohibit instead")) } else { Ok(n.value) }
+}

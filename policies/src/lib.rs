@@ -1,0 +1,25 @@
+//! Policies: the agreement document, its compiler and its evaluator.
+//!
+//! A YAML document ([`document`]) compiles ([`compile()`](compile::compile)) to ledger terms, Casbin rows and rendered
+//! sentences. An [`evaluate::Evaluator`] decides asks on one agreement version, an [`evaluate::AgreementSet`] on all
+//! that are active between two agencies for a dataset. One clause decides; prohibitions win; all else is denied, with
+//! its reason.
+
+pub mod ask;
+pub mod compile;
+pub mod document;
+mod document_raw;
+pub mod duty;
+mod duty_raw;
+pub mod evaluate;
+pub mod filter;
+mod gate;
+pub use gate::GateError;
+pub mod lint;
+pub mod render;
+pub mod rows;
+pub mod template;
+#[cfg(test)]
+mod testing;
+pub mod time;
+pub mod yaml;

@@ -1,0 +1,45 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::testing::{court, demo};
+
+fn rules(found: &[Finding]) -> Vec<(&str, Option<&str>)> {
+    found.iter().map(|f| (f.rule, f.clause.as_deref())).collect()
+}
+
+#[test]
+fn the_demo_says_what_todays_executor_cannot_do() {
+    let found = lint(&Agreement::parse(&demo("AGR-2026-0142")).unwrap());
+    let unable: Vec<_> = found.iter().filter(|f| f.rule == "unfulfillable-duty").map(|f| f.clause.as_deref().unwrap()).collect();
+    assert_eq!(unable, ["S1", "B1"]);
+    assert!(!rules(&found).contains(&("overlap", Some("S1"))));
+    assert!(found.iter().all(|f| f.severity < Severity::Error));
+    for name in ["AGR-2026-0144", "AGR-2026-0145"] {
+        assert_eq!(rules(&lint(&Agreement::parse(&demo(name)).unwrap())), [], "{name}");
+    }
+}
+
+#[test]
+fn overlaps_missing_fields_and_hidden_filters_are_found() {
+    let doc = court(
+        "- {id: A, text: a, effect: permit, assignee: {org: org:court, role: role:clerk}, actions: [query], purpose: purp:x, duties: [{type: fields, allow: [time]}, {type: require-filter, any_of: [race]}]}
+- {id: B, text: b, effect: permit, assignee: {org: org:court}, actions: [query], purpose: purp:x}",
+    );
+    let found = lint(&Agreement::parse(&doc).unwrap());
+    for want in [("overlap", Some("B")), ("all-fields", Some("B")), ("filter-on-hidden", Some("A")), ("no-quota", Some("A")), ("no-paper", None)] {
+        assert!(rules(&found).contains(&want), "{want:?} in {:?}", rules(&found));
+    }
+}
+
+#[test]
+fn unknown_and_sensitive_fields_are_errors() {
+    let doc = Agreement::parse(&demo("AGR-2026-0142")).unwrap();
+    let names = ["stop_id", "time", "problem", "citation_issued", "neighborhod", "precinct"];
+    let mut fields: FieldMap = names.iter().map(|n| ((*n).to_owned(), None)).collect();
+    let found = lint_fields(&doc, &fields);
+    assert!(found.iter().any(|f| f.rule == "unknown-field" && f.text.contains("did you mean \"neighborhod\"")));
+    fields.insert("neighborhood".to_owned(), None);
+    fields.insert("lat".to_owned(), Some("exact-location".to_owned()));
+    let found = lint_fields(&doc, &fields);
+    // C1 names its fields and S1 only counts; the override B1 shows everything.
+    assert_eq!(rules(&found), [("sensitive-visible", Some("B1"))]);
+}
