@@ -25,6 +25,8 @@ pub use pq::verify_mldsa65;
 pub use selftest::self_test;
 #[cfg(feature = "node")]
 pub use signing::SigningKey;
+#[cfg(feature = "node")]
+pub(crate) use signing::random;
 
 /// Bytes of an Ed25519 public key.
 pub const ED25519_KEY_LEN: usize = 32;

@@ -18,6 +18,54 @@ pub const LEAVES_MAX: usize = 4_096;
 /// Longest name of a leaf, bytes.
 pub const LEAF_NAME_MAX: usize = 256;
 
+/// Names of the leaves under an operation's commitment, and how their values are written. A leaf that does not apply
+/// is present with an empty value.
+pub mod commitment {
+    /// The consumer's agency id, UTF-8.
+    pub const CONSUMER: &str = "consumer";
+    /// Pseudonym of the person who asked, UTF-8.
+    pub const ACTOR: &str = "actor";
+    /// The clause that decided, UTF-8: `AGR-2026-0142/C1`, or the clause's id alone.
+    pub const CLAUSE: &str = "clause";
+    /// The purpose, UTF-8.
+    pub const PURPOSE: &str = "purpose";
+    /// The case reference, UTF-8.
+    pub const CASE: &str = "case";
+    /// [`crate::session::Request::hash`], 32 bytes.
+    pub const REQUEST_HASH: &str = "request_hash";
+    /// SHA-256 of the policy rows that decided, 32 bytes.
+    pub const ROWS_HASH: &str = "rows_hash";
+    /// How many rows or denials, u64 big-endian.
+    pub const COUNT: &str = "count";
+    /// [`crate::session::Content::root`], 32 bytes.
+    pub const CONTENT_ROOT: &str = "content_root";
+    /// Root of a record before a write, 32 bytes.
+    pub const BEFORE: &str = "before";
+    /// Root of a record after a write, 32 bytes.
+    pub const AFTER: &str = "after";
+    /// Evidence mode, UTF-8: `strict`, `bounded` or `none`.
+    pub const EVIDENCE: &str = "evidence";
+    /// Tick by which the entry is opened to the subject, milliseconds, u64 big-endian.
+    pub const OPEN_BY: &str = "open_by";
+}
+
+/// All names of [`commitment`], sorted as leaves are.
+pub const COMMITMENT_NAMES: [&str; 13] = [
+    commitment::ACTOR,
+    commitment::AFTER,
+    commitment::BEFORE,
+    commitment::CASE,
+    commitment::CLAUSE,
+    commitment::CONSUMER,
+    commitment::CONTENT_ROOT,
+    commitment::COUNT,
+    commitment::EVIDENCE,
+    commitment::OPEN_BY,
+    commitment::PURPOSE,
+    commitment::REQUEST_HASH,
+    commitment::ROWS_HASH,
+];
+
 /// Why a leaf set was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LeavesError {

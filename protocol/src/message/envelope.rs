@@ -1,0 +1,300 @@
+//! Envelopes: the unit of signing, storage, promise and acknowledgement.
+
+use super::{Event, MessageError};
+use crate::cbor::{Bytes, encode};
+use crate::hash::{Hash, sha256};
+use crate::ids::DatasetId;
+use crate::keys::{KeyId, PublicKey, Signature, Statement};
+use crate::leaves::{LeafSet, Redacted};
+use crate::limits::{CHECKPOINT_BYTES_MAX, ENVELOPE_MESSAGES_MAX};
+use crate::tree;
+use std::collections::BTreeSet;
+
+crate::canon_struct! {
+    /// Where an adapter stood: what an adapter resumes from.
+    pub struct SourceState {
+        /// Name of the adapter at its agency.
+        pub adapter: String,
+        /// Number of the adapter's batch, from 1.
+        pub batch_no: u64,
+        /// The adapter's own note of its position, at most 4,096 bytes.
+        pub checkpoint: Bytes,
+    }
+}
+
+crate::canon_struct! {
+    /// [`SourceState`] with a salt. A checkpoint may name a row, so that consumers get only its salted hash.
+    pub struct EnvelopeSource {
+        /// Sixteen random bytes.
+        pub salt: [u8; 16],
+        /// The state.
+        pub state: SourceState,
+    }
+}
+
+impl EnvelopeSource {
+    /// SHA-256(salt || cbor state): what the header carries.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        sha256(&[&self.salt, &encode(&self.state)])
+    }
+}
+
+crate::canon_struct! {
+    /// What the publisher signs (statement `envelope`).
+    pub struct EnvelopeHeader {
+        /// The chain.
+        pub chain: String,
+        /// The dataset.
+        pub dataset: DatasetId,
+        /// Sequence number of the first message in the dataset, from 1.
+        pub first_seq: u64,
+        /// Number of messages.
+        pub count: u64,
+        /// [`EnvelopeSource::hash`].
+        pub source: Hash,
+        /// RFC 6962 root over the message roots; also the id of the envelope (`Nats-Msg-Id`).
+        pub root: Hash,
+    }
+}
+
+impl EnvelopeHeader {
+    /// Sequence number of the last message.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        self.first_seq.saturating_add(self.count).saturating_sub(1)
+    }
+
+    fn check(&self, messages: usize) -> Result<(), MessageError> {
+        if messages == 0 || messages > ENVELOPE_MESSAGES_MAX || self.count != messages as u64 {
+            return Err(MessageError::Count(messages));
+        }
+        if self.first_seq == 0 || self.first_seq.checked_add(self.count).is_none() {
+            return Err(MessageError::Sequence(self.first_seq));
+        }
+        Ok(())
+    }
+}
+
+crate::canon_struct! {
+    /// A message as its provider keeps it.
+    pub struct Record {
+        /// Random, for this message alone: the leaves' salts derive from it.
+        pub secret: [u8; 32],
+        /// The event, structured JSON.
+        pub event: Bytes,
+    }
+}
+
+/// An envelope before it is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvelopeDraft {
+    /// The chain.
+    pub chain: String,
+    /// The dataset.
+    pub dataset: DatasetId,
+    /// Sequence number of the first message.
+    pub first_seq: u64,
+    /// Where the adapter stood.
+    pub source: EnvelopeSource,
+    /// Top-level members of the dataset's schema.
+    pub members: BTreeSet<String>,
+    /// The messages.
+    pub records: Vec<Record>,
+}
+
+impl EnvelopeDraft {
+    /// Checks the messages and computes the header.
+    ///
+    /// # Errors
+    /// The first event that breaks a rule, or a limit.
+    pub fn header(&self) -> Result<EnvelopeHeader, MessageError> {
+        let header = EnvelopeHeader {
+            chain: self.chain.clone(),
+            dataset: self.dataset.clone(),
+            first_seq: self.first_seq,
+            count: self.records.len() as u64,
+            source: self.source.hash(),
+            root: [0; 32],
+        };
+        header.check(self.records.len())?;
+        let checkpoint = self.source.state.checkpoint.len();
+        if checkpoint > CHECKPOINT_BYTES_MAX {
+            return Err(MessageError::Checkpoint(checkpoint));
+        }
+        let roots = self.records.iter().map(|r| Ok(leaf_set(r, &self.members)?.1.root()));
+        let roots = roots.collect::<Result<Vec<Hash>, MessageError>>()?;
+        Ok(EnvelopeHeader { root: envelope_root(&roots), ..header })
+    }
+
+    /// The envelope with a signature made elsewhere.
+    ///
+    /// # Errors
+    /// As [`EnvelopeDraft::header`].
+    pub fn finish(self, key: KeyId, signature: Signature) -> Result<Envelope, MessageError> {
+        let header = self.header()?;
+        Ok(self.signed(header, key, signature))
+    }
+
+    fn signed(self, header: EnvelopeHeader, key: KeyId, signature: Signature) -> Envelope {
+        let members = self.members.into_iter().collect();
+        Envelope { header, key, signature, source: self.source, members, records: self.records }
+    }
+
+    /// Signs the envelope.
+    ///
+    /// # Errors
+    /// As [`EnvelopeDraft::header`], or the library fails.
+    #[cfg(feature = "node")]
+    pub fn sign(self, key: &crate::keys::SigningKey) -> Result<Envelope, MessageError> {
+        let header = self.header()?;
+        let signature = key.try_sign(Statement::Envelope, &header.chain, &encode(&header))?;
+        Ok(self.signed(header, key.key_id(), signature))
+    }
+}
+
+fn leaf_set(record: &Record, members: &BTreeSet<String>) -> Result<(Event, LeafSet), MessageError> {
+    let event = Event::parse(&record.event)?;
+    let leaves = event.leaves(&record.secret, members)?;
+    Ok((event, leaves))
+}
+
+/// Root over message roots: each is the data of one leaf.
+fn envelope_root(message_roots: &[Hash]) -> Hash {
+    let leaves: Vec<Hash> = message_roots.iter().map(|root| tree::leaf_hash(root)).collect();
+    tree::root(&leaves)
+}
+
+/// Checks a header's signature against the key it names.
+fn verify_header(header: &EnvelopeHeader, key: KeyId, sig: &Signature, public: &PublicKey) -> Result<(), MessageError> {
+    if public.key_id() != key {
+        return Err(MessageError::Content("the key id"));
+    }
+    let cbor = encode(header);
+    #[cfg(feature = "verifier")]
+    public.verify_full(Statement::Envelope, &header.chain, &cbor, sig)?;
+    #[cfg(not(feature = "verifier"))]
+    public.verify_classical(Statement::Envelope, &header.chain, &cbor, sig)?;
+    Ok(())
+}
+
+crate::canon_struct! {
+    /// A signed envelope as it stands in its provider's own stream. It holds everything and leaves the provider only
+    /// as [`RedactedEnvelope`].
+    pub struct Envelope {
+        /// What was signed.
+        pub header: EnvelopeHeader,
+        /// The publisher's key.
+        pub key: KeyId,
+        /// Its signature over the header (statement `envelope`).
+        pub signature: Signature,
+        /// Where the adapter stood.
+        pub source: EnvelopeSource,
+        /// Top-level members of the dataset's schema at signing, sorted: the leaf set depends on them.
+        pub members: Vec<String>,
+        /// The messages.
+        pub records: Vec<Record>,
+    }
+}
+
+impl Envelope {
+    /// Checks the signature and that everything held is what was signed.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn verify(&self, public: &PublicKey) -> Result<(), MessageError> {
+        verify_header(&self.header, self.key, &self.signature, public)?;
+        let members: BTreeSet<String> = self.members.iter().cloned().collect();
+        if !members.iter().eq(self.members.iter()) {
+            return Err(MessageError::Content("the list of members"));
+        }
+        let draft = EnvelopeDraft {
+            chain: self.header.chain.clone(),
+            dataset: self.header.dataset.clone(),
+            first_seq: self.header.first_seq,
+            source: self.source.clone(),
+            members,
+            records: self.records.clone(),
+        };
+        if draft.header()? == self.header { Ok(()) } else { Err(MessageError::Content("a message or the source")) }
+    }
+
+    /// Redacts for a subscription. `choose` gets each message's sequence number and event and returns which leaves
+    /// (`a/<attribute>`, `d/<member>`) to show, or none to leave the message out: then only its root remains.
+    ///
+    /// # Errors
+    /// An event that no longer parses.
+    pub fn redact<S: Fn(&str) -> bool>(
+        &self,
+        mut choose: impl FnMut(u64, &Event) -> Option<S>,
+    ) -> Result<RedactedEnvelope, MessageError> {
+        let members: BTreeSet<String> = self.members.iter().cloned().collect();
+        let mut messages = Vec::with_capacity(self.records.len());
+        for (seq, record) in (self.header.first_seq..).zip(&self.records) {
+            let (event, leaves) = leaf_set(record, &members)?;
+            messages.push(match choose(seq, &event) {
+                Some(show) => MessageView::Shown { leaves: leaves.redact(show) },
+                None => MessageView::LeftOut { root: leaves.root() },
+            });
+        }
+        let (header, signature) = (self.header.clone(), self.signature.clone());
+        Ok(RedactedEnvelope { header, key: self.key, signature, messages })
+    }
+}
+
+crate::canon_enum! {
+    /// A message as a consumer sees it.
+    pub enum MessageView {
+        /// Some fields shown.
+        1 => Shown {
+            /// The leaf set, hidden fields as hashes.
+            leaves: Redacted,
+        },
+        /// Not for this consumer: only its root.
+        2 => LeftOut {
+            /// The message root.
+            root: Hash,
+        },
+    }
+}
+
+crate::canon_struct! {
+    /// An envelope as a consumer gets it.
+    pub struct RedactedEnvelope {
+        /// What was signed.
+        pub header: EnvelopeHeader,
+        /// The publisher's key.
+        pub key: KeyId,
+        /// Its signature over the header (statement `envelope`).
+        pub signature: Signature,
+        /// Every message of the envelope, in order.
+        pub messages: Vec<MessageView>,
+    }
+}
+
+impl RedactedEnvelope {
+    /// Checks that every message shown is an unaltered part of what the publisher signed, and returns these with their
+    /// sequence numbers.
+    ///
+    /// # Errors
+    /// The key is not the one named, the signature does not verify, or a message is not what was signed.
+    pub fn verify(&self, public: &PublicKey) -> Result<Vec<(u64, &Redacted)>, MessageError> {
+        self.header.check(self.messages.len())?;
+        verify_header(&self.header, self.key, &self.signature, public)?;
+        let (mut roots, mut shown) = (Vec::with_capacity(self.messages.len()), Vec::new());
+        for (seq, message) in (self.header.first_seq..).zip(&self.messages) {
+            roots.push(match message {
+                MessageView::LeftOut { root } => *root,
+                MessageView::Shown { leaves } => {
+                    shown.push((seq, leaves));
+                    leaves.root()?
+                }
+            });
+        }
+        if envelope_root(&roots) == self.header.root {
+            Ok(shown)
+        } else {
+            Err(MessageError::Content("a message"))
+        }
+    }
+}
