@@ -20,7 +20,7 @@ demo: servers ## a city of four agencies on this machine, and its tour (DEMO=kee
 test: servers ## every test, on the real servers
 	@$(ENSURE) --toolchain
 	cargo build --locked --workspace --all-targets
-	@export CONCORDAT_SERVERS="$$($(ENSURE) --dir)"; cargo test --locked --workspace
+	@export CONCORDAT_SERVERS="$$($(ENSURE) --dir)"; cargo test --locked --workspace --no-fail-fast
 
 lint: ## format, clippy with warnings denied, the laws of replicated code, cargo-deny
 	@$(ENSURE) --toolchain
@@ -38,7 +38,7 @@ bench: servers ## the figures of docs/benchmarks.json, on the release build with
 	@export CONCORDAT_SERVERS="$$($(ENSURE) --dir)"; $(TARGET)/release/concordat-bench run --out docs/benchmarks.json
 
 bench-check: ## the last figures against their floors (tests/bench-floors.json)
-	cargo build --locked --release -p concordat-tests
+	@test -x $(TARGET)/release/concordat-bench || { echo "concordat: nothing was measured on this checkout: run 'make bench' first." >&2; exit 1; }
 	@$(TARGET)/release/concordat-bench check --results docs/benchmarks.json --floors tests/bench-floors.json
 
 servers: ## CometBFT and nats-server at their pinned versions, built once
