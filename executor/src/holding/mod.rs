@@ -1,0 +1,192 @@
+//! Holdings: where a provider keeps its records. One trait, several stores, identical results.
+//!
+//! A row is a JSON object over the dataset's [`Fields`]. Its key text is derived from its key
+//! fields, so that a restart never duplicates. Filter, projection, order and page are done by the
+//! store. Calls block: run them on a thread that may.
+
+mod error;
+mod row;
+pub mod sqlite;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use error::HoldingError;
+pub use row::{Checked, key_text};
+pub use sqlite::{SqliteHolding, SqliteOptions};
+
+use crate::limits::{DEFAULT_PAGE_ROWS, MAX_INDEXES, MAX_KEY_FIELDS};
+use crate::query::{Fields, Filter, Order, Query};
+
+/// What a holding must know of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetSpec {
+    /// The dataset's id, like `ds:police/stops@1`.
+    pub id: String,
+    /// The fields whose values make the key, in order.
+    pub key: Vec<String>,
+    /// All fields with their types.
+    pub fields: Fields,
+    /// Indexes, each a list of fields.
+    pub indexes: Vec<Vec<String>>,
+}
+
+impl DatasetSpec {
+    /// Checks that key and index fields exist and that their number is within limits.
+    pub fn check(&self) -> Result<(), HoldingError> {
+        let bad = |rule: String| HoldingError::Spec { dataset: self.id.clone(), rule };
+        if self.id.is_empty() || self.id.len() > 200 {
+            return Err(bad("its id has 1 to 200 bytes".into()));
+        }
+        if self.key.is_empty() || self.key.len() > MAX_KEY_FIELDS {
+            return Err(bad(format!("its key has 1 to {MAX_KEY_FIELDS} fields")));
+        }
+        if self.indexes.len() > MAX_INDEXES {
+            return Err(bad(format!("it has at most {MAX_INDEXES} indexes")));
+        }
+        for list in std::iter::once(&self.key).chain(&self.indexes) {
+            if list.is_empty() || list.len() > MAX_KEY_FIELDS {
+                return Err(bad(format!("an index has 1 to {MAX_KEY_FIELDS} fields")));
+            }
+            for (i, name) in list.iter().enumerate() {
+                if list[..i].contains(name) {
+                    return Err(bad(format!("key or index names {name} twice")));
+                }
+                if self.fields.get(name).is_none() {
+                    let near = self.fields.nearest(name).unwrap_or_default();
+                    return Err(bad(format!("key or index names {name}, which is no field {near}")));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One read, complete: what the store itself carries out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The dataset's id.
+    pub dataset: String,
+    /// Which rows.
+    pub filter: Filter,
+    /// Which fields leave the store; `None` is all.
+    pub select: Option<Vec<String>>,
+    /// By key, rising or falling.
+    pub order: Order,
+    /// Only rows after this key in that order (the last key of the page before).
+    pub after: Option<String>,
+    /// At most so many rows (1 to [`crate::limits::MAX_PAGE_ROWS`]).
+    pub limit: u32,
+}
+
+impl Plan {
+    /// Reads by a filter, all fields, first page.
+    pub fn new(dataset: &str, filter: Filter) -> Self {
+        Self {
+            dataset: dataset.to_string(),
+            filter,
+            select: None,
+            order: Order::Key,
+            after: None,
+            limit: DEFAULT_PAGE_ROWS,
+        }
+    }
+}
+
+impl From<Query> for Plan {
+    fn from(q: Query) -> Self {
+        Self { dataset: q.dataset, filter: q.filter, select: q.select, order: q.order, after: None, limit: q.limit }
+    }
+}
+
+/// One row of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The key text. It tells the key fields' values, selected or not: never show it where an
+    /// agreement does not allow them.
+    pub key: String,
+    /// The selected fields that the row has.
+    pub doc: Map<String, Value>,
+}
+
+/// Why a page ends where it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageEnd {
+    /// No more rows match.
+    Complete,
+    /// The plan's limit was reached and more rows match: go on after the last key.
+    Limit,
+    /// [`crate::limits::MAX_PAGE_BYTES`] was reached and more rows match: go on after the last key.
+    Bytes,
+}
+
+/// One page of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rows {
+    /// The rows in order.
+    pub rows: Vec<Row>,
+    /// Why the page ends.
+    pub end: PageEnd,
+    /// Rows that the store stepped over in scans without an index (0: an index answered).
+    pub scanned: u64,
+}
+
+impl Rows {
+    /// The key after which the next page begins, if there is one.
+    pub fn next_after(&self) -> Option<&str> {
+        match self.end {
+            PageEnd::Complete => None,
+            _ => self.rows.last().map(|r| r.key.as_str()),
+        }
+    }
+}
+
+/// What a `put_many` changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PutReport {
+    /// Rows with a new key.
+    pub inserted: u64,
+    /// Rows whose content changed.
+    pub updated: u64,
+    /// Rows that were there already, alike.
+    pub unchanged: u64,
+}
+
+/// A store's state, for readiness checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The store and its version.
+    pub store: String,
+    /// Datasets it holds.
+    pub datasets: usize,
+    /// Bytes it takes on disk, without its write-ahead log.
+    pub bytes: u64,
+}
+
+/// A store of records. All methods may be called from several threads at once.
+pub trait Holding: Send + Sync {
+    /// Makes room for a dataset, or checks that what is there fits: fields and indexes may be
+    /// added and indexes dropped; a changed key, type or removed field is a conflict.
+    fn ensure_dataset(&self, spec: &DatasetSpec) -> Result<(), HoldingError>;
+
+    /// The specification of a dataset it holds.
+    fn spec(&self, dataset: &str) -> Result<DatasetSpec, HoldingError>;
+
+    /// Inserts or replaces rows by key: all durably, or none. A key twice: the last row counts.
+    fn put_many(&self, dataset: &str, rows: &[Map<String, Value>]) -> Result<PutReport, HoldingError>;
+
+    /// One page of the matching rows.
+    fn query(&self, plan: &Plan) -> Result<Rows, HoldingError>;
+
+    /// The number of matching rows.
+    fn count(&self, dataset: &str, filter: &Filter) -> Result<u64, HoldingError>;
+
+    /// The row of a key (see [`key_text`]), whole.
+    fn get(&self, dataset: &str, key: &str) -> Result<Option<Map<String, Value>>, HoldingError>;
+
+    /// The store's own plan for a read, as text.
+    fn explain(&self, plan: &Plan) -> Result<String, HoldingError>;
+
+    /// Whether it can be read and written now.
+    fn health(&self) -> Result<Health, HoldingError>;
+}

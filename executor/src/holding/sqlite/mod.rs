@@ -1,0 +1,294 @@
+//! The embedded holding: one SQLite file, a table a dataset, JSON documents, expression indexes.
+
+mod pool;
+mod schema;
+mod sql;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, StatementStatus, TransactionBehavior, params};
+use serde_json::{Map, Value};
+
+use super::row::check_row;
+use super::{DatasetSpec, Health, Holding, HoldingError, PageEnd, Plan, PutReport, Row, Rows};
+use crate::limits::{LOCK_TIMEOUT, MAX_PAGE_BYTES, MAX_PAGE_ROWS, MAX_PUT_ROWS, READERS, STATEMENT_TIMEOUT};
+use crate::query::Filter;
+use pool::{Readers, held, told, writer};
+
+/// How the embedded store runs.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// Connections that read at once.
+    pub readers: usize,
+    /// How long one read may take.
+    pub statement_timeout: Duration,
+    /// How long to wait for another process's lock.
+    pub lock_timeout: Duration,
+    /// The most bytes the file may take; past it a write answers as a full disk does.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self { readers: READERS, statement_timeout: STATEMENT_TIMEOUT, lock_timeout: LOCK_TIMEOUT, max_bytes: None }
+    }
+}
+
+/// A table and what it holds.
+#[derive(Debug)]
+struct Table {
+    number: i64,
+    spec: DatasetSpec,
+    /// Rows when the index statistics were taken.
+    analyzed: AtomicI64,
+}
+
+/// A holding in one SQLite file (and its `-wal` and `-shm` beside it).
+pub struct SqliteHolding {
+    writer: Mutex<Connection>,
+    readers: Readers,
+    tables: RwLock<BTreeMap<String, Arc<Table>>>,
+}
+
+impl SqliteHolding {
+    /// Opens the file, making it (readable by its owner only) where there is none.
+    pub fn open(path: &Path, options: SqliteOptions) -> Result<Self, HoldingError> {
+        private_file(path)?;
+        let mut conn = writer(path, &options)?;
+        if let Some(bytes) = options.max_bytes {
+            let page: i64 = conn.query_row("PRAGMA page_size", [], |r| r.get(0)).map_err(told)?;
+            let pages = i64::try_from(bytes).unwrap_or(i64::MAX) / page.max(1);
+            // The pragma answers with a row.
+            conn.query_row(&format!("PRAGMA max_page_count = {}", pages.max(1)), [], |r| r.get::<_, i64>(0))
+                .map_err(told)?;
+        }
+        let tables = schema::load(&mut conn)?;
+        Ok(Self { writer: Mutex::new(conn), readers: Readers::new(path, options), tables: RwLock::new(tables) })
+    }
+
+    fn table(&self, dataset: &str) -> Result<Arc<Table>, HoldingError> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let table = tables.get(dataset).cloned();
+        table.ok_or_else(|| HoldingError::UnknownDataset(dataset.chars().take(200).collect()))
+    }
+
+    /// Takes index statistics anew when the table has doubled, so that the store chooses the index
+    /// that narrows most. Without them it prefers a list of precincts to a day. A failure costs
+    /// speed only: the rows are safe already, and the next write tries again.
+    fn keep_statistics(&self, conn: &Connection, table: &Table) {
+        if let Ok(Some(rows)) = schema::statistics(conn, table.number, table.analyzed.load(Ordering::Relaxed)) {
+            table.analyzed.store(rows, Ordering::Relaxed);
+            self.readers.renew();
+        }
+    }
+}
+
+// The store's own files beside it take the permissions of this one.
+fn private_file(path: &Path) -> Result<(), HoldingError> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let opened = options.open(path);
+    opened.map(|_| ()).map_err(|e| match e.kind() {
+        std::io::ErrorKind::StorageFull => HoldingError::DiskFull,
+        _ => HoldingError::Access(format!("{}: {e}", path.display())),
+    })
+}
+
+impl Holding for SqliteHolding {
+    fn ensure_dataset(&self, spec: &DatasetSpec) -> Result<(), HoldingError> {
+        spec.check()?;
+        let mut conn = held(&self.writer);
+        let old = self.table(&spec.id).ok();
+        let table = schema::ensure(&mut conn, spec, old.as_deref())?;
+        self.keep_statistics(&conn, &table);
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        tables.insert(spec.id.clone(), Arc::new(table));
+        Ok(())
+    }
+
+    fn spec(&self, dataset: &str) -> Result<DatasetSpec, HoldingError> {
+        Ok(self.table(dataset)?.spec.clone())
+    }
+
+    fn put_many(&self, dataset: &str, rows: &[Map<String, Value>]) -> Result<PutReport, HoldingError> {
+        let table = self.table(dataset)?;
+        if rows.len() > MAX_PUT_ROWS {
+            let next = "send them in several calls";
+            return Err(HoldingError::TooLarge { what: "rows of one call", max: MAX_PUT_ROWS, next });
+        }
+        let checked: Result<Vec<_>, _> =
+            rows.iter().enumerate().map(|(i, row)| check_row(&table.spec, i, row)).collect();
+        let checked = checked?;
+        let mut conn = held(&self.writer);
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
+        let mut report = PutReport::default();
+        {
+            let t = table.number;
+            let mut find = tx.prepare_cached(&format!("SELECT doc FROM d{t} WHERE key = ?")).map_err(told)?;
+            let mut put = tx
+                .prepare_cached(&format!(
+                    "INSERT INTO d{t} (key, doc, ord) VALUES (?, ?, ?)
+                     ON CONFLICT (key) DO UPDATE SET doc = excluded.doc, ord = excluded.ord"
+                ))
+                .map_err(told)?;
+            for row in &checked {
+                let old: Option<String> = find.query_row([&row.key], |r| r.get(0)).optional().map_err(told)?;
+                match old {
+                    Some(doc) if doc == row.doc => {
+                        report.unchanged += 1;
+                        continue;
+                    }
+                    Some(_) => report.updated += 1,
+                    None => report.inserted += 1,
+                }
+                put.execute(params![row.key, row.doc, row.ord]).map_err(told)?;
+            }
+        }
+        tx.commit().map_err(told)?;
+        if report.inserted > 0 {
+            self.keep_statistics(&conn, &table);
+        }
+        Ok(report)
+    }
+
+    fn query(&self, plan: &Plan) -> Result<Rows, HoldingError> {
+        let table = self.table(&plan.dataset)?;
+        let statement = page_of(&table, plan)?;
+        self.readers.read(|conn| {
+            let mut prepared = conn.prepare_cached(&statement.text).map_err(told)?;
+            prepared.reset_status(StatementStatus::FullscanStep);
+            let (mut rows, mut bytes, mut end) = (Vec::new(), 0, PageEnd::Complete);
+            {
+                let mut found = prepared.query(rusqlite::params_from_iter(&statement.params)).map_err(told)?;
+                while let Some(row) = found.next().map_err(told)? {
+                    if rows.len() == plan.limit as usize {
+                        end = PageEnd::Limit;
+                        break;
+                    }
+                    let (row, size) = read_row(row, plan.select.as_deref())?;
+                    bytes += size;
+                    if bytes > MAX_PAGE_BYTES && !rows.is_empty() {
+                        end = PageEnd::Bytes;
+                        break;
+                    }
+                    rows.push(row);
+                }
+            }
+            let scanned = prepared.get_status(StatementStatus::FullscanStep);
+            Ok(Rows { rows, end, scanned: u64::try_from(scanned).unwrap_or(0) })
+        })
+    }
+
+    fn count(&self, dataset: &str, filter: &Filter) -> Result<u64, HoldingError> {
+        let table = self.table(dataset)?;
+        check_fields(&table, filter, &[])?;
+        let statement = sql::count(table.number, filter);
+        self.readers.read(|conn| {
+            let mut prepared = conn.prepare_cached(&statement.text).map_err(told)?;
+            let params = rusqlite::params_from_iter(&statement.params);
+            let n: i64 = prepared.query_row(params, |r| r.get(0)).map_err(told)?;
+            Ok(u64::try_from(n).unwrap_or(0))
+        })
+    }
+
+    fn get(&self, dataset: &str, key: &str) -> Result<Option<Map<String, Value>>, HoldingError> {
+        let table = self.table(dataset)?;
+        self.readers.read(|conn| {
+            let text = format!("SELECT key, doc FROM d{} WHERE key = ?", table.number);
+            let mut prepared = conn.prepare_cached(&text).map_err(told)?;
+            let mut found = prepared.query([key]).map_err(told)?;
+            match found.next().map_err(told)? {
+                Some(row) => Ok(Some(read_row(row, None)?.0.doc)),
+                None => Ok(None),
+            }
+        })
+    }
+
+    fn explain(&self, plan: &Plan) -> Result<String, HoldingError> {
+        let table = self.table(&plan.dataset)?;
+        let statement = page_of(&table, plan)?;
+        self.readers.read(|conn| {
+            let text = format!("EXPLAIN QUERY PLAN {}", statement.text);
+            let mut prepared = conn.prepare(&text).map_err(told)?;
+            let params = rusqlite::params_from_iter(&statement.params);
+            let lines = prepared.query_map(params, |r| r.get::<_, String>(3)).map_err(told)?;
+            let lines: Result<Vec<_>, _> = lines.collect();
+            Ok(lines.map_err(told)?.join("\n"))
+        })
+    }
+
+    fn health(&self) -> Result<Health, HoldingError> {
+        {
+            let mut conn = held(&self.writer);
+            // Takes and gives back the write lock: shows another process's before a write meets it.
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
+            tx.rollback().map_err(told)?;
+        }
+        let datasets = self.tables.read().unwrap_or_else(PoisonError::into_inner).len();
+        self.readers.read(|conn| {
+            let number = |pragma: &str| conn.query_row(pragma, [], |r| r.get::<_, i64>(0)).map_err(told);
+            let bytes = number("PRAGMA page_count")? * number("PRAGMA page_size")?;
+            Ok(Health {
+                store: format!("sqlite {}", rusqlite::version()),
+                datasets,
+                bytes: u64::try_from(bytes).unwrap_or(0),
+            })
+        })
+    }
+}
+
+fn page_of(table: &Table, plan: &Plan) -> Result<sql::Statement, HoldingError> {
+    if !(1..=MAX_PAGE_ROWS).contains(&plan.limit) {
+        return Err(HoldingError::Plan(format!("limit is 1 to {MAX_PAGE_ROWS}")));
+    }
+    if plan.select.as_ref().is_some_and(Vec::is_empty) {
+        return Err(HoldingError::Plan("select names no field".into()));
+    }
+    check_fields(table, &plan.filter, plan.select.as_deref().unwrap_or_default())?;
+    Ok(sql::page(table.number, &table.spec, plan))
+}
+
+// Names reach SQL text: only those of the dataset may, whoever built the filter.
+fn check_fields(table: &Table, filter: &Filter, select: &[String]) -> Result<(), HoldingError> {
+    let select = select.iter().map(String::as_str);
+    for name in filter.fields().into_iter().chain(select) {
+        if table.spec.fields.get(name).is_none() {
+            let name: String = name.chars().take(80).collect();
+            return Err(HoldingError::Plan(format!("the dataset has no field {name:?}")));
+        }
+    }
+    Ok(())
+}
+
+fn read_row(row: &rusqlite::Row<'_>, select: Option<&[String]>) -> Result<(Row, usize), HoldingError> {
+    let damaged = |e: serde_json::Error| HoldingError::Damaged(format!("a row is not JSON: {e}"));
+    let text = |i: usize| row.get::<_, Option<String>>(i).map_err(told);
+    let key = text(0)?.unwrap_or_default();
+    let mut doc = Map::new();
+    let mut bytes = key.len();
+    match select {
+        None => {
+            let json = text(1)?.unwrap_or_default();
+            bytes += json.len();
+            doc = serde_json::from_str(&json).map_err(damaged)?;
+        }
+        Some(names) => {
+            for (i, name) in names.iter().enumerate() {
+                if let Some(json) = text(i + 1)? {
+                    bytes += name.len() + json.len() + 4;
+                    doc.insert(name.clone(), serde_json::from_str(&json).map_err(damaged)?);
+                }
+            }
+        }
+    }
+    Ok((Row { key, doc }, bytes))
+}

@@ -1,0 +1,10 @@
+//! The data executor: the query language, holdings and (beside them) the pure step that serves a
+//! provider's data.
+//!
+//! [`query`] is pure: JSON in, a typed filter out, evaluated in memory or compiled by a store.
+//! [`holding`] is the boundary behind which records are kept: embedded SQLite here, MongoDB and
+//! PostgreSQL later, all with identical results.
+
+pub mod holding;
+pub mod limits;
+pub mod query;
