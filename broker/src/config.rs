@@ -36,7 +36,9 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file was written by another release.
-    #[error("{path}: version {found} is not known, this program reads version {LAYOUT_VERSION}: run the concordat release that wrote it")]
+    #[error(
+        "{path}: version {found} is not known, this program reads version {LAYOUT_VERSION}: run the concordat release that wrote it"
+    )]
     Version {
         /// The file.
         path: PathBuf,
@@ -116,7 +118,9 @@ impl<'de> Deserialize<'de> for SecretRef {
             Some(("file", p)) if !p.is_empty() => Ok(Self::File(p.into())),
             Some(("env", n)) if !n.is_empty() => Ok(Self::Env(n.into())),
             // The value is not repeated: it may be the secret.
-            _ => Err(serde::de::Error::custom("a secret is named by reference, `file:<path>` or `env:<NAME>`, never written here")),
+            _ => Err(serde::de::Error::custom(
+                "a secret is named by reference, `file:<path>` or `env:<NAME>`, never written here",
+            )),
         }
     }
 }
@@ -126,15 +130,24 @@ impl SecretRef {
     pub fn resolve(&self, dir: &Path) -> Result<Zeroizing<String>, ConfigError> {
         let fail = |rule: String| ConfigError::Secret { reference: self.to_string(), rule };
         let value = match self {
-            Self::Env(name) => Zeroizing::new(std::env::var(name).map_err(|_| fail("the environment variable is not set: set it for this process".into()))?),
+            Self::Env(name) => Zeroizing::new(
+                std::env::var(name)
+                    .map_err(|_| fail("the environment variable is not set: set it for this process".into()))?,
+            ),
             Self::File(path) => {
                 let path = dir.join(path);
                 let meta = fs::metadata(&path).map_err(|e| fail(format!("{} cannot be read ({e})", path.display())))?;
                 let mode = meta.permissions().mode();
                 if mode & 0o077 != 0 {
-                    return Err(fail(format!("{} has mode {:o}, others may read it: chmod 600 it", path.display(), mode & 0o777)));
+                    return Err(fail(format!(
+                        "{} has mode {:o}, others may read it: chmod 600 it",
+                        path.display(),
+                        mode & 0o777
+                    )));
                 }
-                Zeroizing::new(fs::read_to_string(&path).map_err(|e| fail(format!("{} cannot be read ({e})", path.display())))?)
+                Zeroizing::new(
+                    fs::read_to_string(&path).map_err(|e| fail(format!("{} cannot be read ({e})", path.display())))?,
+                )
             }
         };
         let trimmed = value.trim_end_matches(['\r', '\n']);
@@ -214,7 +227,13 @@ pub struct NodeLimits {
 
 impl Default for NodeLimits {
     fn default() -> Self {
-        Self { http_body_bytes: 8_000_000, response_bytes: 8_000_000, page_rows: 1_000, queries_in_flight: 1_024, query_ms: 30_000 }
+        Self {
+            http_body_bytes: 8_000_000,
+            response_bytes: 8_000_000,
+            page_rows: 1_000,
+            queries_in_flight: 1_024,
+            query_ms: 30_000,
+        }
     }
 }
 
@@ -285,7 +304,11 @@ impl NodeConfig {
         for name in &self.autostart {
             let ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             if name.is_empty() || name.starts_with('-') || !name.chars().all(ok) {
-                return Err(field(path, "autostart", format!("names \"{name}\": an adapter's name has a-z, 0-9 and - only")));
+                return Err(field(
+                    path,
+                    "autostart",
+                    format!("names \"{name}\": an adapter's name has a-z, 0-9 and - only"),
+                ));
             }
         }
         if self.peers.iter().any(|p| p.agency == self.agency) {
@@ -390,7 +413,10 @@ impl ExchangeConfig {
 pub fn check_socket(file: &Path, name: &str, socket: &Path) -> Result<(), ConfigError> {
     let len = socket.as_os_str().len();
     if len > SOCKET_PATH_MAX {
-        let rule = format!("{} has {len} bytes, a Unix socket's path has at most {SOCKET_PATH_MAX}: use a folder with a shorter path", socket.display());
+        let rule = format!(
+            "{} has {len} bytes, a Unix socket's path has at most {SOCKET_PATH_MAX}: use a folder with a shorter path",
+            socket.display()
+        );
         return Err(field(file, name, rule));
     }
     Ok(())
@@ -401,7 +427,8 @@ fn field(path: &Path, name: &str, rule: impl Into<String>) -> ConfigError {
 }
 
 fn check_addr(path: &Path, name: &str, addr: &str) -> Result<(), ConfigError> {
-    let ok = addr.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0));
+    let ok =
+        addr.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0));
     if ok { Ok(()) } else { Err(field(path, name, format!("is \"{addr}\": write host:port"))) }
 }
 
@@ -429,7 +456,10 @@ pub fn read_versioned<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T, Co
         _ => ConfigError::Read { path: path.to_owned(), source },
     })?;
     // The reader's own rendering shows the text around an error, and that text may be a secret.
-    let syntax = |e: serde_saphyr::Error| ConfigError::Syntax { path: path.to_owned(), detail: e.without_snippet().to_string().replace('\n', " ") };
+    let syntax = |e: serde_saphyr::Error| ConfigError::Syntax {
+        path: path.to_owned(),
+        detail: e.without_snippet().to_string().replace('\n', " "),
+    };
     let head: Head = serde_saphyr::from_str(&text).map_err(syntax)?;
     if head.version != LAYOUT_VERSION {
         return Err(ConfigError::Version { path: path.to_owned(), found: head.version });

@@ -1,0 +1,133 @@
+//! Which processes a folder has, in which order, and where each listens when it is ready.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use concordat_broker::config::{EXCHANGE_FILE, ExchangeConfig, NODE_FILE, NodeConfig, RpcAddr};
+
+use super::SupervisorError;
+use crate::layout::{self, LayoutError};
+use crate::servers::{self, Server};
+
+/// A place where a ready process listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listens {
+    /// A Unix socket; what an earlier run left there is removed before the start.
+    Unix(PathBuf),
+    /// `host:port`
+    Tcp(String),
+}
+
+/// How a running process is asked whether it is well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Watch {
+    /// Not at all: it is well while it runs.
+    Nothing,
+    /// `GET /livez` answers 200.
+    Livez(String),
+    /// CometBFT's `/status`, height and peers; its log is read for failures of consensus.
+    Comet(RpcAddr),
+}
+
+/// One process.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// Name, also of its log file.
+    pub name: String,
+    /// Program.
+    pub program: PathBuf,
+    /// Arguments.
+    pub args: Vec<OsString>,
+    /// It is ready when it listens at all of these (at once when there are none).
+    pub listens: Vec<Listens>,
+    /// How it is watched.
+    pub watch: Watch,
+}
+
+/// Processes in units, in the order of their start. A unit's members live and die together.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// Who runs here: `police` or `exchange`.
+    pub name: String,
+    /// The units.
+    pub units: Vec<Vec<Process>>,
+}
+
+/// The plan of a folder, by the configuration file it holds. `program` is the `concordat` binary. Ports that others took are
+/// refused here, before anything starts.
+pub fn plan(dir: &Path, program: &Path) -> Result<Plan, SupervisorError> {
+    if dir.join(EXCHANGE_FILE).is_file() && !dir.join(NODE_FILE).is_file() {
+        let cfg = ExchangeConfig::load(dir).map_err(LayoutError::from)?;
+        return exchange(&cfg, program, &servers::find(Server::NatsServer)?);
+    }
+    let cfg = NodeConfig::load(dir).map_err(LayoutError::from)?;
+    agency(&cfg, program, &servers::find(Server::CometBft)?)
+}
+
+fn own(program: &Path, name: &str, args: &[&str], dir: &Path, listens: Vec<Listens>, watch: Watch) -> Process {
+    let mut all: Vec<OsString> = args.iter().map(OsString::from).collect();
+    all.extend(["--dir".into(), dir.into()]);
+    Process { name: name.into(), program: program.to_owned(), args: all, listens, watch }
+}
+
+/// Plan of an agency's node.
+pub fn agency(cfg: &NodeConfig, program: &Path, cometbft: &Path) -> Result<Plan, SupervisorError> {
+    let rpc = cfg.rpc().map_err(LayoutError::from)?;
+    let (who, dir) = (&cfg.agency, &cfg.dir);
+    let fix = |field: &str| format!("change `{field}` in {}", dir.join(NODE_FILE).display());
+    layout::check_free(&cfg.listen, &format!("{who}'s broker"), &fix("listen"))?;
+    layout::check_free(&cfg.comet.p2p, &format!("{who}'s CometBFT"), &fix("comet.p2p"))?;
+    let app = own(
+        program,
+        "app",
+        &["node", "app"],
+        dir,
+        vec![Listens::Unix(cfg.abci_socket()), Listens::Unix(cfg.node_socket())],
+        Watch::Nothing,
+    );
+    let rpc_listens = match &rpc {
+        RpcAddr::Unix(p) => Listens::Unix(p.clone()),
+        RpcAddr::Tcp(a) => Listens::Tcp(a.clone()),
+    };
+    let comet = Process {
+        name: "comet".into(),
+        program: cometbft.to_owned(),
+        args: vec!["start".into(), "--home".into(), cfg.comet_home().into()],
+        listens: vec![rpc_listens],
+        watch: Watch::Comet(rpc),
+    };
+    let executor = own(program, "executor", &["node", "executor"], dir, vec![], Watch::Nothing);
+    let broker = own(
+        program,
+        "broker",
+        &["node", "broker"],
+        dir,
+        vec![Listens::Tcp(cfg.listen.clone())],
+        Watch::Livez(cfg.listen.clone()),
+    );
+    let mut units = vec![vec![app, comet], vec![executor], vec![broker]];
+    for name in &cfg.autostart {
+        let mut adapter = own(program, &format!("adapter-{name}"), &["adapter", "run"], dir, vec![], Watch::Nothing);
+        adapter.args.push(name.into());
+        units.push(vec![adapter]);
+    }
+    Ok(Plan { name: who.to_string(), units })
+}
+
+/// Plan of the exchange.
+pub fn exchange(cfg: &ExchangeConfig, program: &Path, nats_server: &Path) -> Result<Plan, SupervisorError> {
+    let dir = &cfg.dir;
+    let addr = cfg.nats.url.trim_start_matches("nats://").to_owned();
+    let conf = dir.join("nats/nats.conf");
+    let fix = format!("change `listen` in {} and `nats.url` in every node.yaml", conf.display());
+    layout::check_free(&addr, "the stream server", &fix)?;
+    let nats = Process {
+        name: "nats".into(),
+        program: nats_server.to_owned(),
+        args: vec!["-c".into(), conf.into()],
+        listens: vec![Listens::Tcp(addr)],
+        watch: Watch::Nothing,
+    };
+    let manager = own(program, "exchange", &["node", "exchange"], dir, vec![], Watch::Nothing);
+    Ok(Plan { name: "exchange".into(), units: vec![vec![nats], vec![manager]] })
+}
