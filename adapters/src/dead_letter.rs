@@ -1,0 +1,240 @@
+//! Dead letters: rows that were refused, with their original bytes, in an append-only file of JSON
+//! lines that only the agency's own user may read. A row is here before the checkpoint passes it,
+//! and only once, however often an adapter restarts.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use concordat_protocol::hash::sha256;
+use serde::{Deserialize, Serialize};
+
+use crate::contract::{AdapterError, Reject};
+
+/// One dead letter as it is kept and shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetter {
+    /// 32 hex digits over dataset, file, row and bytes.
+    pub id: String,
+    /// When it was put here, RFC 3339.
+    pub at: String,
+    /// The dataset it was meant for.
+    pub dataset: String,
+    /// The file it came from.
+    pub file: String,
+    /// Row after the header, from 1.
+    pub row: u64,
+    /// Line of the offending value, from 1.
+    pub line: u64,
+    /// Column of that line, in bytes from 1.
+    pub column: u64,
+    /// Source column, when the fault lies in one.
+    pub field: Option<String>,
+    /// Rule that was broken.
+    pub rule: String,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// Original bytes, base64.
+    pub raw: String,
+    /// True when the bytes were cut.
+    pub truncated: bool,
+}
+
+impl DeadLetter {
+    fn new(reject: &Reject, dataset: &str, at: &str) -> Self {
+        let origin = &reject.origin;
+        let place = format!("{dataset}\0{}\0{}\0", origin.file, origin.row);
+        let hash = sha256(&[place.as_bytes(), &reject.raw]);
+        Self {
+            id: hex::encode(hash.get(..16).unwrap_or(&hash)),
+            at: at.to_owned(),
+            dataset: dataset.to_owned(),
+            file: origin.file.clone(),
+            row: origin.row,
+            line: reject.line,
+            column: reject.column,
+            field: reject.field.clone(),
+            rule: reject.rule.clone(),
+            message: reject.message.clone(),
+            raw: STANDARD.encode(&reject.raw),
+            truncated: reject.truncated,
+        }
+    }
+
+    /// The original bytes.
+    pub fn original(&self) -> Option<Vec<u8>> {
+        STANDARD.decode(&self.raw).ok()
+    }
+}
+
+/// The dead letters of one adapter, `<folder>/<adapter>.dead.jsonl`.
+pub struct DeadLetters {
+    path: PathBuf,
+    file: File,
+    known: BTreeSet<String>,
+}
+
+impl DeadLetters {
+    /// The file of an adapter's dead letters below `folder`.
+    pub fn path(folder: &Path, adapter: &str) -> PathBuf {
+        folder.join(format!("{adapter}.dead.jsonl"))
+    }
+
+    /// Opens or creates the file; a line torn by a crash is cut off (its row will come again).
+    pub fn open(folder: &Path, adapter: &str) -> Result<Self, AdapterError> {
+        let path = Self::path(folder, adapter);
+        let io = |action| move |source| io_error(&Self::path(folder, adapter), action, source);
+        std::fs::create_dir_all(folder).map_err(io("create the folder of"))?;
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true).mode(0o600);
+        let mut file = options.open(&path).map_err(io("open"))?;
+        cut_torn_line(&mut file).map_err(io("repair"))?;
+        let known = list(&path)?.into_iter().map(|letter| letter.id).collect();
+        Ok(Self { path, file, known })
+    }
+
+    /// Appends the rejects that are not here yet and syncs. `at` is the time, RFC 3339. Returns how
+    /// many were new.
+    pub fn append(&mut self, rejects: &[Reject], dataset: &str, at: &str) -> Result<u64, AdapterError> {
+        let mut lines = Vec::new();
+        let mut fresh = Vec::new();
+        for reject in rejects {
+            let letter = DeadLetter::new(reject, dataset, at);
+            if self.known.contains(&letter.id) || fresh.contains(&letter.id) {
+                continue;
+            }
+            serde_json::to_writer(&mut lines, &letter).map_err(|e| io_error(&self.path, "write", e.into()))?;
+            lines.push(b'\n');
+            fresh.push(letter.id);
+        }
+        if fresh.is_empty() {
+            return Ok(0);
+        }
+        self.file
+            .write_all(&lines)
+            .and_then(|()| self.file.sync_data())
+            .map_err(|e| io_error(&self.path, "write", e))?;
+        let count = fresh.len() as u64;
+        self.known.extend(fresh);
+        Ok(count)
+    }
+
+    /// How many dead letters there are.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+}
+
+/// Reads all dead letters of a file, oldest first; none when the file does not exist.
+pub fn list(path: &Path) -> Result<Vec<DeadLetter>, AdapterError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(io_error(path, "open", e)),
+    };
+    let mut letters = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(|e| io_error(path, "read", e))?;
+        let letter = serde_json::from_str(&line).map_err(|e| io_error(path, "read", e.into()))?;
+        letters.push(letter);
+    }
+    Ok(letters)
+}
+
+fn cut_torn_line(file: &mut File) -> std::io::Result<()> {
+    let mut end = file.seek(SeekFrom::End(0))?;
+    let full = end;
+    let mut chunk = [0_u8; 4096];
+    while end > 0 {
+        let start = end.saturating_sub(chunk.len() as u64);
+        let part = chunk.get_mut(..(end - start) as usize).unwrap_or_default();
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(part)?;
+        if let Some(n) = part.iter().rposition(|b| *b == b'\n') {
+            end = start + n as u64 + 1;
+            break;
+        }
+        end = start;
+    }
+    if end < full {
+        file.set_len(end)?;
+        file.sync_data()?;
+    }
+    Ok(())
+}
+
+fn io_error(path: &Path, action: &'static str, source: std::io::Error) -> AdapterError {
+    AdapterError::Io { file: path.display().to_string(), action, source }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::contract::Origin;
+
+    fn reject(row: u64, raw: &[u8]) -> Reject {
+        Reject {
+            origin: Origin { file: "a.csv".into(), row, line: row + 1 },
+            line: row + 1,
+            column: 3,
+            field: Some("ts".into()),
+            rule: "time.nonexistent".into(),
+            message: "no such time".into(),
+            raw: raw.to_vec(),
+            truncated: false,
+        }
+    }
+
+    #[test]
+    fn letters_are_kept_once_with_their_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let rejects = [reject(1, b"1,\xff\n"), reject(2, b"2,x\n")];
+        {
+            let mut letters = DeadLetters::open(dir.path(), "i94").unwrap();
+            assert_eq!(letters.append(&rejects, "ds:a/b@1", "2026-01-01T00:00:00Z").unwrap(), 2);
+            assert_eq!(letters.append(&rejects, "ds:a/b@1", "2026-01-01T00:00:01Z").unwrap(), 0);
+        }
+        let mut letters = DeadLetters::open(dir.path(), "i94").unwrap();
+        assert_eq!(letters.append(&rejects, "ds:a/b@1", "2026-01-02T00:00:00Z").unwrap(), 0);
+        let kept = list(&DeadLetters::path(dir.path(), "i94")).unwrap();
+        assert_eq!(kept.len(), 2);
+        assert_eq!(kept[0].original().unwrap(), b"1,\xff\n");
+        assert_eq!((kept[0].line, kept[0].column, kept[0].rule.as_str()), (2, 3, "time.nonexistent"));
+    }
+
+    #[test]
+    fn a_line_torn_by_a_crash_is_cut_and_comes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = DeadLetters::path(dir.path(), "i94");
+        let rejects: Vec<_> = (1..40).map(|n| reject(n, &[b'x'; 200])).collect();
+        DeadLetters::open(dir.path(), "i94").unwrap().append(&rejects, "ds:a/b@1", "t").unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for cut in [1, 100, 5_000, whole.len() - 1] {
+            std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+            let mut letters = DeadLetters::open(dir.path(), "i94").unwrap();
+            assert!(letters.len() < rejects.len());
+            letters.append(&rejects, "ds:a/b@1", "t").unwrap();
+            assert_eq!(list(&path).unwrap().len(), rejects.len(), "cut {cut}");
+        }
+    }
+
+    #[test]
+    fn only_the_owner_may_read_the_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        DeadLetters::open(dir.path(), "stops").unwrap();
+        let mode = std::fs::metadata(DeadLetters::path(dir.path(), "stops")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
