@@ -15,7 +15,11 @@ pub mod limits;
 pub mod message;
 pub mod node;
 pub mod ops;
+pub mod receipt;
 pub mod seal;
 pub mod session;
 pub mod terms;
 pub mod tree;
+pub mod trust;
+#[cfg(feature = "verifier")]
+pub mod verify;
