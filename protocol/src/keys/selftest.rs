@@ -6,7 +6,7 @@ use super::{KeyError, verify_ed25519};
 const ED25519_PK: &str = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
 const ED25519_SIG: &str = "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00";
 
-/// Key, message, a signature that is good, and one that a sloppy library takes.
+/// Key, message, a signature that is good, and two that a sloppy library takes.
 #[cfg(feature = "verifier")]
 const MLDSA65: &str = include_str!("../../vectors/mldsa65_selftest.json");
 
@@ -50,6 +50,11 @@ fn mldsa65() -> Result<(), KeyError> {
     }
     if verify_mldsa65(&pk, &msg, &hint).is_ok() {
         return Err(KeyError::SelfTest("an ML-DSA-65 signature with a malformed hint was accepted"));
+    }
+    let norm = vector.get("norm").ok_or(broken())?;
+    let part = |name: &str| norm.get(name).and_then(|v| v.as_str()).and_then(|v| hex::decode(v).ok()).ok_or(broken());
+    if verify_mldsa65(&part("public_key")?, &part("message")?, &part("signature")?).is_ok() {
+        return Err(KeyError::SelfTest("an ML-DSA-65 signature with too large a response was accepted"));
     }
     let mut other = msg;
     other.push(0);

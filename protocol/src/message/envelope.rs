@@ -228,6 +228,7 @@ impl Envelope {
         &self,
         mut choose: impl FnMut(u64, &Event) -> Option<S>,
     ) -> Result<RedactedEnvelope, MessageError> {
+        self.header.check(self.records.len())?;
         let members: BTreeSet<String> = self.members.iter().cloned().collect();
         let mut messages = Vec::with_capacity(self.records.len());
         for (seq, record) in (self.header.first_seq..).zip(&self.records) {
