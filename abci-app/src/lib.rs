@@ -1,0 +1,21 @@
+//! Concordat's replicated application: agreements, sessions, quotas and the verdict on every operation, ordered by
+//! CometBFT and computed alike by every agency's node.
+//!
+//! [`state`] is pure: a block against the committed state gives changes, results and log entries. Around it stand the
+//! [`store`] (one atomic write a block), the ABCI [`server`], and the node's own service for verdicts and proofs.
+#![deny(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::float_arithmetic,
+    clippy::float_cmp,
+    clippy::iter_over_hash_type
+)]
+
+pub mod clock;
+#[cfg(any(test, feature = "mock"))]
+pub mod mock;
+pub mod server;
+pub mod state;
+pub mod store;
+pub mod tiles;
+pub mod tx;

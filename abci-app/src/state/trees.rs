@@ -1,0 +1,281 @@
+//! The trees of the state under the app hash, and what undoes a block's change to them.
+
+use std::collections::BTreeMap;
+
+use concordat_protocol::cbor;
+use concordat_protocol::hash::Hash;
+use concordat_protocol::node::{LeafProof, StoreRoots, key_leaf_key, session_leaf_key};
+use concordat_protocol::tree::{inclusion_path, root, value_leaf};
+
+use super::apply::Applied;
+use super::rows::{Head, heads_key, meta_key};
+use super::slots::{NodeChanges, SlotTree, SlotUndo};
+use super::{Leaves, TableChanges, Tables, View, rows};
+
+/// Names of the four stores, sorted: the simple map's order.
+pub const STORES: [&str; 4] = ["heads", "log", "meta", "runs"];
+
+/// The leaf hash of a slot that nothing uses.
+fn free_leaf() -> Hash {
+    value_leaf(b"free", b"free")
+}
+
+fn store_leaves(roots: &StoreRoots) -> Vec<Hash> {
+    let values = [&roots.heads, &roots.log, &roots.meta, &roots.runs];
+    STORES.iter().zip(values).map(|(name, value)| value_leaf(name.as_bytes(), value)).collect()
+}
+
+/// The app hash: CometBFT's simple map over the four roots.
+pub fn app_hash(roots: &StoreRoots) -> Hash {
+    root(&store_leaves(roots))
+}
+
+/// The root of a store and its path in the simple map.
+pub fn store_path(roots: &StoreRoots, store: &str) -> Option<(Hash, usize, Vec<Hash>)> {
+    let index = STORES.iter().position(|name| *name == store)?;
+    let value = [roots.heads, roots.log, roots.meta, roots.runs][index];
+    Some((value, index, inclusion_path(&store_leaves(roots), index)?))
+}
+
+/// The meta tree: leaf hashes by key, sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetaTree {
+    leaves: Leaves<Hash>,
+    root: Option<Hash>,
+}
+
+impl MetaTree {
+    /// The root.
+    pub fn root(&self) -> Hash {
+        self.root.unwrap_or_else(|| root(&[]))
+    }
+
+    /// The root after changes of leaves.
+    fn preview(&self, changes: &Leaves<Option<Vec<u8>>>) -> Hash {
+        if changes.is_empty() { self.root() } else { root(&self.with(changes).values().copied().collect::<Vec<_>>()) }
+    }
+
+    /// The leaves after changes.
+    fn with(&self, changes: &Leaves<Option<Vec<u8>>>) -> Leaves<Hash> {
+        let mut leaves = self.leaves.clone();
+        for (key, value) in changes {
+            match value {
+                Some(value) => leaves.insert(key.clone(), value_leaf(key, value)),
+                None => leaves.remove(key),
+            };
+        }
+        leaves
+    }
+}
+
+/// A changed leaf of the heads tree: its slot and value.
+pub type HeadsLeaf = (u64, Vec<u8>);
+
+/// The leaves of both trees that a block changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeafChanges {
+    /// Meta leaves by key; `None` removes.
+    pub meta: Leaves<Option<Vec<u8>>>,
+    /// Heads leaves by key; `None`: the slot is free now.
+    pub heads: Leaves<Option<HeadsLeaf>>,
+    /// Nodes of the heads tree.
+    pub nodes: NodeChanges,
+    /// Root of the meta tree after the block.
+    pub meta_root: Hash,
+    /// Root of the heads tree after the block.
+    pub heads_root: Hash,
+}
+
+/// What the trees held before a block, where the block changed it.
+#[derive(Debug, Clone, Default)]
+pub struct Undo {
+    /// Height of the block.
+    pub height: u64,
+    meta: Leaves<Option<Vec<u8>>>,
+    heads: Leaves<Option<HeadsLeaf>>,
+    slots: SlotUndo,
+}
+
+/// The meta and heads trees.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trees {
+    /// Agencies, keys, datasets, agreements, parameters.
+    pub meta: MetaTree,
+    /// Writers, sessions, quotas, dataset heads, subscriptions.
+    pub heads: SlotTree,
+}
+
+impl Trees {
+    /// Builds both trees from all rows.
+    pub fn build(head: &Head, tables: &Tables) -> Self {
+        let mut slots = vec![free_leaf(); usize::try_from(head.slots).unwrap_or_default()];
+        let everything = as_changes(tables);
+        for (key, leaf) in heads_leaves(&everything) {
+            if let Some((slot, value)) = leaf
+                && let Some(place) = slots.get_mut(slot as usize)
+            {
+                *place = value_leaf(&key, &value);
+            }
+        }
+        let meta = MetaTree::default().with(&meta_leaves(&everything));
+        let root = root(&meta.values().copied().collect::<Vec<_>>());
+        Self { meta: MetaTree { leaves: meta, root: Some(root) }, heads: SlotTree::from_leaves(slots) }
+    }
+
+    /// What a block's changes of rows do to both trees, beside them.
+    pub fn preview(&self, changes: &TableChanges, freed: &[u64]) -> LeafChanges {
+        let (meta, heads) = (meta_leaves(changes), heads_leaves(changes));
+        let mut slots: BTreeMap<u64, Hash> = freed.iter().map(|slot| (*slot, free_leaf())).collect();
+        slots.extend(heads.iter().filter_map(|(key, leaf)| {
+            leaf.as_ref().map(|(slot, value)| (*slot, value_leaf(key, value)))
+        }));
+        let meta_root = self.meta.preview(&meta);
+        let (heads_root, nodes) = self.heads.preview(&slots);
+        LeafChanges { meta, heads, nodes, meta_root, heads_root }
+    }
+
+    /// Takes a block's changes in; `before` are the tables without them.
+    pub fn merge(&mut self, before: &Tables, applied: &Applied) -> Undo {
+        let leaves = &applied.leaves;
+        let meta = leaves.meta.keys().map(|key| (key.clone(), meta_value(before, key))).collect();
+        let heads = leaves.heads.keys().map(|key| (key.clone(), heads_value(before, key))).collect();
+        if !leaves.meta.is_empty() {
+            self.meta.leaves = self.meta.with(&leaves.meta);
+        }
+        self.meta.root = Some(leaves.meta_root);
+        let slots = self.heads.merge(leaves.nodes.clone());
+        Undo { height: applied.head.height, meta, heads, slots }
+    }
+
+    /// The leaf of a meta key as it was before `undo` (newest block first), with its path.
+    pub fn meta_proof(&self, tables: &Tables, undo: &[&Undo], key: &[u8]) -> Option<LeafProof> {
+        let old = undo.iter().rev().find_map(|u| u.meta.get(key));
+        let value = old.cloned().unwrap_or_else(|| meta_value(tables, key))?;
+        let mut leaves = self.meta.clone();
+        for u in undo.iter().filter(|u| !u.meta.is_empty()) {
+            leaves.leaves = leaves.with(&u.meta);
+        }
+        let index = leaves.leaves.keys().position(|k| k == key)?;
+        let hashes: Vec<Hash> = leaves.leaves.into_values().collect();
+        let path = inclusion_path(&hashes, index)?;
+        Some(LeafProof { key: key.to_vec().into(), value: value.into(), index: index as u64, size: hashes.len() as u64, path })
+    }
+
+    /// The leaf of a heads key as it was before `undo` (newest block first), with its path.
+    pub fn heads_proof(&self, tables: &Tables, undo: &[&Undo], key: &[u8]) -> Option<LeafProof> {
+        let old = undo.iter().rev().find_map(|u| u.heads.get(key));
+        let (slot, value) = old.cloned().unwrap_or_else(|| heads_value(tables, key))?;
+        let slots: Vec<&SlotUndo> = undo.iter().map(|u| &u.slots).collect();
+        let size = slots.last().map_or(self.heads.len(), |u| u.len);
+        let path = self.heads.path_before(&slots, slot)?;
+        Some(LeafProof { key: key.to_vec().into(), value: value.into(), index: slot, size, path })
+    }
+}
+
+fn as_changes(tables: &Tables) -> TableChanges {
+    let empty = Tables::default();
+    let mut view = View::new(&empty);
+    macro_rules! copy { ($($t:ident),*) => { $(for (k, v) in &tables.$t { view.$t.put(k.clone(), v.clone()); })* } }
+    copy!(agencies, keys, datasets, agreements, params, equivocations);
+    copy!(writers, sessions, quotas, dataset_heads, subscriptions);
+    view.into_changes()
+}
+
+fn meta_leaves(c: &TableChanges) -> Leaves<Option<Vec<u8>>> {
+    let mut out = Leaves::new();
+    for (k, v) in &c.agencies {
+        out.insert(meta_key::agency(k), v.as_ref().map(cbor::encode));
+    }
+    for (k, v) in &c.keys {
+        out.insert(key_leaf_key(k), v.as_ref().map(cbor::encode));
+    }
+    for (k, v) in &c.datasets {
+        out.insert(meta_key::dataset(k), v.as_ref().map(cbor::encode));
+    }
+    for ((id, version), v) in &c.agreements {
+        out.insert(meta_key::agreement(id, *version), v.as_ref().map(|v| rows::agreement_leaf(&v.view)));
+    }
+    for (k, v) in &c.params {
+        out.insert(meta_key::param(k), v.as_ref().map(cbor::encode));
+    }
+    for ((writer, incarnation), v) in &c.equivocations {
+        out.insert(meta_key::equivocation(writer, *incarnation), v.as_ref().map(cbor::encode));
+    }
+    out
+}
+
+fn writer_leaf(v: &rows::WriterRow) -> HeadsLeaf {
+    (v.slot, cbor::encode(&((v.key_id, v.incarnation), (v.last_seq, v.last_hash))))
+}
+
+fn heads_leaves(c: &TableChanges) -> Leaves<Option<HeadsLeaf>> {
+    let mut out = Leaves::new();
+    for (k, v) in &c.writers {
+        out.insert(heads_key::writer(k), v.as_ref().map(writer_leaf));
+    }
+    for (k, v) in &c.sessions {
+        out.insert(session_leaf_key(*k), v.as_ref().map(|v| (v.slot, cbor::encode(&v.leaf()))));
+    }
+    for (k, v) in &c.quotas {
+        out.insert(heads_key::quota(k), v.as_ref().map(|v| (v.slot, cbor::encode(&(v.period, v.used)))));
+    }
+    for (k, v) in &c.dataset_heads {
+        out.insert(heads_key::dataset(*k), v.as_ref().map(|v| (v.slot, cbor::encode(&v.head))));
+    }
+    for (k, v) in &c.subscriptions {
+        out.insert(heads_key::subscription(k), v.as_ref().map(|v| (v.slot, cbor::encode(&v.last_sub_seq))));
+    }
+    out
+}
+
+fn split_key(key: &[u8]) -> Option<(&str, &str)> {
+    std::str::from_utf8(key).ok()?.split_once('/')
+}
+
+/// The value of a meta leaf, computed from its row.
+pub fn meta_value(tables: &Tables, key: &[u8]) -> Option<Vec<u8>> {
+    let (kind, rest) = split_key(key)?;
+    match kind {
+        "agency" => tables.agencies.get(&rest.parse().ok()?).map(cbor::encode),
+        "key" => tables.keys.get(&rest.parse().ok()?).map(cbor::encode),
+        "dataset" => tables.datasets.get(&rest.parse().ok()?).map(cbor::encode),
+        "param" => tables.params.get(rest).map(cbor::encode),
+        "agreement" => {
+            let (id, version) = rest.split_once('/')?;
+            let row = tables.agreements.get(&(id.parse().ok()?, version.parse().ok()?))?;
+            (meta_key::agreement(&row.view.agreement, row.view.version) == key).then(|| rows::agreement_leaf(&row.view))
+        }
+        "equivocation" => {
+            let (writer, incarnation) = rest.rsplit_once('/')?;
+            tables.equivocations.get(&(writer.parse().ok()?, incarnation.parse().ok()?)).map(cbor::encode)
+        }
+        _ => None,
+    }
+}
+
+/// Reads a number in the one way it is written in keys.
+fn number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|n: &u64| n.to_string() == text)
+}
+
+/// The slot and value of a heads leaf, computed from its row.
+pub fn heads_value(tables: &Tables, key: &[u8]) -> Option<HeadsLeaf> {
+    let (kind, rest) = split_key(key)?;
+    match kind {
+        "writer" => tables.writers.get(&rest.parse().ok()?).map(writer_leaf),
+        "session" => tables.sessions.get(&number(rest)?).map(|v| (v.slot, cbor::encode(&v.leaf()))),
+        "dataset" => tables.dataset_heads.get(&number(rest)?).map(|v| (v.slot, cbor::encode(&v.head))),
+        "quota" => {
+            let (agreement, rest) = rest.split_once('/')?;
+            let (clause, session) = rest.rsplit_once('/')?;
+            let key = (number(session)?, (agreement.parse().ok()?, clause.to_owned()));
+            tables.quotas.get(&key).map(|v| (v.slot, cbor::encode(&(v.period, v.used))))
+        }
+        "subscription" => {
+            let (provider, subscription) = rest.split_once('/')?;
+            let key = (provider.parse().ok()?, number(subscription)?);
+            tables.subscriptions.get(&key).map(|v| (v.slot, cbor::encode(&v.last_sub_seq)))
+        }
+        _ => None,
+    }
+}
