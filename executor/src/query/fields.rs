@@ -41,7 +41,7 @@ impl FieldType {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FieldsError {
     /// The name is not usable in filters and stores.
-    #[error("field name {0:?}: use a letter or _, then letters, digits or _, at most 63; and, or, not are taken")]
+    #[error("field name {0:?}: use a letter or _, then letters, digits, _ or -, at most 63; and, or, not are taken")]
     Name(String),
     /// The name occurs twice.
     #[error("field {0} is declared twice; remove one")]
@@ -49,6 +49,14 @@ pub enum FieldsError {
     /// None, or more than the limit.
     #[error("a dataset has 1 to {MAX_FIELDS} fields, this one {0}")]
     Count(usize),
+    /// The JSON Schema describes no flat row.
+    #[error("field {field} {rule}")]
+    Schema {
+        /// The field.
+        field: String,
+        /// What it needs.
+        rule: &'static str,
+    },
 }
 
 impl FieldsError {
@@ -58,6 +66,7 @@ impl FieldsError {
             Self::Name(_) => "fields.name",
             Self::Twice(_) => "fields.twice",
             Self::Count(_) => "fields.count",
+            Self::Schema { .. } => "fields.schema",
         }
     }
 }
@@ -71,7 +80,7 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Checks names (`[A-Za-z_][A-Za-z0-9_]*`, so that every store can carry them) and count.
+    /// Checks names (`[A-Za-z_][A-Za-z0-9_-]*`, so that every store can carry them) and count.
     pub fn new(list: Vec<(String, FieldType)>) -> Result<Self, FieldsError> {
         if list.is_empty() || list.len() > MAX_FIELDS {
             return Err(FieldsError::Count(list.len()));
@@ -122,7 +131,7 @@ fn usable(name: &str) -> bool {
     let first = bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
     first
         && name.len() <= MAX_FIELD_NAME
-        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
         && !matches!(name, "and" | "or" | "not")
 }
 

@@ -14,6 +14,7 @@ pub mod error;
 pub mod fields;
 pub mod filter;
 mod parse;
+mod schema;
 mod strict;
 pub mod value;
 

@@ -5,6 +5,8 @@ mod schema;
 mod sql;
 
 #[cfg(test)]
+mod agree;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -90,14 +92,19 @@ impl SqliteHolding {
     }
 }
 
-// The store's own files beside it take the permissions of this one.
+// The store's own files beside it take the permissions of this one. The folder is synced so that
+// a new file's name outlives a power loss as its rows do.
 fn private_file(path: &Path) -> Result<(), HoldingError> {
+    let new = !path.exists();
     let mut options = std::fs::OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let opened = options.open(path);
-    opened.map(|_| ()).map_err(|e| match e.kind() {
+    let made = options.open(path).and_then(|_| match path.parent() {
+        Some(folder) if new && !folder.as_os_str().is_empty() => std::fs::File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    });
+    made.map_err(|e| match e.kind() {
         std::io::ErrorKind::StorageFull => HoldingError::DiskFull,
         _ => HoldingError::Access(format!("{}: {e}", path.display())),
     })

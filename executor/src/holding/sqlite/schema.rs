@@ -107,8 +107,8 @@ fn indexes(table: i64, spec: &DatasetSpec) -> BTreeMap<String, String> {
         .map(|fields| {
             let columns = fields.iter().filter_map(|f| Some(sql::column(f, spec.fields.get(f)?)));
             let columns = columns.collect::<Vec<_>>().join(", ");
-            // Two dashes keep lists apart whose names hold underscores.
-            (format!("\"d{table}--{}\"", fields.join("--")), columns)
+            // A dot is in no field name, so it keeps lists apart.
+            (format!("\"d{table}.{}\"", fields.join(".")), columns)
         })
         .collect()
 }

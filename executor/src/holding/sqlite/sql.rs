@@ -1,7 +1,7 @@
 //! Filters and plans as SQL over a dataset's table `(key, doc, ord)`.
 //!
-//! Constants are always bound. Names in the text come from checked field names (letters, digits
-//! and `_`) and table numbers only.
+//! Constants are always bound. Names in the text come from checked field names (letters, digits,
+//! `_` and `-`) and table numbers only.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ pub(super) fn column(field: &str, ty: FieldType) -> String {
         FieldType::Decimal | FieldType::Timestamp => "ord",
         _ => "doc",
     };
-    format!("json_extract({source},'$.{field}')")
+    format!("json_extract({source},'$.\"{field}\"')")
 }
 
 /// The page of a plan: key, then each selected field as JSON text (or the whole document); one row
@@ -32,7 +32,7 @@ pub(super) fn page(table: i64, spec: &DatasetSpec, plan: &Plan) -> Statement {
     let mut s = Statement::default();
     s.text.push_str("SELECT key");
     match &plan.select {
-        Some(names) => names.iter().for_each(|n| s.text.push_str(&format!(", doc -> '$.{n}'"))),
+        Some(names) => names.iter().for_each(|n| s.text.push_str(&format!(", doc -> '$.\"{n}\"'"))),
         None => s.text.push_str(", doc"),
     }
     s.text.push_str(&format!(" FROM d{table} WHERE "));
