@@ -5,6 +5,14 @@
 //! [`holding`] is the boundary behind which records are kept: embedded SQLite here, MongoDB and
 //! PostgreSQL later, all with identical results.
 
+pub mod admit;
+pub mod answer;
+pub mod decide;
 pub mod holding;
 pub mod limits;
 pub mod query;
+
+pub mod step;
+
+/// The policy room, for the host that runs this step.
+pub use concordat_policies as policies;

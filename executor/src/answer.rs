@@ -1,0 +1,153 @@
+//! What is recorded and what is released: operations with their salted commitments, sealed content, signatures.
+
+use crate::holding::Rows;
+use crate::step::Prepared;
+use concordat_policies::ask::Grant;
+use concordat_protocol::cbor::{self, Bytes};
+use concordat_protocol::hash::Hash;
+use concordat_protocol::ids::AgencyId;
+use concordat_protocol::keys::{SigningKey, Statement};
+use concordat_protocol::leaves::{COMMITMENT_NAMES, LeafSet, commitment as leaf};
+use concordat_protocol::ops::{Op, Tags};
+use concordat_protocol::session::{Content, Denied, Release, Released, Request, Ticket};
+use concordat_protocol::terms::{Effect, Evidence};
+use std::collections::BTreeMap;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+/// Milliseconds of a UTC day.
+const DAY_MS: u64 = 86_400_000;
+
+/// Why an answer could not be made.
+#[derive(Debug, Error)]
+pub enum AnswerError {
+    /// The leaves do not fit.
+    #[error("commitment: {0}")]
+    Leaves(String),
+    /// A row is no canonical JSON.
+    #[error("row {0}: {1}")]
+    Row(usize, String),
+    /// Signing, sealing or randomness failed.
+    #[error("cryptographic library: {0}")]
+    Library(String),
+}
+
+/// Who asked what, when.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The request.
+    pub request: &'a Request,
+    /// Its hash.
+    pub request_hash: &'a Hash,
+    /// The consumer.
+    pub consumer: &'a AgencyId,
+    /// The person's pseudonym.
+    pub actor: &'a str,
+    /// Ledger time, milliseconds.
+    pub tick_ms: u64,
+}
+
+/// 32 random bytes from the operating system.
+pub fn random32() -> Result<[u8; 32], AnswerError> {
+    let mut out = [0; 32];
+    getrandom::fill(&mut out).map_err(|e| AnswerError::Library(e.to_string()))?;
+    Ok(out)
+}
+
+fn leaves(facts: &Facts<'_>, more: &[(&str, Vec<u8>)], secret: &[u8; 32]) -> Result<LeafSet, AnswerError> {
+    let mut fields: BTreeMap<String, Vec<u8>> = COMMITMENT_NAMES.iter().map(|n| ((*n).to_owned(), vec![])).collect();
+    let base = [
+        (leaf::CONSUMER, facts.consumer.as_str().as_bytes().to_vec()),
+        (leaf::ACTOR, facts.actor.as_bytes().to_vec()),
+        (leaf::PURPOSE, facts.request.purpose.as_bytes().to_vec()),
+        (leaf::CASE, facts.request.case.as_bytes().to_vec()),
+        (leaf::REQUEST_HASH, facts.request_hash.to_vec()),
+    ];
+    for (name, value) in base.iter().chain(more) {
+        fields.insert((*name).to_owned(), value.clone());
+    }
+    LeafSet::new(secret, fields).map_err(|e| AnswerError::Leaves(e.to_string()))
+}
+
+fn evidence_word(evidence: &Evidence) -> &'static str {
+    match evidence {
+        Evidence::None {} => "none",
+        Evidence::Strict {} => "strict",
+        Evidence::Bounded { .. } => "bounded",
+    }
+}
+
+/// A disclosure: operation, response, and what the provider keeps to open it later.
+pub struct Disclosure {
+    /// What the step needs.
+    pub prepared: Prepared,
+    /// The response, its ticket still empty.
+    pub released: Released,
+    /// The commitment's secret, kept by the provider: destroying it forgets the person.
+    pub secret: Zeroizing<[u8; 32]>,
+    /// The plain content, which the shell seals to the consumer before anything is stored.
+    pub content: Content,
+}
+
+/// Makes the operation and the signed response of a permitted query. The content is not sealed yet.
+pub fn disclose(facts: &Facts<'_>, grant: &Grant, handle: u64, rows: &Rows, key: &SigningKey) -> Result<Disclosure, AnswerError> {
+    let jcs = |(i, r): (usize, &crate::holding::Row)| {
+        serde_json_canonicalizer::to_vec(&r.doc).map(Bytes).map_err(|e| AnswerError::Row(i, e.to_string()))
+    };
+    let rows = rows.rows.iter().enumerate().map(jcs).collect::<Result<Vec<_>, _>>()?;
+    let content = Content { secret: random32()?, rows };
+    let content_root = content.root();
+    let clause = format!("{}/{}", grant.clause.agreement, grant.clause.clause);
+    let secret = Zeroizing::new(random32()?);
+    let more = [
+        (leaf::CLAUSE, clause.clone().into_bytes()),
+        (leaf::ROWS_HASH, grant.rows_hash.to_vec()),
+        (leaf::COUNT, (content.rows.len() as u64).to_be_bytes().to_vec()),
+        (leaf::CONTENT_ROOT, content_root.to_vec()),
+        (leaf::EVIDENCE, evidence_word(&grant.evidence).as_bytes().to_vec()),
+    ];
+    let set = leaves(facts, &more, &secret)?;
+    let (session, n, day) = (facts.request.session, facts.request.n, facts.tick_ms / DAY_MS);
+    let (tags, commitment) = (Tags::none(), set.root());
+    let op = match grant.effect {
+        Effect::BreakGlass => Op::BreakGlass { handle, session, n, day, tags, commitment },
+        _ => Op::Query { handle, session, n, day, tags, commitment },
+    };
+    let op_hash = op.hash();
+    let release = Release { request_hash: *facts.request_hash, op_hash, content_root };
+    let signature = key
+        .try_sign(Statement::Release, &facts.request.chain, &cbor::encode(&release))
+        .map_err(|e| AnswerError::Library(e.to_string()))?;
+    let released = Released {
+        ticket: Ticket { chain: facts.request.chain.clone(), log_index: 0, height: 0, op_hash },
+        op: cbor::encode(&op).into(),
+        openings: cbor::encode(&set.redact(|_| true)).into(),
+        release_signature: signature.ed25519,
+        release_key: key.key_id(),
+        clause,
+        encapsulation: Bytes::default(),
+        sealed: Bytes::default(),
+    };
+    Ok(Disclosure { prepared: Prepared { op, op_hash, handle, denied: None }, released, secret, content })
+}
+
+/// Makes the operation that records a denial.
+pub fn deny(facts: &Facts<'_>, denied: Denied, handle: u64) -> Result<(Prepared, Zeroizing<[u8; 32]>), AnswerError> {
+    let secret = Zeroizing::new(random32()?);
+    let more = [
+        (leaf::CLAUSE, denied.clause.clone().into_bytes()),
+        (leaf::COUNT, 1u64.to_be_bytes().to_vec()),
+        (leaf::EVIDENCE, b"strict".to_vec()),
+    ];
+    let commitment = leaves(facts, &more, &secret)?.root();
+    let (session, n, day) = (facts.request.session, facts.request.n, facts.tick_ms / DAY_MS);
+    let op = Op::Deny { handle, session, n, day, tags: Tags::none(), commitment };
+    Ok((Prepared { op_hash: op.hash(), op, handle, denied: Some(denied) }, secret))
+}
+
+/// The operation that says an accepted one was never released. `reason` is a stable word.
+pub fn withheld(reference: u64, reason: &str) -> Result<Op, AnswerError> {
+    let fields = BTreeMap::from([("reason".to_owned(), reason.as_bytes().to_vec())]);
+    let set = LeafSet::new(&random32()?, fields).map_err(|e| AnswerError::Leaves(e.to_string()))?;
+    Ok(Op::Withheld { reference, commitment: set.root() })
+}

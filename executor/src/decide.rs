@@ -1,0 +1,194 @@
+//! From a request and the agreements to a plan for the store, or a denial with its reason.
+
+use crate::holding::Plan;
+use crate::query::{Fields, Filter, Query, read_json};
+use concordat_policies::ask::{Ask, Decision, Denial, Grant};
+use concordat_policies::duty::{Duty, Need};
+use concordat_policies::evaluate::AgreementSet;
+use concordat_protocol::codes;
+use concordat_protocol::ids::{AgencyId, AgreementId};
+use concordat_protocol::session::{Denied, Request};
+use concordat_protocol::terms::Action;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// The query document of a request: the query itself, and who asks on the consumer's side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueryDocument {
+    /// `dataset`, `where`, `select`, `order`, `limit`.
+    pub query: Value,
+    /// Roles of the person, as the consumer's gateway vouches for them (`role:clerk`).
+    pub roles: BTreeSet<String>,
+    /// The person's pseudonym.
+    pub actor: String,
+}
+
+/// A denial the executor finds by itself.
+pub fn denied(code: u16, reason: &str, detail: impl Into<String>) -> Denied {
+    Denied {
+        code,
+        reason: reason.into(),
+        detail: detail.into(),
+        clause: String::new(),
+        clause_text: String::new(),
+        missing: String::new(),
+        clauses: vec![],
+        operation: None,
+        retry: 0,
+    }
+}
+
+impl QueryDocument {
+    /// Reads the document; unknown members are left to the query parser, which refuses them.
+    pub fn read(bytes: &[u8]) -> Result<Self, Denied> {
+        let bad = |detail: String| denied(codes::BAD_VALUE, "bad-query", detail);
+        let mut value = read_json(bytes).map_err(|e| bad(e.to_string()))?;
+        let object = value.as_object_mut().ok_or_else(|| bad("the query document must be a JSON object".into()))?;
+        let nonce = object.remove("nonce").and_then(|v| v.as_str().map(str::len)).unwrap_or_default();
+        if nonce < 32 {
+            return Err(bad("nonce: 16 random bytes in hex are needed, so that the hash tells nothing".into()));
+        }
+        let roles = match object.remove("roles") {
+            Some(Value::Array(list)) => list.iter().filter_map(|r| r.as_str()).map(role_name).collect(),
+            None => BTreeSet::new(),
+            Some(_) => return Err(bad("roles: must be a list of names".into())),
+        };
+        let actor = object.remove("actor").and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        Ok(Self { query: value, roles, actor })
+    }
+}
+
+fn role_name(role: &str) -> String {
+    if role.starts_with("role:") { role.to_owned() } else { format!("role:{role}") }
+}
+
+/// A permitted query with the plan that fulfils its duties.
+#[derive(Debug, Clone)]
+pub struct Permitted {
+    /// The clause and what comes with it.
+    pub grant: Grant,
+    /// What the store is asked, row filter and projection included.
+    pub plan: Plan,
+}
+
+/// Decides a query and plans it. `tick_ms` is ledger time.
+pub fn decide(
+    request: &Request,
+    consumer: &AgencyId,
+    document: &QueryDocument,
+    set: &AgreementSet,
+    fields: &Fields,
+    tick_ms: u64,
+) -> Result<Permitted, Denied> {
+    let (agreement, clause) = named_clause(&request.clause)?;
+    let ask = Ask {
+        consumer: consumer.clone(),
+        roles: document.roles.clone(),
+        action: Action::Query,
+        break_glass: false,
+        purpose: request.purpose.clone(),
+        agreement,
+        clause,
+        case: Some(request.case.clone()).filter(|c| !c.is_empty()),
+        at_ms: tick_ms,
+    };
+    let grant = match set.decide(&ask) {
+        Decision::Permit(grant) => *grant,
+        other => return Err(from_policy(other)),
+    };
+    let bad_query = |e: crate::query::QueryError| denied(codes::BAD_VALUE, e.code(), e.to_string());
+    let query = Query::parse(&document.query, fields).map_err(bad_query)?;
+    if query.dataset != request.dataset.as_str() {
+        return Err(denied(codes::BAD_VALUE, "bad-query", "dataset: the query names another dataset than the request"));
+    }
+    let plan = fulfil(&grant, query, fields)?;
+    Ok(Permitted { grant, plan })
+}
+
+/// `AGR-2026-0142/C1`, `C1` or nothing.
+fn named_clause(name: &str) -> Result<(Option<AgreementId>, Option<String>), Denied> {
+    match name.split_once('/') {
+        _ if name.is_empty() => Ok((None, None)),
+        None => Ok((None, Some(name.to_owned()))),
+        Some((agreement, clause)) => {
+            let agreement = AgreementId::new(agreement).map_err(|e| denied(codes::BAD_VALUE, "bad-clause", e.to_string()))?;
+            Ok((Some(agreement), Some(clause.to_owned())))
+        }
+    }
+}
+
+fn from_policy(decision: Decision) -> Denied {
+    let clauses = match &decision {
+        Decision::Ambiguous { clauses } => clauses.iter().map(|c| format!("{}/{}", c.agreement, c.clause)).collect(),
+        _ => vec![],
+    };
+    let Some(Denial { reason, clause, missing, text, next }) = decision.denial() else {
+        return denied(codes::CLAUSE, "no-decision", "the policy gave no decision");
+    };
+    let (name, sentence) = clause.map(|c| (format!("{}/{}", c.agreement, c.clause), c.text)).unwrap_or_default();
+    Denied {
+        code: reason.code(),
+        reason: reason.word().into(),
+        detail: if next.is_empty() { text } else { format!("{text}: {next}") },
+        clause: name,
+        clause_text: sentence,
+        missing: missing.unwrap_or_default(),
+        clauses,
+        operation: None,
+        retry: 0,
+    }
+}
+
+/// Turns the grant's duties into the plan: what the filter must name, which rows and fields exist at all.
+fn fulfil(grant: &Grant, query: Query, fields: &Fields) -> Result<Plan, Denied> {
+    let missing = |what: String, reason: &str, detail: String| Denied {
+        clause: format!("{}/{}", grant.clause.agreement, grant.clause.clause),
+        clause_text: grant.clause.text.clone(),
+        missing: what,
+        ..denied(codes::CLAUSE, reason, detail)
+    };
+    let asked: Vec<String> = query.filter.fields().into_iter().map(str::to_owned).collect();
+    let mut plan = Plan::from(query);
+    let mut row_filters = Vec::new();
+    for duty in &grant.duties {
+        match duty {
+            Duty::RequireFilter { any_of } if !any_of.iter().any(|need| satisfied(need, &plan.filter)) => {
+                let wanted = any_of.iter().map(need_text).collect::<Vec<_>>().join(" or ");
+                let detail = format!("the filter must name {wanted}: add it to `where`");
+                return Err(missing(wanted, "require-filter", detail));
+            }
+            Duty::RowFilter { filter } => {
+                let parsed = crate::query::parse_filter(filter, fields, "/where");
+                let detail = |e: crate::query::QueryError| missing("a row filter this dataset has fields for".into(), "row-filter", e.to_string());
+                row_filters.push(parsed.map_err(detail)?);
+            }
+            Duty::Fields { allow } => {
+                let open: BTreeSet<&str> = allow.iter().map(String::as_str).collect();
+                let hidden = asked.iter().chain(plan.select.iter().flatten()).find(|f| !open.contains(f.as_str()));
+                if let Some(hidden) = hidden {
+                    let detail = format!("the clause does not open the field {hidden}: ask for {} only", allow.join(", "));
+                    return Err(missing(format!("field {hidden}"), "fields", detail));
+                }
+                let in_schema = fields.iter().map(|(n, _)| n).filter(|n| open.contains(n)).map(str::to_owned);
+                plan.select = Some(plan.select.take().unwrap_or_else(|| in_schema.collect()));
+            }
+            _ => {}
+        }
+    }
+    plan.filter = Filter::all_of(row_filters.into_iter().chain([plan.filter]));
+    Ok(plan)
+}
+
+fn satisfied(need: &Need, filter: &Filter) -> bool {
+    match need.within_ms {
+        None => filter.names_field(&need.field),
+        Some(ms) => filter.bounded_within(&need.field, u128::from(ms) * 1_000_000),
+    }
+}
+
+fn need_text(need: &Need) -> String {
+    match need.within_ms {
+        None => need.field.clone(),
+        Some(ms) => format!("{} within {} h", need.field, ms / 3_600_000),
+    }
+}

@@ -1,0 +1,432 @@
+//! The executor's strict path as a pure step: input and state give effects (PROTOCOL 5).
+//!
+//! The step decides *when*: a response is stored before its operation is recorded, recorded before it is marked released,
+//! marked durably before its first byte leaves. The shell does what the effects say and reports back. Time is passed in
+//! as monotonic milliseconds, ledger time comes with frames.
+//!
+//! ```text
+//! Call -> Prepare -> Prepared -> Store -> Stored -> Record -> (ledger) -> Frame -> MarkReleased -> Marked -> Reply
+//!                                                                            \-> Withhold (revoked, late, restart)
+//! ```
+
+mod denials;
+mod refusal;
+
+pub use denials::Denials;
+pub use refusal::{Reason, refuse};
+
+use concordat_protocol::codes::{self, Verdict};
+use concordat_protocol::hash::Hash;
+use concordat_protocol::limits::{RELEASE_WITHIN_MS, SESSION_WINDOW};
+use concordat_protocol::ops::{LogEntry, Op};
+use concordat_protocol::session::{Denied, Request};
+use concordat_protocol::terms::Status;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A request's place: (session, n). Each counts once.
+pub type Key = (u64, u64);
+/// The shell's name for who waits for an answer.
+pub type ReplyTo = u64;
+
+/// A call whose signature the shell has verified with [`crate::admit::verify_call`].
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// The request.
+    pub request: Request,
+    /// Its hash.
+    pub request_hash: Hash,
+    /// When the session is over, tick milliseconds.
+    pub session_expires_ms: u64,
+}
+
+/// What the preparing worker made of a call: the operation to record, and the answer to give once it is.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// The operation.
+    pub op: Op,
+    /// Its hash.
+    pub op_hash: Hash,
+    /// Handle of the clause, 0 for a denial without one.
+    pub handle: u64,
+    /// The denial to answer, or nothing when there is data to release.
+    pub denied: Option<Denied>,
+}
+
+/// Where an agreement's clause stands at the newest height.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Status of the agreement version.
+    pub status: Status,
+    /// First tick at which the clause holds.
+    pub from_ms: u64,
+    /// First tick at which it holds no more.
+    pub until_ms: u64,
+}
+
+impl Standing {
+    fn code_at(&self, tick_ms: u64) -> u16 {
+        match self.status {
+            Status::Suspended => codes::SUSPENDED,
+            Status::Revoked => codes::REVOKED,
+            Status::Superseded => codes::SUPERSEDED,
+            Status::Proposed | Status::Rejected => codes::NO_AGREEMENT,
+            Status::Active if tick_ms < self.from_ms => codes::NOT_YET,
+            Status::Active if tick_ms >= self.until_ms => codes::EXPIRED,
+            Status::Active => codes::OK,
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// A verified call came in.
+    Call {
+        /// The call.
+        call: Call,
+        /// Who waits.
+        reply: ReplyTo,
+    },
+    /// The worker is done with a call.
+    Prepared {
+        /// Which.
+        key: Key,
+        /// Its result; an error is answered without a record (the store is down, the filter does not parse).
+        result: Result<Prepared, Denied>,
+    },
+    /// These are stored durably.
+    Stored {
+        /// Which.
+        keys: Vec<Key>,
+    },
+    /// The newest state of all clauses by handle; comes before the frame that changed it.
+    Agreements {
+        /// By handle.
+        standings: BTreeMap<u64, Standing>,
+    },
+    /// A block was committed.
+    Frame {
+        /// Height.
+        height: u64,
+        /// Tick, milliseconds.
+        tick_ms: u64,
+        /// Entries of this executor's writer.
+        entries: Vec<(u64, LogEntry)>,
+    },
+    /// The own node is lost: nothing may be released until it is back.
+    Lost,
+    /// These are marked released, durably.
+    Marked {
+        /// Which.
+        keys: Vec<Key>,
+    },
+    /// After a restart: stored calls whose record may be on the ledger, and calls already settled.
+    Restored {
+        /// (key, operation hash) of calls that were stored but not settled.
+        open: Vec<(Key, Hash)>,
+        /// (key, request hash) of calls that are settled; the same request gets the stored bytes.
+        settled: Vec<(Key, Hash)>,
+    },
+}
+
+/// What the shell has to do.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Decide, fetch, redact and seal; answer with [`Input::Prepared`].
+    Prepare {
+        /// Which.
+        key: Key,
+    },
+    /// Store what was prepared, durably; answer with [`Input::Stored`].
+    Store {
+        /// Which.
+        key: Key,
+    },
+    /// Give the operation to the writer.
+    Record {
+        /// Which.
+        key: Key,
+        /// The operation.
+        op: Op,
+    },
+    /// Mark it released, durably, with its ticket; answer with [`Input::Marked`].
+    MarkReleased {
+        /// Which.
+        key: Key,
+        /// Global index.
+        index: u64,
+        /// Height.
+        height: u64,
+    },
+    /// Mark it settled without data (refused or denied).
+    MarkClosed {
+        /// Which.
+        key: Key,
+        /// Global index.
+        index: u64,
+    },
+    /// Mark it withheld for ever and record so.
+    Withhold {
+        /// Which.
+        key: Key,
+        /// Global index of the accepted operation.
+        index: u64,
+    },
+    /// Send the prepared response.
+    Release {
+        /// Which.
+        key: Key,
+        /// To whom.
+        replies: Vec<ReplyTo>,
+    },
+    /// Send the stored bytes again, if the store still has them.
+    Repeat {
+        /// Which.
+        key: Key,
+        /// To whom.
+        reply: ReplyTo,
+    },
+    /// Answer without data.
+    Deny {
+        /// To whom.
+        replies: Vec<ReplyTo>,
+        /// Why.
+        denied: Denied,
+    },
+    /// The shell may forget what it holds of the call.
+    Forget {
+        /// Which.
+        key: Key,
+    },
+}
+
+#[derive(Debug)]
+enum Phase {
+    Preparing,
+    Storing(Prepared),
+    Recording(Prepared),
+    /// Recorded before a restart: nobody may get it any more.
+    Orphan,
+    Marking,
+    /// Released, refused, denied or withheld: the store knows.
+    Settled,
+}
+
+#[derive(Debug)]
+struct Open {
+    request_hash: Hash,
+    replies: Vec<ReplyTo>,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    height: u64,
+    tick_ms: u64,
+}
+
+/// State of the executor's strict path.
+#[derive(Debug, Default)]
+pub struct Step {
+    head: Option<Head>,
+    lost_since_ms: Option<u64>,
+    standings: BTreeMap<u64, Standing>,
+    calls: BTreeMap<Key, Open>,
+    by_op: BTreeMap<Hash, Key>,
+    newest_n: BTreeMap<u64, u64>,
+    denials: Denials,
+}
+
+impl Step {
+    /// Tick of the newest block, none before the first frame.
+    pub fn tick_ms(&self) -> Option<u64> {
+        self.head.map(|h| h.tick_ms)
+    }
+
+    /// Newest height seen.
+    pub fn height(&self) -> u64 {
+        self.head.map_or(0, |h| h.height)
+    }
+
+    /// Calls that are not settled.
+    pub fn open_calls(&self) -> usize {
+        self.calls.values().filter(|c| !matches!(c.phase, Phase::Settled)).count()
+    }
+
+    /// One step. `now_ms` is monotonic.
+    pub fn step(&mut self, input: Input, now_ms: u64) -> Vec<Effect> {
+        match input {
+            Input::Call { call, reply } => self.call(call, reply),
+            Input::Prepared { key, result } => self.prepared(key, result, now_ms),
+            Input::Stored { keys } => keys.into_iter().filter_map(|k| self.stored(k)).collect(),
+            Input::Agreements { standings } => {
+                self.standings = standings;
+                vec![]
+            }
+            Input::Frame { height, tick_ms, entries } => self.frame(height, tick_ms, &entries, now_ms),
+            Input::Lost => {
+                self.lost_since_ms.get_or_insert(now_ms);
+                vec![]
+            }
+            Input::Marked { keys } => keys.into_iter().flat_map(|k| self.marked(k)).collect(),
+            Input::Restored { open, settled } => {
+                self.restore(open, settled);
+                vec![]
+            }
+        }
+    }
+
+    fn restore(&mut self, open: Vec<(Key, Hash)>, settled: Vec<(Key, Hash)>) {
+        for (key, op_hash) in open {
+            self.by_op.insert(op_hash, key);
+            self.note_n(key);
+            self.calls.insert(key, Open { request_hash: [0; 32], replies: vec![], phase: Phase::Orphan });
+        }
+        for (key, request_hash) in settled {
+            self.note_n(key);
+            self.calls.insert(key, Open { request_hash, replies: vec![], phase: Phase::Settled });
+        }
+    }
+
+    fn note_n(&mut self, (session, n): Key) {
+        let newest = self.newest_n.entry(session).or_default();
+        *newest = (*newest).max(n);
+    }
+
+    fn call(&mut self, call: Call, reply: ReplyTo) -> Vec<Effect> {
+        let deny = |reason| vec![Effect::Deny { replies: vec![reply], denied: refuse(reason) }];
+        let key = (call.request.session, call.request.n);
+        let Some(head) = self.head.filter(|_| self.lost_since_ms.is_none()) else { return deny(Reason::StaleLedger) };
+        if let Some(known) = self.calls.get_mut(&key) {
+            return match known.phase {
+                Phase::Orphan => deny(Reason::Withheld),
+                _ if known.request_hash != call.request_hash => deny(Reason::Replay),
+                Phase::Settled => vec![Effect::Repeat { key, reply }],
+                _ => {
+                    known.replies.push(reply);
+                    vec![]
+                }
+            };
+        }
+        if call.session_expires_ms <= head.tick_ms {
+            return deny(Reason::SessionExpired);
+        }
+        if call.request.not_after_ms < head.tick_ms {
+            return deny(Reason::RequestExpired);
+        }
+        let newest = self.newest_n.get(&key.0).copied().unwrap_or_default();
+        if key.1 == 0 || key.1 + SESSION_WINDOW <= newest {
+            return deny(Reason::SessionWindow);
+        }
+        self.note_n(key);
+        let open = Open { request_hash: call.request_hash, replies: vec![reply], phase: Phase::Preparing };
+        self.calls.insert(key, open);
+        vec![Effect::Prepare { key }]
+    }
+
+    fn prepared(&mut self, key: Key, result: Result<Prepared, Denied>, now_ms: u64) -> Vec<Effect> {
+        let Some(open) = self.calls.get_mut(&key) else { return vec![] };
+        if !matches!(open.phase, Phase::Preparing) {
+            return vec![];
+        }
+        let unrecorded = match result {
+            Err(denied) => denied,
+            Ok(prepared) => match &prepared.denied {
+                Some(denied) if !self.denials.record_one(key.0, &denied.reason, now_ms) => denied.clone(),
+                _ => {
+                    self.by_op.insert(prepared.op_hash, key);
+                    open.phase = Phase::Storing(prepared);
+                    return vec![Effect::Store { key }];
+                }
+            },
+        };
+        // Nothing of this request reaches the ledger, so its number stays free for an honest second attempt.
+        let replies = core::mem::take(&mut open.replies);
+        self.calls.remove(&key);
+        vec![Effect::Deny { replies, denied: unrecorded }, Effect::Forget { key }]
+    }
+
+    fn stored(&mut self, key: Key) -> Option<Effect> {
+        let open = self.calls.get_mut(&key)?;
+        match core::mem::replace(&mut open.phase, Phase::Preparing) {
+            Phase::Storing(prepared) => {
+                let op = prepared.op.clone();
+                open.phase = Phase::Recording(prepared);
+                Some(Effect::Record { key, op })
+            }
+            other => {
+                open.phase = other;
+                None
+            }
+        }
+    }
+
+    fn frame(&mut self, height: u64, tick_ms: u64, entries: &[(u64, LogEntry)], now_ms: u64) -> Vec<Effect> {
+        self.head = Some(Head { height, tick_ms });
+        let effects = entries.iter().flat_map(|(index, entry)| self.entry(*index, entry, now_ms)).collect();
+        self.lost_since_ms = None;
+        effects
+    }
+
+    /// The newest state forbids a release of this handle, with the code that says why.
+    fn barred(&self, handle: u64, now_ms: u64) -> Option<u16> {
+        let tick = self.head.map_or(0, |h| h.tick_ms);
+        let code = self.standings.get(&handle).map_or(codes::NO_AGREEMENT, |s| s.code_at(tick));
+        // After a loss the moment of the commit is not known: the loss began before it, so it counts from there.
+        let late = self.lost_since_ms.is_some_and(|since| now_ms.saturating_sub(since) > RELEASE_WITHIN_MS);
+        if code != codes::OK { Some(code) } else { late.then_some(codes::BUSY) }
+    }
+
+    fn entry(&mut self, index: u64, entry: &LogEntry, now_ms: u64) -> Vec<Effect> {
+        let Some(key) = self.by_op.remove(&entry.op_hash) else { return vec![] };
+        let Some(open) = self.calls.get_mut(&key) else { return vec![] };
+        let phase = core::mem::replace(&mut open.phase, Phase::Settled);
+        let replies = core::mem::take(&mut open.replies);
+        let accepted = entry.verdict == Verdict::Accepted;
+        match phase {
+            Phase::Recording(Prepared { denied: Some(mut denied), .. }) => {
+                denied.operation = Some(index);
+                vec![Effect::MarkClosed { key, index }, Effect::Deny { replies, denied }, Effect::Forget { key }]
+            }
+            Phase::Recording(prepared) if accepted => match self.barred(prepared.handle, now_ms) {
+                None => {
+                    if let Some(open) = self.calls.get_mut(&key) {
+                        (open.phase, open.replies) = (Phase::Marking, replies);
+                    }
+                    vec![Effect::MarkReleased { key, index, height: entry.height }]
+                }
+                Some(code) => {
+                    let mut denied = refuse(Reason::Ledger(code));
+                    denied.operation = Some(index);
+                    vec![Effect::Withhold { key, index }, Effect::Deny { replies, denied }, Effect::Forget { key }]
+                }
+            },
+            Phase::Recording(_) => {
+                let mut denied = refuse(Reason::Ledger(entry.code));
+                denied.operation = Some(index);
+                vec![Effect::MarkClosed { key, index }, Effect::Deny { replies, denied }, Effect::Forget { key }]
+            }
+            Phase::Orphan if accepted => vec![Effect::Withhold { key, index }],
+            _ => vec![Effect::MarkClosed { key, index }],
+        }
+    }
+
+    fn marked(&mut self, key: Key) -> Vec<Effect> {
+        let Some(open) = self.calls.get_mut(&key) else { return vec![] };
+        if !matches!(open.phase, Phase::Marking) {
+            return vec![];
+        }
+        open.phase = Phase::Settled;
+        let replies = core::mem::take(&mut open.replies);
+        vec![Effect::Release { key, replies }, Effect::Forget { key }]
+    }
+
+    /// Forgets settled calls of sessions that are over, so that memory stays bounded.
+    pub fn sweep(&mut self, gone: &BTreeSet<u64>) {
+        self.calls.retain(|(session, _), open| !gone.contains(session) || !matches!(open.phase, Phase::Settled));
+        self.newest_n.retain(|session, _| !gone.contains(session));
+    }
+}
+
+#[cfg(test)]
+mod tests;

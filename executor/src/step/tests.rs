@@ -1,0 +1,179 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use concordat_protocol::ids::{AgencyId, DatasetId};
+use concordat_protocol::keys::KeyId;
+use concordat_protocol::ops::Tags;
+
+const HANDLE: u64 = 7;
+
+fn call(n: u64, salt: u8) -> Call {
+    let request = Request {
+        chain: "c".into(),
+        session: 1,
+        n,
+        provider: AgencyId::new("police").unwrap(),
+        dataset: DatasetId::new("ds:police/stops@1").unwrap(),
+        clause: String::new(),
+        purpose: "purp:pending-case".into(),
+        case: "26-CR-1042".into(),
+        query_hash: [salt; 32],
+        kem_key_id: KeyId([0; 16]),
+        not_after_ms: 100_000,
+    };
+    Call { request_hash: request.hash(), request, session_expires_ms: 1_000_000 }
+}
+
+fn prepared(n: u64, denied: Option<Denied>) -> Prepared {
+    let op = Op::Query { handle: HANDLE, session: 1, n, day: 1, tags: Tags::none(), commitment: [n as u8; 32] };
+    Prepared { op_hash: op.hash(), op, handle: HANDLE, denied }
+}
+
+fn standing(status: Status) -> Input {
+    Input::Agreements { standings: BTreeMap::from([(HANDLE, Standing { status, from_ms: 0, until_ms: 1_000_000 })]) }
+}
+
+fn entry(p: &Prepared, verdict: Verdict, code: u16) -> (u64, LogEntry) {
+    let e = LogEntry { height: 2, tick_ms: 20, writer: "police/executor".into(), incarnation: 1, seq: 1, op_hash: p.op_hash, verdict, code };
+    (41, e)
+}
+
+fn frame(entries: Vec<(u64, LogEntry)>) -> Input {
+    Input::Frame { height: 2, tick_ms: 20, entries }
+}
+
+/// A step that follows the ledger, with an active agreement.
+fn ready() -> Step {
+    let mut s = Step::default();
+    s.step(standing(Status::Active), 0);
+    s.step(frame(vec![]), 0);
+    s
+}
+
+/// Brings call 1 up to "recorded".
+fn recorded(s: &mut Step, denied: Option<Denied>) -> Prepared {
+    let p = prepared(1, denied);
+    assert!(matches!(s.step(Input::Call { call: call(1, 1), reply: 10 }, 0)[..], [Effect::Prepare { key: (1, 1) }]));
+    assert!(matches!(s.step(Input::Prepared { key: (1, 1), result: Ok(p.clone()) }, 0)[..], [Effect::Store { .. }]));
+    assert!(matches!(s.step(Input::Stored { keys: vec![(1, 1)] }, 0)[..], [Effect::Record { .. }]));
+    p
+}
+
+fn words(effects: &[Effect]) -> Vec<&'static str> {
+    effects
+        .iter()
+        .map(|e| match e {
+            Effect::Prepare { .. } => "prepare",
+            Effect::Store { .. } => "store",
+            Effect::Record { .. } => "record",
+            Effect::MarkReleased { .. } => "mark-released",
+            Effect::MarkClosed { .. } => "mark-closed",
+            Effect::Withhold { .. } => "withhold",
+            Effect::Release { .. } => "release",
+            Effect::Repeat { .. } => "repeat",
+            Effect::Deny { .. } => "deny",
+            Effect::Forget { .. } => "forget",
+        })
+        .collect()
+}
+
+#[test]
+fn data_leaves_only_after_the_ledger_and_the_durable_mark() {
+    let mut s = ready();
+    let p = recorded(&mut s, None);
+    assert!(s.step(Input::Marked { keys: vec![(1, 1)] }, 0).is_empty(), "no mark was asked for yet");
+    assert_eq!(words(&s.step(frame(vec![entry(&p, Verdict::Accepted, 0)]), 5)), ["mark-released"]);
+    assert_eq!(words(&s.step(Input::Marked { keys: vec![(1, 1)] }, 6)), ["release", "forget"]);
+    assert!(s.step(Input::Marked { keys: vec![(1, 1)] }, 7).is_empty(), "released once");
+}
+
+#[test]
+fn a_refused_operation_is_never_released() {
+    let mut s = ready();
+    let p = recorded(&mut s, None);
+    let effects = s.step(frame(vec![entry(&p, Verdict::Refused, codes::SUSPENDED)]), 5);
+    assert_eq!(words(&effects), ["mark-closed", "deny", "forget"]);
+    assert!(matches!(&effects[1], Effect::Deny { denied, .. } if denied.code == codes::SUSPENDED && denied.operation == Some(41)));
+}
+
+#[test]
+fn accepted_but_revoked_meanwhile_is_withheld() {
+    for (status, code) in [(Status::Revoked, codes::REVOKED), (Status::Suspended, codes::SUSPENDED)] {
+        let mut s = ready();
+        let p = recorded(&mut s, None);
+        s.step(standing(status), 1);
+        let effects = s.step(frame(vec![entry(&p, Verdict::Accepted, 0)]), 5);
+        assert_eq!(words(&effects), ["withhold", "deny", "forget"]);
+        assert!(matches!(&effects[1], Effect::Deny { denied, .. } if denied.code == code));
+    }
+}
+
+#[test]
+fn a_commit_seen_too_late_is_withheld() {
+    let mut s = ready();
+    let p = recorded(&mut s, None);
+    s.step(Input::Lost, 100);
+    s.step(Input::Lost, 9_000);
+    let effects = s.step(frame(vec![entry(&p, Verdict::Accepted, 0)]), 100 + RELEASE_WITHIN_MS + 1);
+    assert_eq!(words(&effects), ["withhold", "deny", "forget"]);
+}
+
+#[test]
+fn after_a_restart_an_accepted_release_is_withheld_for_ever() {
+    let mut s = ready();
+    let p = prepared(1, None);
+    s.step(Input::Restored { open: vec![((1, 1), p.op_hash)], settled: vec![] }, 0);
+    let effects = s.step(Input::Call { call: call(1, 1), reply: 3 }, 0);
+    assert!(matches!(&effects[..], [Effect::Deny { denied, .. }] if denied.reason == "withheld"));
+    assert_eq!(words(&s.step(frame(vec![entry(&p, Verdict::Accepted, 0)]), 5)), ["withhold"]);
+}
+
+#[test]
+fn the_same_request_gets_the_same_bytes_and_another_under_its_number_is_a_replay() {
+    let mut s = ready();
+    let p = recorded(&mut s, None);
+    assert!(s.step(Input::Call { call: call(1, 1), reply: 11 }, 1).is_empty(), "joins the one on its way");
+    s.step(frame(vec![entry(&p, Verdict::Accepted, 0)]), 5);
+    let effects = s.step(Input::Marked { keys: vec![(1, 1)] }, 6);
+    assert!(matches!(&effects[0], Effect::Release { replies, .. } if replies == &[10, 11]));
+    assert_eq!(words(&s.step(Input::Call { call: call(1, 1), reply: 12 }, 7)), ["repeat"]);
+    let effects = s.step(Input::Call { call: call(1, 2), reply: 13 }, 8);
+    assert!(matches!(&effects[..], [Effect::Deny { denied, .. }] if denied.code == codes::REPLAY));
+}
+
+#[test]
+fn without_a_ledger_nothing_is_answered() {
+    let mut fresh = Step::default();
+    assert!(matches!(&fresh.step(Input::Call { call: call(1, 1), reply: 1 }, 0)[..], [Effect::Deny { denied, .. }] if denied.reason == "stale-ledger"));
+    let mut s = ready();
+    s.step(Input::Lost, 5);
+    assert!(matches!(&s.step(Input::Call { call: call(1, 1), reply: 1 }, 6)[..], [Effect::Deny { denied, .. }] if denied.reason == "stale-ledger"));
+    s.step(frame(vec![]), 7);
+    assert_eq!(words(&s.step(Input::Call { call: call(1, 1), reply: 1 }, 8)), ["prepare"]);
+}
+
+#[test]
+fn a_denial_is_recorded_and_says_where() {
+    let mut s = ready();
+    let p = recorded(&mut s, Some(refuse(Reason::RequestExpired)));
+    let effects = s.step(frame(vec![entry(&p, Verdict::Accepted, 0)]), 5);
+    assert_eq!(words(&effects), ["mark-closed", "deny", "forget"]);
+    assert!(matches!(&effects[1], Effect::Deny { denied, .. } if denied.operation == Some(41)));
+}
+
+#[test]
+fn old_and_late_requests_are_refused() {
+    let mut s = ready();
+    s.step(Input::Restored { open: vec![], settled: vec![((1, 5_000), [0; 32])] }, 0);
+    let denied = |effects: Vec<Effect>| match &effects[..] {
+        [Effect::Deny { denied, .. }] => denied.reason.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(denied(s.step(Input::Call { call: call(904, 1), reply: 1 }, 0)), "session-window");
+    assert_eq!(denied(s.step(Input::Call { call: call(0, 1), reply: 1 }, 0)), "session-window");
+    let mut late = call(5_001, 1);
+    late.request.not_after_ms = 19;
+    assert_eq!(denied(s.step(Input::Call { call: late, reply: 1 }, 0)), "request-expired");
+    let mut over = call(5_001, 1);
+    over.session_expires_ms = 20;
+    assert_eq!(denied(s.step(Input::Call { call: over, reply: 1 }, 0)), "session-expired");
+}
