@@ -209,7 +209,8 @@ impl Decision {
             Self::Permit(_) => None,
             Self::Deny(d) => Some((**d).clone()),
             Self::Ambiguous { clauses } => {
-                let names: Vec<String> = clauses.iter().map(|c| format!("{} of {} (\"{}\")", c.clause, c.agreement, c.text)).collect();
+                let names: Vec<String> =
+                    clauses.iter().map(|c| format!("{} of {} (\"{}\")", c.clause, c.agreement, c.text)).collect();
                 Some(Denial {
                     reason: Reason::Ambiguous,
                     clause: None,

@@ -21,7 +21,9 @@ pub enum CompileError {
     #[error(transparent)]
     Document(#[from] YamlError),
     /// The document compiles to other terms than were agreed.
-    #[error("terms: the document of {agreement} version {version} compiles to {got}, the ledger has {want}: get the document that was approved")]
+    #[error(
+        "terms: the document of {agreement} version {version} compiles to {got}, the ledger has {want}: get the document that was approved"
+    )]
     Mismatch {
         /// The agreement.
         agreement: String,

@@ -96,7 +96,10 @@ impl Clause {
     }
     /// Within how many milliseconds a use must be reviewed; 0 where none is due.
     pub fn review_ms(&self) -> u64 {
-        self.duties.iter().find_map(|d| if let Duty::Review { within_ms } = d { Some(*within_ms) } else { None }).unwrap_or(0)
+        self.duties
+            .iter()
+            .find_map(|d| if let Duty::Review { within_ms } = d { Some(*within_ms) } else { None })
+            .unwrap_or(0)
     }
     /// Whether the clause grants something (permit or break-glass).
     pub fn grants(&self) -> bool {
@@ -153,14 +156,24 @@ fn check(doc: &Agreement) -> Result<(), YamlError> {
     let top = Pos { line: 1, column: 1 };
     if doc.target.owner() != doc.assigner {
         let owner = doc.target.owner().org();
-        return Err(YamlError::new(top, format!("target {} belongs to {owner}, so the assigner must be {owner}", doc.target)));
+        return Err(YamlError::new(
+            top,
+            format!("target {} belongs to {owner}, so the assigner must be {owner}", doc.target),
+        ));
     }
     if doc.assignee.as_ref() == Some(&doc.assigner) {
         return Err(YamlError::new(top, "assigner and assignee are the same agency"));
     }
     match (doc.is_public(), doc.assignee_roles.is_empty()) {
-        (true, false) => return Err(YamlError::new(top, "public data (assignee any) is approved by the assigner alone: remove approvals.assignee")),
-        (false, true) => return Err(YamlError::new(top, "approvals.assignee is missing: both sides approve an agreement")),
+        (true, false) => {
+            return Err(YamlError::new(
+                top,
+                "public data (assignee any) is approved by the assigner alone: remove approvals.assignee",
+            ));
+        }
+        (false, true) => {
+            return Err(YamlError::new(top, "approvals.assignee is missing: both sides approve an agreement"));
+        }
         _ => {}
     }
     let mut ids = BTreeSet::new();
@@ -171,7 +184,10 @@ fn check(doc: &Agreement) -> Result<(), YamlError> {
         check_clause(doc, c).map_err(|e| YamlError::new(c.at, format!("clause {}: {e}", c.id)))?;
     }
     if !doc.clauses.iter().any(Clause::grants) {
-        return Err(YamlError::new(top, "no clause permits anything: everything is denied without an agreement already"));
+        return Err(YamlError::new(
+            top,
+            "no clause permits anything: everything is denied without an agreement already",
+        ));
     }
     for c in doc.clauses.iter().filter(|c| c.grants()) {
         if let Some(x) = doc.clauses.iter().find(|x| forbids_all_of(x, c)) {
@@ -209,7 +225,9 @@ fn check_clause(doc: &Agreement, c: &Clause) -> Result<(), String> {
         }
     }
     match c.effect {
-        Effect::Prohibit if !c.duties.is_empty() => Err("a prohibition has no duties: nothing happens under it".to_owned()),
+        Effect::Prohibit if !c.duties.is_empty() => {
+            Err("a prohibition has no duties: nothing happens under it".to_owned())
+        }
         Effect::Prohibit => Ok(()),
         Effect::BreakGlass => check_break_glass(doc, c, &kinds),
         Effect::Permit => check_permit(doc, c, &kinds),
@@ -238,9 +256,13 @@ fn check_permit(doc: &Agreement, c: &Clause, kinds: &BTreeSet<DutyKind>) -> Resu
     }
     let only_feed = c.actions == [Action::Subscribe];
     match c.evidence {
-        Evidence::None {} => return Err("evidence none is for public data (assignee any) only: write strict".to_owned()),
+        Evidence::None {} => {
+            return Err("evidence none is for public data (assignee any) only: write strict".to_owned());
+        }
         Evidence::Bounded { .. } if !only_feed => {
-            return Err("bounded evidence is for subscribe alone; queries and writes are strict: split the clause".to_owned());
+            return Err(
+                "bounded evidence is for subscribe alone; queries and writes are strict: split the clause".to_owned()
+            );
         }
         _ => {}
     }
@@ -292,3 +314,7 @@ fn check_break_glass(doc: &Agreement, c: &Clause, kinds: &BTreeSet<DutyKind>) ->
         None => check_read_duties(c, kinds),
     }
 }
+
+#[cfg(test)]
+#[path = "document_tests.rs"]
+mod tests;

@@ -133,7 +133,8 @@ fn with_prefix(v: Spanned<String>, prefix: &str) -> Result<String, YamlError> {
 /// Text that people sign must look like what it is: no control, no invisible and no direction-changing characters.
 fn plain(v: Spanned<String>, what: &str) -> Result<String, YamlError> {
     let hidden = |c: char| {
-        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{ad}')
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{ad}')
     };
     let at = Pos::of(&v);
     let text = v.value.trim();
@@ -141,7 +142,10 @@ fn plain(v: Spanned<String>, what: &str) -> Result<String, YamlError> {
         return Err(YamlError::new(at, format!("{what} must have 1 to {TEXT_CHARS_MAX} characters")));
     }
     if text.chars().any(hidden) {
-        return Err(YamlError::new(at, format!("{what} holds a line break, a control or an invisible character: remove it")));
+        return Err(YamlError::new(
+            at,
+            format!("{what} holds a line break, a control or an invisible character: remove it"),
+        ));
     }
     Ok(text.to_owned())
 }
@@ -170,8 +174,9 @@ fn roles(list: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<String>, YamlError>
 
 fn paper(p: RawPaper) -> Result<Paper, YamlError> {
     let mut sha256 = [0; 32];
-    hex::decode_to_slice(&p.sha256.value, &mut sha256)
-        .map_err(|_| YamlError::new(Pos::of(&p.sha256), "paper.sha256 must be 64 hexadecimal digits: take them from sha256sum"))?;
+    hex::decode_to_slice(&p.sha256.value, &mut sha256).map_err(|_| {
+        YamlError::new(Pos::of(&p.sha256), "paper.sha256 must be 64 hexadecimal digits: take them from sha256sum")
+    })?;
     Ok(Paper { title: plain(p.title, "paper.title")?, sha256 })
 }
 
@@ -188,7 +193,10 @@ pub(crate) fn read(yaml: &str) -> Result<Agreement, YamlError> {
     }
     let assigner_roles = roles(&raw.approvals.assigner)?;
     if assigner_roles.is_empty() {
-        return Err(YamlError::new(Pos::of(&raw.approvals.assigner), "approvals.assigner is empty: the provider always approves"));
+        return Err(YamlError::new(
+            Pos::of(&raw.approvals.assigner),
+            "approvals.assigner is empty: the provider always approves",
+        ));
     }
     let assignee = if raw.assignee.value == "any" { None } else { Some(id(&raw.assignee, AgencyId::from_org)?) };
     Ok(Agreement {
@@ -214,7 +222,10 @@ fn clause_id(v: &Spanned<String>) -> Result<String, YamlError> {
     if s.starts_with(|c: char| c.is_ascii_uppercase()) && s.len() <= 16 && s.chars().all(ok) {
         return Ok(s.clone());
     }
-    Err(YamlError::new(Pos::of(v), format!("\"{}\" is not a clause id: write up to 16 of A-Z, 0-9, -, like C1", crate::yaml::clip(s))))
+    Err(YamlError::new(
+        Pos::of(v),
+        format!("\"{}\" is not a clause id: write up to 16 of A-Z, 0-9, -, like C1", crate::yaml::clip(s)),
+    ))
 }
 
 fn clause(c: RawClause, outer: Window) -> Result<Clause, YamlError> {
@@ -257,17 +268,25 @@ fn who(v: Spanned<RawWho>) -> Result<Who, YamlError> {
     match v.value {
         RawWho::Word(w) if w == "any" => Ok(Who::Any),
         RawWho::Word(w) => Err(YamlError::unknown(at, "assignee", &w, &["any", "{org: org:.., role: role:..}"])),
-        RawWho::Org(o) => {
-            Ok(Who::Org { org: id(&o.org, AgencyId::from_org)?, role: o.role.map(|r| with_prefix(r, "role:")).transpose()? })
-        }
+        RawWho::Org(o) => Ok(Who::Org {
+            org: id(&o.org, AgencyId::from_org)?,
+            role: o.role.map(|r| with_prefix(r, "role:")).transpose()?,
+        }),
     }
 }
 
 /// Evidence as written, or the default: strict for queries and writes. A feed must say what it wants.
-fn evidence(v: Option<Spanned<RawEvidence>>, effect: Effect, actions: &[Action], at: Pos) -> Result<Evidence, YamlError> {
+fn evidence(
+    v: Option<Spanned<RawEvidence>>,
+    effect: Effect,
+    actions: &[Action],
+    at: Pos,
+) -> Result<Evidence, YamlError> {
     match (v, effect) {
         (None, Effect::Prohibit) => Ok(Evidence::None {}),
-        (Some(e), Effect::Prohibit) => Err(YamlError::new(Pos::of(&e), "a prohibition has no evidence: nothing is released under it")),
+        (Some(e), Effect::Prohibit) => {
+            Err(YamlError::new(Pos::of(&e), "a prohibition has no evidence: nothing is released under it"))
+        }
         (None, _) if actions.contains(&Action::Subscribe) => {
             Err(YamlError::new(at, "a clause with subscribe must say its evidence: strict or {bounded: {max_lag: 2s}}"))
         }

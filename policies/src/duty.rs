@@ -91,6 +91,7 @@ pub struct Need {
     /// The field the request's filter must name.
     pub field: String,
     /// For a time field: the filter must bound it from both sides to at most this many milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub within_ms: Option<u64>,
 }
 
@@ -100,6 +101,7 @@ pub struct GroupKey {
     /// The field.
     pub field: String,
     /// For a time field: the calendar unit it is cut to.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cut: Option<Cut>,
 }
 
@@ -217,20 +219,30 @@ impl Duty {
                 let ways: Vec<String> = any_of.iter().map(Need::words).collect();
                 format!("The request must name {}.", ways.join(" or "))
             }
-            Self::RowFilter { filter } => format!("Only rows that match {} are visible.", filter::canonical_json(filter)),
-            Self::Fields { allow } => format!("Only these fields are visible: {}. All others are removed.", allow.join(", ")),
+            Self::RowFilter { filter } => {
+                format!("Only rows that match {} are visible.", filter::canonical_json(filter))
+            }
+            Self::Fields { allow } => {
+                format!("Only these fields are visible: {}. All others are removed.", allow.join(", "))
+            }
             Self::Quota { max, per, by, unit } => {
                 let by = if *by == QuotaBy::Session { ", in each session" } else { "" };
                 format!("At most {max} {unit} a calendar {per} (UTC){by}.")
             }
             Self::Aggregate { group_by, min_group } => {
                 let keys: Vec<String> = group_by.iter().map(GroupKey::words).collect();
-                format!("Only totals by {} are given, and only for groups of at least {min_group} rows.", keys.join(" and "))
+                format!(
+                    "Only totals by {} are given, and only for groups of at least {min_group} rows.",
+                    keys.join(" and ")
+                )
             }
             Self::Justification => "The person must state the reason.".to_owned(),
             Self::Notify { to } => format!("{} is told at once.", to.org()),
             Self::Review { within_ms } => {
-                format!("Each use is reviewed within {}; an overdue review stops this clause.", duration_text(*within_ms))
+                format!(
+                    "Each use is reviewed within {}; an overdue review stops this clause.",
+                    duration_text(*within_ms)
+                )
             }
         }
     }

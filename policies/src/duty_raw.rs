@@ -79,7 +79,9 @@ impl RawDuty {
         self.refuse_foreign(kind)?;
         let need = |key: &str| YamlError::new(at, format!("the duty {kind} needs the key \"{key}\""));
         let duty = match kind {
-            DutyKind::Reference => reference(self.field.ok_or_else(|| need("field"))?, self.pattern.ok_or_else(|| need("pattern"))?)?,
+            DutyKind::Reference => {
+                reference(self.field.ok_or_else(|| need("field"))?, self.pattern.ok_or_else(|| need("pattern"))?)?
+            }
             DutyKind::RequireFilter => require_filter(self.any_of.ok_or_else(|| need("any_of"))?)?,
             DutyKind::RowFilter => {
                 let w = self.r#where.ok_or_else(|| need("where"))?;
@@ -93,11 +95,16 @@ impl RawDuty {
                 by: self.by.map_or(Ok(QuotaBy::Agreement), |v| word(&v, "quota counter", QuotaBy::ALL))?,
                 unit: self.unit.map_or(Ok(QuotaUnit::Operations), |v| word(&v, "quota unit", QuotaUnit::ALL))?,
             },
-            DutyKind::Aggregate => aggregate(self.group_by.ok_or_else(|| need("group_by"))?, self.min_group.ok_or_else(|| need("min_group"))?)?,
+            DutyKind::Aggregate => aggregate(
+                self.group_by.ok_or_else(|| need("group_by"))?,
+                self.min_group.ok_or_else(|| need("min_group"))?,
+            )?,
             DutyKind::Justification => Duty::Justification,
             DutyKind::Notify => {
                 let to = self.to.ok_or_else(|| need("to"))?;
-                Duty::Notify { to: AgencyId::from_org(&to.value).map_err(|e| YamlError::new(Pos::of(&to), e.to_string()))? }
+                Duty::Notify {
+                    to: AgencyId::from_org(&to.value).map_err(|e| YamlError::new(Pos::of(&to), e.to_string()))?,
+                }
             }
             DutyKind::Review => {
                 let within = self.within.ok_or_else(|| need("within"))?;
@@ -161,7 +168,11 @@ fn no_repeat<T: PartialEq>(list: &[T], next: &T, at: Pos, name: &str) -> Result<
 }
 
 fn not_empty<T>(list: &Spanned<Vec<T>>, what: &str) -> Result<(), YamlError> {
-    if list.value.is_empty() { Err(YamlError::new(Pos::of(list), format!("{what} is empty; name at least one"))) } else { Ok(()) }
+    if list.value.is_empty() {
+        Err(YamlError::new(Pos::of(list), format!("{what} is empty; name at least one")))
+    } else {
+        Ok(())
+    }
 }
 
 fn fields(allow: Spanned<Vec<Spanned<String>>>) -> Result<Duty, YamlError> {
@@ -210,5 +221,9 @@ fn aggregate(group_by: Spanned<Vec<Spanned<WordOrPair>>>, min_group: Spanned<u64
 }
 
 fn positive(n: Spanned<u64>) -> Result<u64, YamlError> {
-    if n.value == 0 { Err(YamlError::new(Pos::of(&n), "a quota of 0 permits nothing; prohibit instead")) } else { Ok(n.value) }
+    if n.value == 0 {
+        Err(YamlError::new(Pos::of(&n), "a quota of 0 permits nothing; prohibit instead"))
+    } else {
+        Ok(n.value)
+    }
 }

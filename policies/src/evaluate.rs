@@ -86,7 +86,12 @@ impl Evaluator {
     }
 
     fn reference(&self, c: &Clause) -> ClauseRef {
-        ClauseRef { agreement: self.agreement().clone(), version: self.version(), clause: c.id.clone(), text: c.text.clone() }
+        ClauseRef {
+            agreement: self.agreement().clone(),
+            version: self.version(),
+            clause: c.id.clone(),
+            text: c.text.clone(),
+        }
     }
 
     fn probe(&self, ask: &Ask, clause: Option<&str>) -> Option<Probe> {
@@ -149,7 +154,10 @@ impl Evaluator {
                 reason: Reason::UnfulfillableDuty,
                 clause: Some(self.reference(c)),
                 missing: Some(format!("the duty {kind}")),
-                text: format!("clause {} (\"{}\") has the duty {kind}, which the provider's executor cannot fulfil", c.id, c.text),
+                text: format!(
+                    "clause {} (\"{}\") has the duty {kind}, which the provider's executor cannot fulfil",
+                    c.id, c.text
+                ),
                 next: format!("ask the provider for an executor that fulfils {kind}, or rely on another clause"),
             });
         }
@@ -289,7 +297,8 @@ fn decide(all: &[&Evaluator], ask: &Ask) -> Decision {
     if chosen.is_empty() {
         return deny(no_agreement(ask));
     }
-    let grants = chosen.iter().flat_map(|e| e.compiled.document.clauses.iter().enumerate().map(move |(i, c)| (*e, i, c)));
+    let grants =
+        chosen.iter().flat_map(|e| e.compiled.document.clauses.iter().enumerate().map(move |(i, c)| (*e, i, c)));
     let candidates: Vec<(&Evaluator, usize, &Clause)> =
         grants.filter(|(_, _, c)| c.grants() && ask.clause.as_ref().is_none_or(|n| *n == c.id)).collect();
     if candidates.is_empty() {
@@ -314,8 +323,12 @@ fn one_of<'a>(matching: &[(&'a Evaluator, usize, &'a Clause)]) -> Option<(&'a Ev
 }
 
 fn unknown_clause(chosen: &[&Evaluator], ask: &Ask) -> Denial {
-    let known: Vec<&str> =
-        chosen.iter().flat_map(|e| e.compiled.document.clauses.iter()).filter(|c| c.grants()).map(|c| c.id.as_str()).collect();
+    let known: Vec<&str> = chosen
+        .iter()
+        .flat_map(|e| e.compiled.document.clauses.iter())
+        .filter(|c| c.grants())
+        .map(|c| c.id.as_str())
+        .collect();
     let given = ask.clause.as_deref().unwrap_or_default();
     let near = nearest(given, &known).map_or_else(String::new, |n| format!(", nearest is {n}"));
     Denial {

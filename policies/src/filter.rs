@@ -45,9 +45,12 @@ pub fn check(filter: &Value) -> Result<(), FilterProblem> {
 }
 
 fn check_at(filter: &Value, depth: u8) -> Result<(), FilterProblem> {
-    let Some(depth) = depth.checked_sub(1) else { return Err(FilterProblem::new(format!("the filter nests deeper than {DEPTH_MAX}"))) };
+    let Some(depth) = depth.checked_sub(1) else {
+        return Err(FilterProblem::new(format!("the filter nests deeper than {DEPTH_MAX}")));
+    };
     let map = filter.as_object().filter(|m| !m.is_empty());
-    let map = map.ok_or_else(|| FilterProblem::new("a filter is a map like {precinct: {in: [\"1\", \"2\"]}}, and not empty"))?;
+    let map = map
+        .ok_or_else(|| FilterProblem::new("a filter is a map like {precinct: {in: [\"1\", \"2\"]}}, and not empty"))?;
     for (key, v) in map {
         match key.as_str() {
             "and" | "or" => {
@@ -65,7 +68,8 @@ fn check_at(filter: &Value, depth: u8) -> Result<(), FilterProblem> {
 fn check_operators(field: &str, v: &Value) -> Result<(), FilterProblem> {
     check_field(field).map_err(FilterProblem::new)?;
     let ops = v.as_object().filter(|m| !m.is_empty());
-    let ops = ops.ok_or_else(|| FilterProblem::new(format!("\"{field}\" needs an operator, like {{eq: ..}} or {{in: [..]}}")))?;
+    let ops = ops
+        .ok_or_else(|| FilterProblem::new(format!("\"{field}\" needs an operator, like {{eq: ..}} or {{in: [..]}}")))?;
     for (op, operand) in ops {
         if !OPERATORS.contains(&op.as_str()) {
             let problem = format!("unknown operator \"{}\" (known: {})", clip(op), OPERATORS.join(", "));
@@ -148,6 +152,9 @@ mod tests {
     fn fields_are_found_and_text_is_canonical() {
         let f = json!({"or": [{"b": {"eq": 1}}, {"not": {"a": {"eq": "x\"y"}}}]});
         assert_eq!(field_names(&f), ["b", "a"]);
-        assert_eq!(canonical_json(&json!({"b": [1, {"d": 1, "c": "\""}], "a": null})), r#"{"a":null,"b":[1,{"c":"\"","d":1}]}"#);
+        assert_eq!(
+            canonical_json(&json!({"b": [1, {"d": 1, "c": "\""}], "a": null})),
+            r#"{"a":null,"b":[1,{"c":"\"","d":1}]}"#
+        );
     }
 }

@@ -79,7 +79,11 @@ pub(crate) struct Gate {
 /// Whether a joined list of roles holds one. Total: other types than text hold nothing.
 fn holds(user: Dynamic, role: Dynamic) -> Dynamic {
     let both = user.into_immutable_string().ok().zip(role.into_immutable_string().ok());
-    both.is_some_and(|(u, r)| !r.is_empty() && u.split(ROLE_SEPARATOR).any(|x| x == r.as_str())).into()
+    let held = |u: &str, r: &str| {
+        let list = u.strip_prefix(ROLE_SEPARATOR).and_then(|u| u.strip_suffix(ROLE_SEPARATOR));
+        list.is_some_and(|l| !r.is_empty() && l.split(ROLE_SEPARATOR).any(|x| x == r))
+    };
+    both.is_some_and(|(u, r)| held(&u, &r)).into()
 }
 
 fn engine(e: impl std::fmt::Display) -> GateError {
@@ -171,8 +175,14 @@ impl Gate {
 
 fn values(p: &Probe) -> Result<Vec<String>, GateError> {
     let clause = p.clause.as_deref().unwrap_or(NO_CLAUSE);
-    let named =
-        [("clause", clause), ("org", &p.org), ("roles", &p.user), ("action", &p.act), ("purpose", &p.purp), ("time", &p.t)];
+    let named = [
+        ("clause", clause),
+        ("org", &p.org),
+        ("roles", &p.user),
+        ("action", &p.act),
+        ("purpose", &p.purp),
+        ("time", &p.t),
+    ];
     if let Some((name, _)) = named.iter().find(|(_, v)| v.is_empty() || v.len() > VALUE_BYTES_MAX) {
         return Err(GateError::Value(name));
     }

@@ -7,6 +7,7 @@
 
 pub mod ask;
 pub mod compile;
+pub mod dataset;
 pub mod document;
 mod document_raw;
 pub mod duty;

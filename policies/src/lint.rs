@@ -44,12 +44,17 @@ pub type FieldMap = BTreeMap<String, Option<String>>;
 pub fn lint(doc: &Agreement) -> Vec<Finding> {
     let mut out = Vec::new();
     let top = Pos { line: 1, column: 1 };
-    let mut say = |severity, rule, text: &str| out.push(Finding { severity, rule, clause: None, at: top, text: text.to_owned() });
+    let mut say =
+        |severity, rule, text: &str| out.push(Finding { severity, rule, clause: None, at: top, text: text.to_owned() });
     if doc.paper.is_none() && !doc.is_public() {
         say(Severity::Warning, "no-paper", "no paper is named: add paper: {title, sha256} of what was signed");
     }
     if doc.valid.until_ms - doc.valid.from_ms > LONG_VALIDITY_MS {
-        say(Severity::Warning, "long-validity", "it holds for more than two years: choose an end at which somebody looks again");
+        say(
+            Severity::Warning,
+            "long-validity",
+            "it holds for more than two years: choose an end at which somebody looks again",
+        );
     }
     if doc.assigner_roles.len() == 1 {
         say(Severity::Note, "one-approval", "one approval suffices for the provider: consider a second role");
@@ -75,9 +80,19 @@ fn lint_clause(c: &Clause, able: &Capabilities, public: bool) -> Vec<Finding> {
     }
     let reads = c.actions.iter().any(|a| matches!(a, Action::Query | Action::Subscribe));
     if reads && !public && !has(DutyKind::Fields) && !has(DutyKind::Aggregate) {
-        out.push(finding(Severity::Warning, "all-fields", c, "every field is visible: name those needed in a fields duty".to_owned()));
+        out.push(finding(
+            Severity::Warning,
+            "all-fields",
+            c,
+            "every field is visible: name those needed in a fields duty".to_owned(),
+        ));
     }
-    if c.effect == Effect::Permit && c.actions.contains(&Action::Query) && !public && !has(DutyKind::Quota) && !has(DutyKind::Aggregate) {
+    if c.effect == Effect::Permit
+        && c.actions.contains(&Action::Query)
+        && !public
+        && !has(DutyKind::Quota)
+        && !has(DutyKind::Aggregate)
+    {
         out.push(finding(Severity::Note, "no-quota", c, "no quota: a stolen session may read without end".to_owned()));
     }
     if c.effect == Effect::Permit && !public && c.legal_basis.is_none() {
@@ -85,7 +100,9 @@ fn lint_clause(c: &Clause, able: &Capabilities, public: bool) -> Vec<Finding> {
     }
     if let (Some(allow), Some(needs)) = (allowed(c), needs(c)) {
         for n in needs.iter().filter(|n| !allow.contains(n)) {
-            let text = format!("requests must name {n}, which is not among the visible fields: a filter can tell what it hides");
+            let text = format!(
+                "requests must name {n}, which is not among the visible fields: a filter can tell what it hides"
+            );
             out.push(finding(Severity::Warning, "filter-on-hidden", c, text));
         }
     }
@@ -97,7 +114,9 @@ fn allowed(c: &Clause) -> Option<&[String]> {
 }
 
 fn needs(c: &Clause) -> Option<Vec<&String>> {
-    c.duties.iter().find_map(|d| if let Duty::RequireFilter { any_of } = d { Some(any_of.iter().map(|n| &n.field).collect()) } else { None })
+    c.duties.iter().find_map(|d| {
+        if let Duty::RequireFilter { any_of } = d { Some(any_of.iter().map(|n| &n.field).collect()) } else { None }
+    })
 }
 
 /// Pairs of clauses that match the same request, so that it must name one.
@@ -123,7 +142,9 @@ fn overlaps(doc: &Agreement) -> Vec<Finding> {
 
 fn same_people(a: &Who, b: &Who) -> bool {
     match (a, b) {
-        (Who::Org { org: o1, role: r1 }, Who::Org { org: o2, role: r2 }) => o1 == o2 && (r1.is_none() || r2.is_none() || r1 == r2),
+        (Who::Org { org: o1, role: r1 }, Who::Org { org: o2, role: r2 }) => {
+            o1 == o2 && (r1.is_none() || r2.is_none() || r1 == r2)
+        }
         _ => true,
     }
 }

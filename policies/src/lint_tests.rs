@@ -9,7 +9,8 @@ fn rules(found: &[Finding]) -> Vec<(&str, Option<&str>)> {
 #[test]
 fn the_demo_says_what_todays_executor_cannot_do() {
     let found = lint(&Agreement::parse(&demo("AGR-2026-0142")).unwrap());
-    let unable: Vec<_> = found.iter().filter(|f| f.rule == "unfulfillable-duty").map(|f| f.clause.as_deref().unwrap()).collect();
+    let unable: Vec<_> =
+        found.iter().filter(|f| f.rule == "unfulfillable-duty").map(|f| f.clause.as_deref().unwrap()).collect();
     assert_eq!(unable, ["S1", "B1"]);
     assert!(!rules(&found).contains(&("overlap", Some("S1"))));
     assert!(found.iter().all(|f| f.severity < Severity::Error));
@@ -25,7 +26,13 @@ fn overlaps_missing_fields_and_hidden_filters_are_found() {
 - {id: B, text: b, effect: permit, assignee: {org: org:court}, actions: [query], purpose: purp:x}",
     );
     let found = lint(&Agreement::parse(&doc).unwrap());
-    for want in [("overlap", Some("B")), ("all-fields", Some("B")), ("filter-on-hidden", Some("A")), ("no-quota", Some("A")), ("no-paper", None)] {
+    for want in [
+        ("overlap", Some("B")),
+        ("all-fields", Some("B")),
+        ("filter-on-hidden", Some("A")),
+        ("no-quota", Some("A")),
+        ("no-paper", None),
+    ] {
         assert!(rules(&found).contains(&want), "{want:?} in {:?}", rules(&found));
     }
 }

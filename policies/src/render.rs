@@ -47,19 +47,20 @@ fn sentences(doc: &Agreement, c: &Clause) -> Vec<String> {
 }
 
 fn grant(c: &Clause) -> String {
+    let nobody = c.effect == Effect::Prohibit;
     let who = match &c.who {
-        Who::Any => "Anybody".to_owned(),
-        Who::Org { org, role: None } => format!("Everybody of {}", org.org()),
-        Who::Org { org, role: Some(r) } => format!("{r} of {}", org.org()),
+        Who::Any => if nobody { "Nobody" } else { "Anybody" }.to_owned(),
+        Who::Org { org, role: None } => format!("{} of {}", if nobody { "Nobody" } else { "Everybody" }, org.org()),
+        Who::Org { org, role: Some(r) } => format!("{}{r} of {}", if nobody { "No " } else { "" }, org.org()),
     };
     let may = match c.effect {
         Effect::Permit => "may",
-        Effect::Prohibit => "must never",
+        Effect::Prohibit => "may ever",
         Effect::BreakGlass => "may, as an override in an emergency,",
     };
     let actions: Vec<&str> = c.actions.iter().map(|a| a.word()).collect();
     let purpose = c.purpose.as_ref().map_or_else(|| "any purpose".to_owned(), |p| format!("the purpose {p}"));
-    format!("{who} {may} {} for {purpose}.", actions.join(", "))
+    format!("{who} {may} {} for {purpose}.", actions.join(" or "))
 }
 
 fn evidence(e: &Evidence) -> String {

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The last millisecond of the year 9999: later times have no fixed width.
-pub const UTC_MS_MAX: u64 = 253_402_300_799_999;
+/// The last millisecond before 9999-12-30T22:00:00Z, with a four-digit year in every zone: later times are refused.
+pub const UTC_MS_MAX: u64 = 253_402_207_199_999;
 
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
@@ -14,7 +14,12 @@ pub struct DurationMs(pub u64);
 
 /// Reads `2s`, `24h`, `7d`: a whole number and one unit of `ms s m h d`. The error names the rule.
 pub fn duration_ms(s: &str) -> Result<u64, String> {
-    let rule = || format!("\"{}\" is not a duration: write a whole number and one of ms, s, m, h, d, like 24h", crate::yaml::clip(s));
+    let rule = || {
+        format!(
+            "\"{}\" is not a duration: write a whole number and one of ms, s, m, h, d, like 24h",
+            crate::yaml::clip(s)
+        )
+    };
     let split = s.find(|c: char| !c.is_ascii_digit()).ok_or_else(rule)?;
     let (number, unit) = s.split_at(split);
     let (_, ms) = UNITS.iter().find(|(u, _)| *u == unit).ok_or_else(rule)?;
@@ -51,7 +56,7 @@ pub fn utc_ms(s: &str) -> Result<u64, String> {
 }
 
 /// A time as text of fixed width, `2026-01-01T00:00:00.000Z`: comparing the texts compares the times.
-/// `None` past the year 9999.
+/// `None` past [`UTC_MS_MAX`].
 pub fn utc_text(ms: u64) -> Option<String> {
     let t = Timestamp::from_millisecond(i64::try_from(ms).ok().filter(|_| ms <= UTC_MS_MAX)?).ok()?;
     let text = t.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
@@ -84,7 +89,9 @@ mod tests {
         assert!(texts.windows(2).all(|w| w[0] < w[1]) && texts.iter().all(|t| t.len() == 24));
         assert_eq!(utc_text(UTC_MS_MAX + 1), None);
         assert_eq!(utc_text(u64::MAX), None);
-        for bad in ["2026-01-01", "2026-01-01T00:00:00", "yesterday", "1969-12-31T23:59:59Z", "2026-01-01T00:00:00.0001Z"] {
+        for bad in
+            ["2026-01-01", "2026-01-01T00:00:00", "yesterday", "1969-12-31T23:59:59Z", "2026-01-01T00:00:00.0001Z"]
+        {
             assert!(utc_ms(bad).is_err(), "{bad}");
         }
     }

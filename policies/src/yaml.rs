@@ -4,8 +4,8 @@
 //! one text are refused, with line, column and the nearest known word.
 
 use serde::de::DeserializeOwned;
-use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 pub use serde_saphyr::Spanned;
+use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use thiserror::Error;
 
 /// Largest document read, bytes.
@@ -77,6 +77,8 @@ pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
         merge_keys: MergeKeyPolicy::Error,
         strict_booleans: true,
         reject_unsupported_tags: true,
+        // What people read is what they sign: no base64 in disguise.
+        ignore_binary_tag_for_string: true,
         with_snippet: false,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|e| convert(&e))
@@ -156,7 +158,10 @@ mod tests {
         let e = parse::<Doc>("effect: a\ndeep:\n  porpuse: x\n").unwrap_err();
         assert_eq!((e.at.line, e.at.column), (3, 3), "{e}");
         assert_eq!(e.nearest.as_deref(), Some("purpose"));
-        assert_eq!(e.to_string(), "line 3, column 3: unknown key \"porpuse\" (known: purpose); did you mean \"purpose\"?");
+        assert_eq!(
+            e.to_string(),
+            "line 3, column 3: unknown key \"porpuse\" (known: purpose); did you mean \"purpose\"?"
+        );
     }
 
     #[test]
@@ -164,7 +169,15 @@ mod tests {
         let e = parse::<Doc>("effect: a\neffect: b\n").unwrap_err();
         assert_eq!(e.at.line, 2, "{e}");
         assert!(e.problem.contains("second time"));
-        for bad in ["effect: a\n---\neffect: b\n", "<<: {effect: a}\n", "effect: !x a\n", "effect: [a\n", "- a\n", "effect: a\n<<: {effect: b}\n", ""] {
+        for bad in [
+            "effect: a\n---\neffect: b\n",
+            "<<: {effect: a}\n",
+            "effect: !x a\n",
+            "effect: [a\n",
+            "- a\n",
+            "effect: a\n<<: {effect: b}\n",
+            "",
+        ] {
             assert!(parse::<Doc>(bad).is_err(), "{bad}");
         }
     }
