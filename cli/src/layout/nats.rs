@@ -70,9 +70,17 @@ accounts {{
         store = server.store_dir,
         password = server.exchange_password,
     ));
-    for a in server.accounts {
-        // Writing to a String does not fail.
-        let _ = writeln!(out, "      {{service: {{account: \"{0}\", subject: \"q.*.{0}.>\"}}}}", a.account);
+    // One line a pair: `q.*.POLICE.>` would overlap with the police's own import `q.POLICE.*.>`, and the server refuses that
+    // as a cycle (sometimes only: it depends on the order in which it meets the accounts).
+    for provider in server.accounts {
+        for consumer in server.accounts.iter().filter(|c| c.account != provider.account) {
+            // Writing to a String does not fail.
+            let _ = writeln!(
+                out,
+                "      {{service: {{account: \"{0}\", subject: \"q.{1}.{0}.>\"}}}}",
+                provider.account, consumer.account
+            );
+        }
     }
     out.push_str("    ]\n  }\n");
     for a in server.accounts {

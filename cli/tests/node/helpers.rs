@@ -9,14 +9,29 @@ use concordat_cli::servers::{self, Server};
 use concordat_cli::supervisor::core::Rules;
 use concordat_cli::supervisor::{self, Guard, Listens, Options, Plan, Process, Watch};
 
+/// What was waited for, as a sentence or as what can be told at the end.
+pub trait Reason {
+    fn text(&self) -> String;
+}
+impl Reason for &str {
+    fn text(&self) -> String {
+        (*self).to_owned()
+    }
+}
+impl<F: Fn() -> String> Reason for &F {
+    fn text(&self) -> String {
+        self()
+    }
+}
+
 /// Polls until `look` gives something; fails after 40 s with the reason.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: impl Reason, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + Duration::from_secs(40);
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "waited in vain for {what}");
+        assert!(Instant::now() < end, "waited in vain for {}", what.text());
         std::thread::sleep(Duration::from_millis(20));
     }
 }

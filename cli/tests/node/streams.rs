@@ -52,7 +52,9 @@ fn start(nats: PathBuf) -> Exchange {
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
     let log = std::fs::File::create(dir.path().join("log")).unwrap();
     let child = Command::new(nats).arg("-c").arg(&path).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-    wait_for("the server", || std::net::TcpStream::connect(&listen).ok());
+    let log = dir.path().join("log");
+    let what = || format!("the server:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
+    wait_for(&what, || std::net::TcpStream::connect(&listen).ok());
     let mut passwords = vec![("exchange".to_owned(), exchange_password.to_string())];
     passwords.extend(accounts.iter().map(|a| (a.user.clone(), a.password.to_string())));
     Exchange { child, url: format!("nats://{listen}"), passwords, _dir: dir }
