@@ -44,7 +44,9 @@ pub enum MessageError {
         rule: &'static str,
     },
     /// A member of `data` that the dataset's schema does not have.
-    #[error("event field \"data.{0}\": the dataset's schema has no such member; add it in a new version or leave it out")]
+    #[error(
+        "event field \"data.{0}\": the dataset's schema has no such member; add it in a new version or leave it out"
+    )]
     Member(String),
     /// The leaf set is refused.
     #[error(transparent)]

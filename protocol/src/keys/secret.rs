@@ -25,6 +25,7 @@ pub(super) fn read_secret_text(text: &str) -> Result<(Suite, Zeroizing<Vec<u8>>)
     let suite = parts.next().and_then(Suite::from_word).ok_or(KeyError::Secret("the suite is unknown"))?;
     let digits = parts.next().ok_or(KeyError::Secret("the seed is missing"))?;
     let mut seed = Zeroizing::new(vec![0; suite.seed_len()]);
-    hex::decode_to_slice(digits, &mut seed).map_err(|_| KeyError::Secret("the seed has a wrong length or is not hex"))?;
+    hex::decode_to_slice(digits, &mut seed)
+        .map_err(|_| KeyError::Secret("the seed has a wrong length or is not hex"))?;
     Ok((suite, seed))
 }

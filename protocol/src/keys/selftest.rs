@@ -43,7 +43,8 @@ fn mldsa65() -> Result<(), KeyError> {
     use super::verify_mldsa65;
     let broken = || KeyError::SelfTest("the ML-DSA-65 test vector does not parse");
     let vector: serde_json::Value = serde_json::from_str(MLDSA65).map_err(|_| broken())?;
-    let field = |name: &str| vector.get(name).and_then(|v| v.as_str()).and_then(|v| hex::decode(v).ok()).ok_or(broken());
+    let field =
+        |name: &str| vector.get(name).and_then(|v| v.as_str()).and_then(|v| hex::decode(v).ok()).ok_or(broken());
     let (pk, msg, good, hint) = (field("public_key")?, field("message")?, field("good")?, field("bad_hint_padding")?);
     if verify_mldsa65(&pk, &msg, &good).is_err() {
         return Err(KeyError::SelfTest("a good ML-DSA-65 signature was refused"));

@@ -115,18 +115,29 @@ mod signing {
             let other = SigningKey::generate(public.suite).unwrap();
             assert!(other.public().verify_full(Statement::Act, "city", b"\x80", &sig).is_err());
             for wrong in all.iter().filter(|k| k.public().suite != public.suite) {
-                assert!(matches!(wrong.public().verify_full(Statement::Act, "city", b"\x80", &sig), Err(KeyError::Suite { .. })));
+                assert!(matches!(
+                    wrong.public().verify_full(Statement::Act, "city", b"\x80", &sig),
+                    Err(KeyError::Suite { .. })
+                ));
             }
             for at in [0, 33, 63] {
                 let mut forged = sig.clone();
-                if let Some(byte) = forged.ed25519.0.get_mut(at) { *byte ^= 1 } else { continue }
+                if let Some(byte) = forged.ed25519.0.get_mut(at) {
+                    *byte ^= 1
+                } else {
+                    continue;
+                }
                 let error = public.verify_full(Statement::Act, "city", b"\x80", &forged).unwrap_err();
                 assert_eq!(error.code(), codes::BAD_SIGNATURE);
                 assert!(public.verify_classical(Statement::Act, "city", b"\x80", &forged).is_err());
             }
             for at in [0, 100, MLDSA65_SIGNATURE_LEN - 1] {
                 let mut forged = sig.clone();
-                if let Some(byte) = forged.pq.0.get_mut(at) { *byte ^= 1 } else { continue }
+                if let Some(byte) = forged.pq.0.get_mut(at) {
+                    *byte ^= 1
+                } else {
+                    continue;
+                }
                 let error = public.verify_full(Statement::Act, "city", b"\x80", &forged).unwrap_err();
                 assert_eq!(error, KeyError::BadSignature("ml-dsa-65"));
             }

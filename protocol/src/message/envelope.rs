@@ -292,10 +292,6 @@ impl RedactedEnvelope {
                 }
             });
         }
-        if envelope_root(&roots) == self.header.root {
-            Ok(shown)
-        } else {
-            Err(MessageError::Content("a message"))
-        }
+        if envelope_root(&roots) == self.header.root { Ok(shown) } else { Err(MessageError::Content("a message")) }
     }
 }

@@ -36,7 +36,9 @@ fn equal_keys_are_refused_and_named() {
 
 #[test]
 fn numbers_that_readers_would_round_are_refused_and_named() {
-    for n in ["9007199254740992", "-9007199254740992", "18446744073709551616", "1e300", "123456789012345678901234567890"] {
+    for n in
+        ["9007199254740992", "-9007199254740992", "18446744073709551616", "1e300", "123456789012345678901234567890"]
+    {
         let error = refusal(&format!(r#"{{"data":{{"meter":{n}}}}}"#));
         assert!(error.contains("data.meter") && error.contains("string"), "{n}: {error}");
     }
@@ -211,7 +213,11 @@ mod signed {
     #[test]
     fn every_change_is_refused() {
         let (key, other) = (key(), SigningKey::generate(Suite::Ed25519).unwrap());
-        let good = draft(4).sign(&key).unwrap().redact(|seq, _| if seq == 42 { None } else { only(&["a/id", "d/mw"]) }).unwrap();
+        let good = draft(4)
+            .sign(&key)
+            .unwrap()
+            .redact(|seq, _| if seq == 42 { None } else { only(&["a/id", "d/mw"]) })
+            .unwrap();
         good.verify(key.public()).unwrap();
         type Change = fn(&mut RedactedEnvelope);
         let changes: &[Change] = &[
@@ -223,18 +229,38 @@ mod signed {
             |e| e.header.root[0] ^= 1,
             |e| e.key.0[0] ^= 1,
             |e| e.signature.ed25519.0[40] ^= 1,
-            |e| { e.messages.pop(); },
-            |e| { e.messages.pop(); e.header.count -= 1; },
+            |e| {
+                e.messages.pop();
+            },
+            |e| {
+                e.messages.pop();
+                e.header.count -= 1;
+            },
             |e| e.messages.swap(0, 2),
-            |e| { let first = e.messages[0].clone(); e.messages.push(first); },
+            |e| {
+                let first = e.messages[0].clone();
+                e.messages.push(first);
+            },
             |e| e.messages[1] = MessageView::LeftOut { root: [0; 32] },
-            |e| if let MessageView::Shown { leaves } = &mut e.messages[0] {
-                for leaf in &mut leaves.leaves {
-                    if let LeafView::Opened { value, .. } = leaf { value.0 = b"99".to_vec(); }
+            |e| {
+                if let MessageView::Shown { leaves } = &mut e.messages[0] {
+                    for leaf in &mut leaves.leaves {
+                        if let LeafView::Opened { value, .. } = leaf {
+                            value.0 = b"99".to_vec();
+                        }
+                    }
                 }
             },
-            |e| if let MessageView::Shown { leaves } = &mut e.messages[0] { leaves.leaves.reverse(); },
-            |e| if let MessageView::Shown { leaves } = &mut e.messages[0] { leaves.leaves.pop(); },
+            |e| {
+                if let MessageView::Shown { leaves } = &mut e.messages[0] {
+                    leaves.leaves.reverse();
+                }
+            },
+            |e| {
+                if let MessageView::Shown { leaves } = &mut e.messages[0] {
+                    leaves.leaves.pop();
+                }
+            },
         ];
         for (i, change) in changes.iter().enumerate() {
             let mut forged = good.clone();
@@ -266,7 +292,9 @@ mod signed {
             |e| e.source.state.checkpoint.0.push(0),
             |e| e.members.push("zz".into()),
             |e| e.members.reverse(),
-            |e| { e.records.pop(); },
+            |e| {
+                e.records.pop();
+            },
         ];
         for (i, change) in changes.iter().enumerate() {
             let mut forged = good.clone();

@@ -105,12 +105,8 @@ impl SealSender {
         let key = <XWing as Kem>::PublicKey::from_bytes(&recipient.pq).map_err(|_| SealError::Key)?;
         let info = info(chain, scope, epoch)?;
         let mut rng = Given { bytes: random, used: false, ok: true };
-        let made = hpke::setup_sender_with_rng::<ExportOnlyAead, HkdfSha256, XWing>(
-            &OpModeS::Base,
-            &key,
-            &info,
-            &mut rng,
-        );
+        let made =
+            hpke::setup_sender_with_rng::<ExportOnlyAead, HkdfSha256, XWing>(&OpModeS::Base, &key, &info, &mut rng);
         let (encapsulation, context) = made.map_err(|_| SealError::Library("encapsulation failed"))?;
         if !rng.used || !rng.ok {
             return Err(SealError::Library("encapsulation drew its randomness in an unexpected way"));
@@ -162,13 +158,7 @@ impl SealReceiver {
     ///
     /// # Errors
     /// Wrong length, or names too long.
-    pub fn new(
-        key: &KemKey,
-        encapsulation: &[u8],
-        chain: &str,
-        scope: &str,
-        epoch: u64,
-    ) -> Result<Self, SealError> {
+    pub fn new(key: &KemKey, encapsulation: &[u8], chain: &str, scope: &str, epoch: u64) -> Result<Self, SealError> {
         let info = info(chain, scope, epoch)?;
         let encapped = <XWing as Kem>::EncappedKey::from_bytes(encapsulation)
             .map_err(|_| SealError::Encapsulation(encapsulation.len()))?;
