@@ -7,7 +7,7 @@
 use crate::cbor::{self, Bytes, CborError};
 use crate::hash::Hash;
 use crate::ids::AgencyId;
-use crate::keys::{KeyId, Signature};
+use crate::keys::{ED25519_SIGNATURE_LEN, KeyId, Signature, Suite};
 use crate::leaves::Redacted;
 use crate::node::{EntryProof, KeyView, LeafProof, SessionLeaf, StoreRoots, key_leaf_key, session_leaf_key};
 use crate::ops::{LogEntry, log_key};
@@ -241,7 +241,7 @@ pub struct Parts<'a> {
     pub openings: Option<&'a [u8]>,
     /// The consumer's signed request.
     pub request: Option<&'a SignedRequest>,
-    /// The executor's release signature (canonical [`Signature`] bytes) and its key's name.
+    /// The executor's release signature (64 bytes of Ed25519, or a canonical [`Signature`]) and its key's name.
     pub release: Option<(&'a [u8], KeyId)>,
     /// Header of `proof.height + 1` with its commit, from `verify::comet::pack`.
     pub header: &'a [u8],
@@ -309,7 +309,12 @@ fn release_part(signature: &[u8], id: &KeyId, proof: &EntryProof) -> Result<Rele
     let leaf = proof.keys.iter().find(|k| k.key.0 == wanted);
     let leaf = leaf.ok_or(ReceiptError::Mismatch { part: "key proof", rule })?;
     Ok(ReleasePart {
-        signature: decode("release signature", signature)?,
+        signature: match signature.len() {
+            ED25519_SIGNATURE_LEN => {
+                Signature { suite: Suite::Ed25519, ed25519: Bytes(signature.to_vec()), pq: Bytes::default() }
+            }
+            _ => decode("release signature", signature)?,
+        },
         key: decode("release key", &leaf.value)?,
         key_path: path("key proof", leaf)?,
     })

@@ -302,19 +302,13 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// A file with epoch 0 alone.
+    /// The file of a chain that is in epoch 0, all of it from its genesis.json.
     ///
     /// # Errors
-    /// The genesis text does not hold these validators and keys.
-    pub fn new(
-        genesis: String,
-        validators: Vec<Validator>,
-        keys: Vec<AgencyKeys>,
-        oversight: Vec<OversightKey>,
-    ) -> Result<Self, TrustError> {
-        let chain = genesis::chain_of(&genesis)?;
-        let epochs = vec![Epoch::next(None, 1, validators, keys)];
-        let trust = Self { version: TRUST_VERSION, chain, genesis, epochs, oversight };
+    /// The genesis text does not parse, or disagrees with itself.
+    pub fn from_genesis(genesis: String, oversight: Vec<OversightKey>) -> Result<Self, TrustError> {
+        let (chain, first) = genesis::read(&genesis)?;
+        let trust = Self { version: TRUST_VERSION, chain, genesis, epochs: vec![first], oversight };
         trust.check_shape().map(|()| trust)
     }
 
@@ -365,7 +359,13 @@ impl Trust {
             o.key.check().map_err(|e| TrustError::Key { agency: o.name.clone(), rule: e.to_string() })?;
         }
         let first = self.epochs.first().ok_or(TrustError::Parse("epochs: at least epoch 0".into()))?;
-        genesis::check(&self.genesis, &self.chain, first)?;
+        let (chain, genesis) = genesis::read(&self.genesis)?;
+        if chain != self.chain {
+            return Err(TrustError::Genesis(format!("it is of chain {chain}, not of {}", self.chain)));
+        }
+        if genesis != *first {
+            return Err(TrustError::Genesis("epoch 0 is not the one in it".into()));
+        }
         let mut prev: Option<&Epoch> = None;
         for e in &self.epochs {
             let bad = |rule: &str| TrustError::Epoch { n: e.n, rule: rule.into() };

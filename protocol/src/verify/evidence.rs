@@ -41,7 +41,7 @@ pub(super) fn halves(r: &Receipt, op: Option<&Op>, subject: &Subject, passed: &m
             if (part.request.session, part.request.n) != (f.session, f.n) {
                 return Err(fail("request", "the request has another session or number than the operation"));
             }
-            request(r, part, passed)?;
+            request(r, part, matches!(op, Some(Op::Deny { .. })), passed)?;
         }
     }
     match (&r.release, &r.request) {
@@ -66,7 +66,7 @@ fn session(r: &Receipt, part: &RequestPart, provider: &AgencyId, passed: &mut Pa
 }
 
 /// The session key signed the request, and the operation commits to it.
-fn request(r: &Receipt, part: &RequestPart, passed: &mut Passed) -> Result<(), Invalid> {
+fn request(r: &Receipt, part: &RequestPart, denied: bool, passed: &mut Passed) -> Result<(), Invalid> {
     let q = &part.request;
     if q.chain != r.chain {
         return Err(fail("chain", format!("the request is for chain {}", q.chain)));
@@ -91,7 +91,8 @@ fn request(r: &Receipt, part: &RequestPart, passed: &mut Passed) -> Result<(), I
     let clause = opened.get(names::CLAUSE).unwrap_or_default();
     let tail = clause.rsplit(|b| *b == b'/').next().unwrap_or_default();
     let asked = q.clause.rsplit('/').next().unwrap_or_default();
-    if !asked.is_empty() && !clause.is_empty() && tail != asked.as_bytes() {
+    // A denial names the clause that forbade, which may be another one.
+    if !denied && !asked.is_empty() && !clause.is_empty() && tail != asked.as_bytes() {
         return Err(fail("request", "the operation rests on another clause than the request named"));
     }
     passed.add("request", "the operation commits to this request; consumer, clause, purpose and case agree where opened");

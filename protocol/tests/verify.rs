@@ -1,0 +1,14 @@
+//! Receipts and their verifier against a small synthetic city: real CometBFT headers and votes, real signatures.
+#![cfg(all(feature = "verifier", feature = "node"))]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "verify/rules.rs"]
+mod rules;
+#[path = "verify/tamper.rs"]
+mod tamper;
+#[path = "verify/trust.rs"]
+mod trust;
+#[path = "verify/vectors.rs"]
+mod vectors;
+#[path = "verify/world.rs"]
+mod world;

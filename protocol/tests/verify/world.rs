@@ -1,0 +1,427 @@
+//! A city of four agencies whose keys come from seeds, so that everything but ML-DSA signatures is the same each run.
+
+use base64::Engine as _;
+use concordat_protocol::acts::KeyRole;
+use concordat_protocol::cbor::{Bytes, encode};
+use concordat_protocol::codes::{self, Verdict};
+use concordat_protocol::hash::{Hash, sha256};
+use concordat_protocol::ids::{AgencyId, DatasetId};
+use concordat_protocol::keys::{KeyId, PublicKey, SigningKey, Statement, Suite};
+use concordat_protocol::leaves::{LeafSet, commitment as names};
+use concordat_protocol::node::{
+    EntryProof, KeyView, LeafProof, SessionLeaf, StoreRoots, key_leaf_key, session_leaf_key,
+};
+use concordat_protocol::ops::{LogEntry, Op, Tags, log_key};
+use concordat_protocol::receipt::{self, Checkpoint, CheckpointPart, Cosign, Cosignature, Parts, Receipt, app_hash};
+use concordat_protocol::session::{Content, Release, Request, SignedRequest};
+use concordat_protocol::tree;
+use concordat_protocol::trust::{AgencyKeys, OversightKey, Trust, Validator};
+use concordat_protocol::verify::comet::{Packed, pack};
+use ed25519_dalek::Signer as _;
+use serde_json::json;
+use std::collections::BTreeMap;
+use tendermint::block::header::Version;
+use tendermint::block::signed_header::SignedHeader;
+use tendermint::block::{Commit, CommitSig, Header, Height, Id, Round, parts};
+use tendermint::validator::{Info, Set};
+use tendermint::vote::{Type, ValidatorIndex, Vote};
+use tendermint::{AppHash, PublicKey as CometKey, Time};
+
+pub const CHAIN: &str = "concordat-test";
+pub const AGENCIES: [&str; 4] = ["court", "grid", "police", "transport"];
+pub const TICK: u64 = 1_790_000_000_000;
+
+pub fn agency(name: &str) -> AgencyId {
+    AgencyId::new(name).unwrap()
+}
+
+pub fn key(suite: Suite, name: &str) -> SigningKey {
+    let seed = [sha256(&[name.as_bytes(), b"/1"]), sha256(&[name.as_bytes(), b"/2"])].concat();
+    SigningKey::from_seed(suite, &seed[..suite.seed_len()]).unwrap()
+}
+
+pub fn root_key(name: &str) -> SigningKey {
+    key(Suite::Hybrid, &format!("root/{name}"))
+}
+
+pub fn cosign_key(name: &str) -> SigningKey {
+    key(Suite::Hybrid, &format!("cosign/{name}"))
+}
+
+/// A validator: its agency, its key, its power.
+pub struct Val {
+    pub agency: String,
+    pub key: ed25519_dalek::SigningKey,
+    pub power: u64,
+}
+
+pub fn val(agency: &str, life: &str, power: u64) -> Val {
+    let seed = sha256(&[b"validator/", life.as_bytes(), agency.as_bytes()]);
+    Val { agency: agency.into(), key: ed25519_dalek::SigningKey::from_bytes(&seed), power }
+}
+
+pub fn vals(life: &str) -> Vec<Val> {
+    AGENCIES.iter().map(|a| val(a, life, 10)).collect()
+}
+
+pub fn listed(vals: &[Val]) -> Vec<Validator> {
+    let one = |v: &Val| Validator { agency: agency(&v.agency), key: v.key.verifying_key().to_bytes(), power: v.power };
+    vals.iter().map(one).collect()
+}
+
+pub fn agency_keys() -> Vec<AgencyKeys> {
+    let one = |a: &&str| AgencyKeys {
+        agency: agency(a),
+        root: root_key(a).public().clone(),
+        cosign: Some(cosign_key(a).public().clone()),
+    };
+    AGENCIES.iter().map(one).collect()
+}
+
+fn b64(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+/// genesis.json as the node's layout writes it.
+pub fn genesis(vals: &[Val]) -> String {
+    let validators: Vec<_> = vals
+        .iter()
+        .map(|v| {
+            let key = v.key.verifying_key().to_bytes();
+            let address = hex::encode_upper(&sha256(&[&key])[..20]);
+            json!({"address": address, "pub_key": {"type": "tendermint/PubKeyEd25519", "value": b64(&key)},
+                   "power": v.power.to_string(), "name": v.agency})
+        })
+        .collect();
+    let agencies: Vec<_> = agency_keys()
+        .iter()
+        .map(|k| {
+            let key = |role: &str, key: &PublicKey| json!({"role": role, "label": "main", "key": key.to_text()});
+            let keys = vec![key("root", &k.root), key("cosign", k.cosign.as_ref().unwrap())];
+            let own = vals.iter().find(|v| v.agency == k.agency.as_str());
+            let own = own.map(|v| json!({"key": hex::encode(v.key.verifying_key().to_bytes()), "power": v.power}));
+            json!({"agency": k.agency, "roles": [], "keys": keys, "validator": own})
+        })
+        .collect();
+    let genesis = json!({"genesis_time": "2026-01-01T00:00:00Z", "chain_id": CHAIN, "initial_height": "1",
+                         "validators": validators, "app_hash": "", "app_state": {"version": 1, "agencies": agencies}});
+    serde_json::to_string(&genesis).unwrap()
+}
+
+pub fn oversight() -> Vec<OversightKey> {
+    vec![OversightKey { name: "ombudsman".into(), key: root_key("ombudsman").public().clone() }]
+}
+
+pub fn trust_of(vals: &[Val]) -> Trust {
+    Trust::from_genesis(genesis(vals), oversight()).unwrap()
+}
+
+pub fn trust() -> Trust {
+    trust_of(&vals("a"))
+}
+
+/// What a receipt is to be about; tests change what they need.
+pub struct Spec {
+    pub seed: &'static str,
+    pub session: u64,
+    pub n: u64,
+    pub index: u64,
+    pub log_size: u64,
+    pub height: u64,
+    pub verdict: Verdict,
+    pub code: u16,
+    pub revoked_ms: u64,
+    pub compromised_since_ms: u64,
+    pub release_role: KeyRole,
+    pub release_agency: &'static str,
+    pub provider: &'static str,
+    pub purpose: &'static str,
+    pub opened_purpose: &'static str,
+    pub open: fn(&str) -> bool,
+    pub vals: Vec<Val>,
+    pub signers: Vec<usize>,
+    pub cosigners: Vec<&'static str>,
+    pub op: Option<fn(&mut Op)>,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            seed: "a",
+            session: 7,
+            n: 3,
+            index: 29,
+            log_size: 37,
+            height: 12,
+            verdict: Verdict::Accepted,
+            code: codes::OK,
+            revoked_ms: 0,
+            compromised_since_ms: 0,
+            release_role: KeyRole::Release,
+            release_agency: "police",
+            provider: "police",
+            purpose: "purp:pending-case",
+            opened_purpose: "purp:pending-case",
+            open: |name| name != names::ACTOR && name != names::ROWS_HASH,
+            vals: vals("a"),
+            signers: vec![0, 1, 2, 3],
+            cosigners: vec![],
+            op: None,
+        }
+    }
+}
+
+/// All parts of a receipt, before they are put together.
+pub struct Made {
+    pub proof: EntryProof,
+    pub op: Op,
+    pub openings: Vec<u8>,
+    pub signed: SignedRequest,
+    pub release: Vec<u8>,
+    pub release_key: KeyId,
+    pub block: Packed,
+    pub checkpoint: Option<CheckpointPart>,
+    pub content: Content,
+}
+
+impl Made {
+    pub fn parts(&self, op: &'static [u8]) -> Parts<'_> {
+        Parts {
+            chain: CHAIN,
+            proof: &self.proof,
+            op,
+            openings: Some(&self.openings),
+            request: Some(&self.signed),
+            release: Some((&self.release, self.release_key)),
+            header: &self.block.header,
+            validators: &self.block.validators,
+            checkpoint: self.checkpoint.as_ref(),
+        }
+    }
+
+    pub fn receipt(&self) -> Receipt {
+        let op = encode(&self.op);
+        receipt::build(Parts { op: &op, ..self.parts(&[]) }).unwrap()
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        self.receipt().to_bytes().unwrap()
+    }
+}
+
+pub fn content(seed: &str) -> Content {
+    let rows = (0..3).map(|i| Bytes(format!("{{\"stop_id\":\"{seed}-{i}\"}}").into_bytes())).collect();
+    Content { secret: sha256(&[b"content/", seed.as_bytes()]), rows }
+}
+
+fn request(s: &Spec) -> Request {
+    Request {
+        chain: CHAIN.into(),
+        session: s.session,
+        n: s.n,
+        provider: agency(s.provider),
+        dataset: DatasetId::new("ds:police/stops@1").unwrap(),
+        clause: "C1".into(),
+        purpose: s.purpose.into(),
+        case: "27-CR-2026".into(),
+        query_hash: sha256(&[b"query/", s.seed.as_bytes()]),
+        kem_key_id: KeyId([4; 16]),
+        not_after_ms: TICK + 60_000,
+    }
+}
+
+fn leaves(s: &Spec, q: &Request, c: &Content) -> LeafSet {
+    let text = |t: &str| t.as_bytes().to_vec();
+    let fields: BTreeMap<String, Vec<u8>> = [
+        (names::CONSUMER, text("court")),
+        (names::ACTOR, text("clerk-4711")),
+        (names::CLAUSE, text("AGR-2026-0142/C1")),
+        (names::PURPOSE, text(s.opened_purpose)),
+        (names::CASE, text("27-CR-2026")),
+        (names::REQUEST_HASH, q.hash().to_vec()),
+        (names::ROWS_HASH, sha256(&[b"rows"]).to_vec()),
+        (names::COUNT, (c.rows.len() as u64).to_be_bytes().to_vec()),
+        (names::CONTENT_ROOT, c.root().to_vec()),
+        (names::BEFORE, vec![]),
+        (names::AFTER, vec![]),
+        (names::EVIDENCE, text("strict")),
+        (names::OPEN_BY, vec![]),
+    ]
+    .map(|(n, v)| (n.to_owned(), v))
+    .into();
+    LeafSet::new(&sha256(&[b"commitment/", s.seed.as_bytes()]), fields).unwrap()
+}
+
+/// Five requests under one signature; ours is the fourth.
+fn sign_request(q: &Request, key: &SigningKey) -> SignedRequest {
+    let mut leaves: Vec<Hash> = (0..5u8).map(|i| tree::leaf_hash(&[i, q.n as u8])).collect();
+    leaves[3] = tree::leaf_hash(&encode(q));
+    let root = tree::root(&leaves);
+    let signature = key.sign(Statement::Request, CHAIN, &encode(&root));
+    SignedRequest {
+        request: Bytes(encode(q)),
+        index: 3,
+        size: 5,
+        path: tree::inclusion_path(&leaves, 3).unwrap(),
+        signature: signature.ed25519.0.try_into().unwrap(),
+    }
+}
+
+/// A tree in which `key` and `value` stand at `index` among other leaves.
+fn planted(seed: &str, key: Vec<u8>, value: Vec<u8>, index: u64, size: u64) -> (Hash, LeafProof) {
+    let other = |i: u64| tree::value_leaf(format!("{seed}/{i}").as_bytes(), &i.to_be_bytes());
+    let mut leaves: Vec<Hash> = (0..size).map(other).collect();
+    leaves[index as usize] = tree::value_leaf(&key, &value);
+    let path = tree::inclusion_path(&leaves, index as usize).unwrap();
+    (tree::root(&leaves), LeafProof { key: Bytes(key), value: Bytes(value), index, size, path })
+}
+
+pub fn make(s: &Spec) -> Made {
+    let session_key = key(Suite::Ed25519, &format!("session/{}", s.session));
+    let release_key = key(Suite::Ed25519, &format!("release/{}", s.release_agency));
+    let (q, content) = (request(s), content(s.seed));
+    let set = leaves(s, &q, &content);
+    let mut op = Op::Query {
+        handle: 5,
+        session: s.session,
+        n: s.n,
+        day: TICK / 86_400_000,
+        tags: Tags::List(vec![[9; 16]; 4]),
+        commitment: set.root(),
+    };
+    if let Some(change) = s.op {
+        change(&mut op);
+    }
+    let entry = LogEntry {
+        height: s.height,
+        tick_ms: TICK,
+        writer: "police/executor".into(),
+        incarnation: 1,
+        seq: 900 + s.n,
+        op_hash: op.hash(),
+        verdict: s.verdict,
+        code: s.code,
+    };
+    let session = SessionLeaf {
+        consumer: agency("court"),
+        provider: agency(s.provider),
+        key: session_key.public().ed25519.0.clone().try_into().unwrap(),
+        expires_ms: TICK + 3_600_000,
+        newest_n: s.n,
+        window_hash: [3; 32],
+    };
+    let view = KeyView {
+        agency: agency(s.release_agency),
+        role: s.release_role,
+        label: "executor".into(),
+        key: release_key.public().clone(),
+        revoked_ms: s.revoked_ms,
+        compromised_since_ms: s.compromised_since_ms,
+    };
+    let (log, entry_leaf) = planted("log", log_key(s.index).to_vec(), encode(&entry), s.index, s.log_size);
+    let (heads, session_leaf) = planted("heads", session_leaf_key(s.session), encode(&session), 2, 11 + s.session);
+    let id = release_key.key_id();
+    let (meta, key_leaf) = planted("meta", key_leaf_key(&id), encode(&view), 6, 20 + s.session);
+    let roots = StoreRoots { heads, log, meta, runs: tree::empty_root() };
+    let release = Release { request_hash: q.hash(), op_hash: op.hash(), content_root: content.root() };
+    let signature = release_key.sign(Statement::Release, CHAIN, &encode(&release));
+    Made {
+        openings: encode(&set.redact(s.open)),
+        signed: sign_request(&q, &session_key),
+        release: signature.ed25519.0,
+        release_key: id,
+        block: block(s, &app_hash(&roots)),
+        checkpoint: cosign(s, &roots),
+        proof: EntryProof { height: s.height, roots, entry: entry_leaf, keys: vec![key_leaf], session: Some(session_leaf) },
+        op,
+        content,
+    }
+}
+
+fn cosign(s: &Spec, roots: &StoreRoots) -> Option<CheckpointPart> {
+    let (tick_ms, log_size) = (TICK + 500, s.log_size);
+    let checkpoint = Checkpoint { chain: CHAIN.into(), height: s.height, tick_ms, log_size, roots: roots.clone() };
+    let one = |name: &&str| {
+        let body = Cosign { checkpoint: checkpoint.clone(), agency: agency(name), archived_height: 4 };
+        let signature = cosign_key(name).sign(Statement::Cosign, CHAIN, &encode(&body));
+        Cosignature { agency: agency(name), archived_height: 4, signature }
+    };
+    let cosignatures: Vec<_> = s.cosigners.iter().map(one).collect();
+    (!cosignatures.is_empty()).then_some(CheckpointPart { tick_ms, log_size, cosignatures })
+}
+
+fn hash(of: &str) -> tendermint::Hash {
+    tendermint::Hash::Sha256(sha256(&[of.as_bytes()]))
+}
+
+fn info(v: &Val) -> Info {
+    let key = CometKey::from_raw_ed25519(v.key.verifying_key().as_bytes()).unwrap();
+    Info::new(key, v.power.try_into().unwrap())
+}
+
+/// The header of the next height with its commit, by way of the JSON that CometBFT's RPC answers.
+pub fn block(s: &Spec, app: &Hash) -> Packed {
+    let set = Set::new(s.vals.iter().map(info).collect(), None);
+    let header = Header {
+        version: Version { block: 11, app: 1 },
+        chain_id: CHAIN.parse().unwrap(),
+        height: Height::try_from(s.height + 1).unwrap(),
+        time: Time::from_unix_timestamp(1_790_000_001, 5_000_000).unwrap(),
+        last_block_id: Some(block_id(hash("last"))),
+        last_commit_hash: Some(hash("last commit")),
+        data_hash: Some(hash("data")),
+        validators_hash: set.hash(),
+        next_validators_hash: set.hash(),
+        consensus_hash: hash("consensus"),
+        app_hash: AppHash::try_from(app.to_vec()).unwrap(),
+        last_results_hash: Some(hash("results")),
+        evidence_hash: Some(hash("")),
+        proposer_address: set.validators[0].address,
+    };
+    let id = block_id(header.hash());
+    let signatures = set.validators.iter().enumerate().map(|(i, v)| vote(s, v, i, id)).collect();
+    let commit = Commit { height: header.height, round: Round::from(0u8), block_id: id, signatures };
+    let signed = SignedHeader::new(header, commit).unwrap();
+    let answer = json!({"jsonrpc": "2.0", "id": -1, "result": {"signed_header": signed, "canonical": true}});
+    pack(&answer.to_string(), &validators_answer(&set)).unwrap()
+}
+
+fn validators_answer(set: &Set) -> String {
+    let one = |v: &Info| {
+        json!({"address": v.address, "pub_key": {"type": "tendermint/PubKeyEd25519", "value": b64(&v.pub_key.to_bytes())},
+               "voting_power": v.power.value().to_string(), "proposer_priority": "-30"})
+    };
+    let list: Vec<_> = set.validators.iter().map(one).collect();
+    json!({"block_height": "13", "validators": list, "count": "4", "total": "4"}).to_string()
+}
+
+fn block_id(hash_: tendermint::Hash) -> Id {
+    Id { hash: hash_, part_set_header: parts::Header::new(1, hash("parts")).unwrap() }
+}
+
+/// The vote of the validator at place `i`: for the block if its agency is among the signers, else for none.
+fn vote(s: &Spec, v: &Info, i: usize, id: Id) -> CommitSig {
+    let at = s.vals.iter().position(|own| own.key.verifying_key().as_bytes()[..] == v.pub_key.to_bytes()[..]).unwrap();
+    let signs = s.signers.contains(&at);
+    let timestamp = Time::from_unix_timestamp(1_790_000_001, 9_000_000 + i as u32).unwrap();
+    let mut vote = Vote {
+        vote_type: Type::Precommit,
+        height: Height::try_from(s.height + 1).unwrap(),
+        round: Round::from(0u8),
+        block_id: signs.then_some(id),
+        timestamp: Some(timestamp),
+        validator_address: v.address,
+        validator_index: ValidatorIndex::try_from(i).unwrap(),
+        signature: None,
+        extension: vec![],
+        extension_signature: None,
+    };
+    let message = vote.clone().into_signable_vec(CHAIN.parse().unwrap());
+    vote.signature = tendermint::Signature::new(s.vals[at].key.sign(&message).to_bytes()).unwrap();
+    let (validator_address, signature) = (v.address, vote.signature);
+    match (signs, i % 2) {
+        (true, _) => CommitSig::BlockIdFlagCommit { validator_address, timestamp, signature },
+        (false, 0) => CommitSig::BlockIdFlagNil { validator_address, timestamp, signature },
+        (false, _) => CommitSig::BlockIdFlagAbsent,
+    }
+}
