@@ -11,11 +11,23 @@
     clippy::iter_over_hash_type
 )]
 
+pub mod app;
 pub mod clock;
+pub mod frames;
 #[cfg(any(test, feature = "mock"))]
 pub mod mock;
+pub mod pool;
+pub mod proposal;
+pub mod query;
+pub mod run;
 pub mod server;
+pub mod service;
 pub mod state;
 pub mod store;
+#[cfg(test)]
+mod tests;
 pub mod tiles;
 pub mod tx;
+
+pub use app::App;
+pub use run::{AppConfig, AppError, Running, run, start};

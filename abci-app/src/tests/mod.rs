@@ -1,0 +1,13 @@
+//! Tests of the whole application, driven by the mock of CometBFT.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod agreements;
+mod kit;
+mod path;
+mod proofs;
+mod properties;
+mod proposals;
+mod recovery;
+mod sequence;
+mod service;
+mod verdicts;
