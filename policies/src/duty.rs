@@ -290,10 +290,11 @@ pub(crate) fn pattern(p: &str) -> Result<Regex, String> {
     if !p.starts_with('^') || !p.ends_with('$') || p.ends_with("\\$") {
         return Err("the pattern must begin with ^ and end with $, so that it describes the whole reference".to_owned());
     }
-    // The group keeps `^a|b$` from matching a part only.
-    regex::RegexBuilder::new(&format!("^(?:{})$", &p[1..p.len() - 1]))
-        .size_limit(PATTERN_COMPILED_MAX)
-        .build()
+    // The inside must stand by itself (`^a)|(b$` does not), and in a group, so that `^a|b$` matches no part only.
+    let inside = &p[1..p.len() - 1];
+    let build = |text: &str| regex::RegexBuilder::new(text).size_limit(PATTERN_COMPILED_MAX).build();
+    build(inside)
+        .and_then(|_| build(&format!("^(?:{inside})$")))
         .map_err(|e| format!("the pattern does not compile: {}", e.to_string().lines().last().unwrap_or_default()))
 }
 
@@ -308,4 +309,42 @@ pub fn check_reference(duties: &[Duty], case: Option<&str>) -> Result<(), String
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn accepts(p: &str, case: Option<&str>) -> bool {
+        check_reference(&[Duty::Reference { field: "case".to_owned(), pattern: p.to_owned() }], case).is_ok()
+    }
+
+    #[test]
+    fn a_pattern_describes_the_whole_reference() {
+        let p = "^[0-9]{2}-[A-Z]{2}-[0-9]{4}$";
+        assert!(accepts(p, Some("26-CR-1042")));
+        for bad in
+            [None, Some(""), Some("26-CR-10420"), Some("x26-CR-1042"), Some("26-CR-1042\n"), Some("26-CR-1042\nx")]
+        {
+            assert!(!accepts(p, bad), "{bad:?}");
+        }
+        assert!(accepts("^a|b$", Some("b")));
+        assert!(!accepts("^a|b$", Some("ax")));
+        assert!(!accepts("^(?m)a$", Some("a\nb")));
+    }
+
+    #[test]
+    fn a_pattern_cannot_leave_its_anchors() {
+        for bad in ["^a)|(b$", "a$", "^a", "^a\\$", "", "^", "$", "^($", "^(a{1000}){1000}$"] {
+            assert!(pattern(bad).is_err(), "{bad}");
+            assert!(!accepts(bad, Some("ax")), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_is_never_satisfied() {
+        let d = Duty::Reference { field: "warrant".to_owned(), pattern: "^.*$".to_owned() };
+        assert!(check_reference(&[d], Some("x")).is_err());
+    }
 }

@@ -111,10 +111,8 @@ fn several_matching_clauses_are_listed_and_one_named_decides() {
 
 #[test]
 fn a_clause_that_cannot_be_kept_does_not_compete() {
-    let other = CLERK
-        .replace("C1", "C2")
-        .replace("}", "}")
-        .replace("purp:pending-case}", "purp:pending-case, duties: [{type: justification}]}");
+    let other =
+        CLERK.replace("C1", "C2").replace("purp:pending-case}", "purp:pending-case, duties: [{type: justification}]}");
     let e = evaluator(&court(&format!("{CLERK}\n{other}")));
     assert_eq!(e.decide(&clerk()).grant().unwrap().clause.clause, "C1");
 }

@@ -1,5 +1,6 @@
 //! What a document may say but people should think twice about.
 
+use crate::dataset::DatasetDoc;
 use crate::document::{Agreement, Clause, Who};
 use crate::duty::{Capabilities, Duty, DutyKind};
 use crate::yaml::{Pos, nearest};
@@ -39,6 +40,11 @@ pub struct Finding {
 
 /// The fields of a dataset; `Some(kind)` marks a sensitive one (`identifier`, `exact-location`, ...).
 pub type FieldMap = BTreeMap<String, Option<String>>;
+
+/// The fields of a dataset document, for [`lint_fields`].
+pub fn field_map(dataset: &DatasetDoc) -> FieldMap {
+    dataset.fields().iter().map(|f| (f.name.clone(), f.sensitive.clone())).collect()
+}
 
 /// Looks over a document by itself, for the executor of today.
 pub fn lint(doc: &Agreement) -> Vec<Finding> {
@@ -150,7 +156,7 @@ fn same_people(a: &Who, b: &Who) -> bool {
 }
 
 /// Checks a document against the dataset's fields: unknown names are errors with the nearest known one, and a sensitive
-/// field that a clause shows is an error too.
+/// field that a clause shows is an error too (in an override, a warning).
 pub fn lint_fields(doc: &Agreement, fields: &FieldMap) -> Vec<Finding> {
     let known: Vec<&str> = fields.keys().map(String::as_str).collect();
     let mut out = Vec::new();
@@ -165,8 +171,10 @@ pub fn lint_fields(doc: &Agreement, fields: &FieldMap) -> Vec<Finding> {
         }
         for (name, kind) in fields.iter().filter_map(|(n, k)| k.as_ref().map(|k| (n, k))) {
             if allowed(c).is_none_or(|a| a.contains(name)) {
+                // An override may have to show everything; it is explained, told and reviewed.
+                let severity = if c.effect == Effect::BreakGlass { Severity::Warning } else { Severity::Error };
                 let text = format!("the sensitive field {name} ({kind}) is visible: leave it out of a fields duty");
-                out.push(finding(Severity::Error, "sensitive-visible", c, text));
+                out.push(finding(severity, "sensitive-visible", c, text));
             }
         }
     }

@@ -50,3 +50,24 @@ fn unknown_and_sensitive_fields_are_errors() {
     // C1 names its fields and S1 only counts; the override B1 shows everything.
     assert_eq!(rules(&found), [("sensitive-visible", Some("B1"))]);
 }
+
+#[test]
+fn the_demo_names_fields_that_its_datasets_have() {
+    let demo_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/demo");
+    let read = |path: &str| std::fs::read_to_string(format!("{demo_dir}/{path}")).unwrap();
+    for (agreement, dataset, schema) in [
+        ("AGR-2026-0142", "police-stops", "stops"),
+        ("AGR-2026-0143", "grid-load", "load"),
+        ("AGR-2026-0144", "transport-i94", "i94"),
+        ("AGR-2026-0145", "court-register", "register"),
+    ] {
+        let data =
+            DatasetDoc::parse(&read(&format!("datasets/{dataset}.yaml")), &read(&format!("schemas/{schema}@1.json")))
+                .unwrap();
+        let doc = Agreement::parse(&demo(agreement)).unwrap();
+        assert_eq!(doc.target, data.id);
+        let errors: Vec<_> =
+            lint_fields(&doc, &field_map(&data)).into_iter().filter(|f| f.severity == Severity::Error).collect();
+        assert_eq!(errors, [], "{agreement}");
+    }
+}
