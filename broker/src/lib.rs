@@ -4,3 +4,19 @@
 pub mod config;
 pub mod ledger;
 pub mod keys;
+pub mod host;
+
+/// Waits until SIGTERM or SIGINT asks this process to stop.
+pub async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut term), Ok(mut int)) => {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+        }
+        // Without handlers the default action ends the process just as well.
+        _ => std::future::pending().await,
+    }
+}

@@ -377,6 +377,11 @@ impl Step {
         if code != codes::OK { Some(code) } else { late.then_some(codes::BUSY) }
     }
 
+    /// The code that forbids handing out a stored response of this handle now, if any.
+    pub fn barred_now(&self, handle: u64) -> Option<u16> {
+        if self.lost_since_ms.is_some() { Some(codes::BUSY) } else { self.barred(handle, 0) }
+    }
+
     fn entry(&mut self, index: u64, entry: &LogEntry, now_ms: u64) -> Vec<Effect> {
         let Some(key) = self.by_op.remove(&entry.op_hash) else { return vec![] };
         let Some(open) = self.calls.get_mut(&key) else { return vec![] };

@@ -1,0 +1,170 @@
+//! The executor's host: a process of its own, with the provider's credentials, that runs the executor's pure step.
+//!
+//! One task owns the step and the release store. Work that takes the processor or the store (deciding, fetching,
+//! redacting, sealing) runs on blocking threads and reports back. Effects of many inputs share one durable write.
+
+mod calls;
+mod fetch;
+pub mod policy;
+mod query_loop;
+mod releases;
+
+use crate::config::{ConfigError, NodeConfig};
+use crate::keys::{self, KeyFileError, KeyFolder};
+use crate::ledger::LedgerError;
+use crate::ledger::node_client::NodeClient;
+use crate::ledger::rpc::CometRpc;
+use crate::ledger::writer::{Writer, WriterSetup};
+use concordat_executor::holding::{DatasetSpec, Holding, HoldingError, SqliteHolding, SqliteOptions};
+use concordat_executor::policies::dataset::{DatasetDoc, FieldType as DocType};
+use concordat_executor::query::{FieldType, Fields};
+use concordat_protocol::ids::{IdError, WriterId};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use thiserror::Error;
+use tracing::info;
+
+pub use releases::{ReleaseStore, StoreError};
+
+/// Why the host cannot start or go on.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// The node's configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A key file.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The held records.
+    #[error(transparent)]
+    Holding(#[from] HoldingError),
+    /// The release store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A name.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// A dataset document.
+    #[error("{path}: {rule}")]
+    Dataset {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        rule: String,
+    },
+    /// The stream server.
+    #[error("streams: {0}; is nats-server running, and do user and password fit?")]
+    Nats(String),
+    /// The cryptographic library failed its self test.
+    #[error(transparent)]
+    SelfTest(#[from] concordat_protocol::keys::KeyError),
+}
+
+impl HostError {
+    /// A stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Config(e) => e.code(),
+            Self::Key(e) => e.code(),
+            Self::Ledger(e) => e.code(),
+            Self::Holding(e) => e.code(),
+            Self::Store(_) => "release-store",
+            Self::Id(_) => "name",
+            Self::Dataset { .. } => "dataset",
+            Self::Nats(_) => "streams",
+            Self::SelfTest(_) => "self-test",
+        }
+    }
+}
+
+/// Reads every dataset document of a node's folder with its schema.
+pub fn load_datasets(dir: &Path) -> Result<Vec<DatasetDoc>, HostError> {
+    let folder = dir.join("datasets");
+    let bad = |path: &Path, rule: String| HostError::Dataset { path: path.to_owned(), rule };
+    let Ok(entries) = std::fs::read_dir(&folder) else { return Ok(vec![]) };
+    let mut files: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "yaml"));
+    files.sort();
+    files
+        .iter()
+        .map(|path| {
+            let text = std::fs::read_to_string(path).map_err(|e| bad(path, e.to_string()))?;
+            let file = concordat_executor::policies::dataset::DatasetFile::parse(&text).map_err(|e| bad(path, e.to_string()))?;
+            let schema = dir.join(&file.schema);
+            let json = std::fs::read_to_string(&schema).map_err(|e| bad(&schema, e.to_string()))?;
+            file.with_schema(&json).map_err(|e| bad(path, e.to_string()))
+        })
+        .collect()
+}
+
+/// What the holding must know of a dataset document.
+pub fn holding_spec(doc: &DatasetDoc) -> Result<DatasetSpec, HostError> {
+    let kind = |k: DocType| match k {
+        DocType::String => FieldType::String,
+        DocType::Integer => FieldType::Integer,
+        // A binary number has an exact decimal rendering in JSON; it is compared as that.
+        DocType::Decimal | DocType::Number => FieldType::Decimal,
+        DocType::Boolean => FieldType::Boolean,
+        DocType::Timestamp => FieldType::Timestamp,
+    };
+    let list = doc.fields().iter().map(|f| (f.name.clone(), kind(f.kind))).collect();
+    let bad = |rule: String| HostError::Dataset { path: doc.id.as_str().into(), rule };
+    let fields = Fields::new(list).map_err(|e| bad(e.to_string()))?;
+    Ok(DatasetSpec { id: doc.id.to_string(), key: doc.key.clone(), fields, indexes: doc.indexes.clone() })
+}
+
+/// Opens the node's embedded holding.
+pub fn open_holding(cfg: &NodeConfig) -> Result<SqliteHolding, HostError> {
+    let path = cfg.holdings();
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(|source| ConfigError::Read { path: dir.to_owned(), source })?;
+    }
+    Ok(SqliteHolding::open(&path, SqliteOptions::default())?)
+}
+
+/// Connects to the streams as the agency's own user.
+pub async fn connect_streams(cfg: &NodeConfig, name: &str) -> Result<async_nats::Client, HostError> {
+    let password = cfg.nats.password.resolve(&cfg.dir)?;
+    let options = async_nats::ConnectOptions::with_user_and_password(cfg.nats.user.clone(), password.to_string())
+        .name(format!("{}/{name}", cfg.agency))
+        .retry_on_initial_connect();
+    options.connect(&cfg.nats.url).await.map_err(|e| HostError::Nats(e.to_string()))
+}
+
+/// Runs the host of the node in `dir` until a signal asks it to stop.
+pub async fn run(dir: &Path) -> Result<(), HostError> {
+    concordat_protocol::keys::self_test()?;
+    let cfg = Arc::new(NodeConfig::load(dir)?);
+    let folder = KeyFolder::new(cfg.keys());
+    let release_key = Arc::new(folder.signing(keys::RELEASE)?);
+    let holding = Arc::new(open_holding(&cfg)?);
+    let mut specs = Vec::new();
+    for doc in load_datasets(dir)?.iter().filter(|d| d.is_held()) {
+        let spec = holding_spec(doc)?;
+        holding.ensure_dataset(&spec)?;
+        specs.push((doc.id.clone(), spec));
+    }
+    let store = ReleaseStore::open(&cfg.releases())?;
+    let node = NodeClient::new(cfg.node_socket());
+    let writer = Writer::start(WriterSetup {
+        chain: cfg.chain.clone(),
+        writer: WriterId::new(format!("{}/executor", cfg.agency))?,
+        key: folder.signing(keys::WRITER_EXECUTOR)?,
+        journal: cfg.path("executor/writer.sqlite"),
+        node: node.clone(),
+        rpc: CometRpc::new(&cfg.rpc()?)?,
+        peers: cfg.peers.iter().map(|p| p.url.clone()).collect(),
+    })
+    .await?;
+    let nats = connect_streams(&cfg, "executor").await?;
+    info!(agency = %cfg.agency, datasets = specs.len(), "executor serves");
+    let fetcher = fetch::Fetcher::new(cfg.clone(), node.clone(), holding, release_key, specs);
+    let host = query_loop::Host { cfg: cfg.clone(), node, writer, nats, store, fetcher: Arc::new(fetcher) };
+    tokio::select! {
+        result = host.run() => result,
+        () = crate::stop_signal() => Ok(()),
+    }
+}

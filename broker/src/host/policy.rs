@@ -1,0 +1,147 @@
+//! The agreements in force, as evaluators: documents of the node's folder, held against what the ledger approved.
+
+use concordat_executor::policies::compile::{Compiled, compile};
+use concordat_executor::policies::duty::Capabilities;
+use concordat_executor::policies::evaluate::{AgreementSet, Evaluator};
+use concordat_executor::step::Standing;
+use concordat_protocol::acts::Act;
+use concordat_protocol::cbor;
+use concordat_protocol::hash::Hash;
+use concordat_protocol::ids::{AgencyId, AgreementId, DatasetId};
+use concordat_protocol::keys::{KeyId, PublicKey, Signature, Statement};
+use concordat_protocol::node::AgreementView;
+use concordat_protocol::terms::{Status, Terms};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use tracing::warn;
+
+/// An agreement version as this provider's executor uses it.
+#[derive(Debug, Clone)]
+pub struct InForce {
+    /// Its terms.
+    pub terms: Terms,
+    /// Its state on the ledger.
+    pub status: Status,
+    /// Handles by clause position.
+    pub handles: Vec<u64>,
+    /// The evaluator, if the document is here and every approval verifies.
+    pub evaluator: Option<Arc<Evaluator>>,
+}
+
+/// All agreements of one provider at one point of the ledger. Immutable: a new one is made and swapped in whole.
+#[derive(Debug, Clone, Default)]
+pub struct Policies {
+    versions: BTreeMap<(AgreementId, u64), InForce>,
+}
+
+/// Documents of a folder by the hash of their terms.
+pub type Documents = BTreeMap<Hash, Compiled>;
+
+/// Compiles every document of `dir/agreements`. One that does not compile is named in the log and left out.
+pub fn load_documents(dir: &Path) -> Documents {
+    let Ok(entries) = std::fs::read_dir(dir.join("agreements")) else { return Documents::new() };
+    let mut documents = Documents::new();
+    for path in entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "yaml")) {
+        match std::fs::read_to_string(&path).map_err(|e| e.to_string()).and_then(|t| compile(&t).map_err(|e| e.to_string())) {
+            Ok(compiled) => {
+                documents.insert(compiled.terms_hash(), compiled);
+            }
+            Err(why) => warn!(document = %path.display(), why, "agreement document left out"),
+        }
+    }
+    documents
+}
+
+/// Whether both halves of every approval verify (code 408 where not).
+fn approvals_hold(view: &AgreementView, chain: &str, keys: &BTreeMap<KeyId, PublicKey>) -> bool {
+    view.approvals.iter().all(|a| {
+        let (Some(key), Ok(act), Ok(signature)) =
+            (keys.get(&a.key_id), cbor::decode::<Act>(&a.act), cbor::decode::<Signature>(&a.signature))
+        else {
+            return false;
+        };
+        act.agency == a.agency && act.key_id == a.key_id && key.verify_full(Statement::Act, chain, &a.act, &signature).is_ok()
+    })
+}
+
+impl Policies {
+    /// Gathers what the ledger says with the documents at hand. Evaluators of unchanged versions are taken over.
+    pub fn build(
+        before: &Self,
+        provider: &AgencyId,
+        chain: &str,
+        views: &[AgreementView],
+        documents: &Documents,
+        keys: &BTreeMap<KeyId, PublicKey>,
+    ) -> Self {
+        let mut versions = BTreeMap::new();
+        for view in views {
+            let Ok(terms) = cbor::decode::<Terms>(&view.terms) else { continue };
+            if terms.assigner != *provider {
+                continue;
+            }
+            let id = (view.agreement.clone(), view.version);
+            let known = before.versions.get(&id).filter(|v| v.terms == terms).and_then(|v| v.evaluator.clone());
+            let evaluator = match (view.status, known) {
+                (Status::Active, Some(known)) => Some(known),
+                (Status::Active, None) => evaluator(view, chain, documents, keys),
+                _ => None,
+            };
+            versions.insert(id, InForce { terms, status: view.status, handles: view.handles.clone(), evaluator });
+        }
+        Self { versions }
+    }
+
+    /// The evaluators between a consumer and this provider for a dataset.
+    pub fn set(&self, dataset: &DatasetId, consumer: &AgencyId) -> AgreementSet {
+        let fits = |v: &&InForce| v.terms.dataset == *dataset && v.status == Status::Active;
+        let evaluators = self.versions.values().filter(fits).filter_map(|v| v.evaluator.clone());
+        AgreementSet::new(dataset.clone(), consumer.clone(), evaluators)
+    }
+
+    /// The state of the newest version between the two that is not active, to say why nothing is permitted.
+    pub fn why_inactive(&self, dataset: &DatasetId, consumer: &AgencyId) -> Option<(&AgreementId, Status)> {
+        let fits = |v: &InForce| v.terms.dataset == *dataset && v.terms.assignee.as_ref().is_none_or(|a| a == consumer);
+        self.versions.iter().rfind(|(_, v)| fits(v) && v.status != Status::Active).map(|((id, _), v)| (id, v.status))
+    }
+
+    /// The ledger's handle of a clause.
+    pub fn handle(&self, agreement: &AgreementId, version: u64, clause: usize) -> Option<u64> {
+        self.versions.get(&(agreement.clone(), version))?.handles.get(clause).copied()
+    }
+
+    /// Where every handle stands.
+    pub fn standings(&self) -> BTreeMap<u64, Standing> {
+        let of = |v: &InForce| {
+            let status = v.status;
+            let pairs = v.handles.iter().zip(&v.terms.clauses);
+            pairs.map(move |(h, c)| (*h, Standing { status, from_ms: c.from_ms, until_ms: c.until_ms })).collect::<Vec<_>>()
+        };
+        self.versions.values().flat_map(of).collect()
+    }
+
+    /// All versions.
+    pub fn versions(&self) -> impl Iterator<Item = (&(AgreementId, u64), &InForce)> {
+        self.versions.iter()
+    }
+}
+
+fn evaluator(view: &AgreementView, chain: &str, documents: &Documents, keys: &BTreeMap<KeyId, PublicKey>) -> Option<Arc<Evaluator>> {
+    let agreement = format!("{} version {}", view.agreement, view.version);
+    let Some(compiled) = documents.get(&view.terms_hash) else {
+        warn!(agreement, "active on the ledger, but its document is not in agreements/: everything under it is denied");
+        return None;
+    };
+    if !approvals_hold(view, chain, keys) {
+        warn!(agreement, code = 408, "an approval's signature does not verify: everything under it is denied");
+        return None;
+    }
+    match Evaluator::new(compiled.clone(), Capabilities::default()) {
+        Ok(evaluator) => Some(Arc::new(evaluator)),
+        Err(e) => {
+            warn!(agreement, error = %e, "the policy engine refused it: everything under it is denied");
+            None
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! The loop that owns the step and the release store.
+
+use super::calls::{Sessions, admit};
+use super::fetch::{Done, Fetcher, Job};
+use super::policy::{Policies, load_documents};
+use super::releases::{Found, ReleaseStore, Round, State};
+use super::{HostError, StoreError};
+use crate::config::NodeConfig;
+use crate::ledger::follow::{Followed, follow};
+use crate::ledger::node_client::NodeClient;
+use crate::ledger::writer::Writer;
+use concordat_executor::answer;
+use concordat_executor::decide::denied;
+use concordat_executor::step::{Effect, Input, Key, ReplyTo, Step, refuse};
+use concordat_protocol::cbor;
+use concordat_protocol::codes;
+use concordat_protocol::keys::PublicKey;
+use concordat_protocol::node::Frame;
+use concordat_protocol::ops::Op;
+use concordat_protocol::session::{Denied, QueryReply, Released};
+use futures::StreamExt;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, mpsc};
+use tracing::{info, warn};
+
+/// Calls that may be prepared at once.
+const PREPARING: usize = 64;
+/// Messages that may wait for the loop.
+const QUEUE: usize = 8_192;
+/// Messages the loop takes in one round.
+const ROUND: usize = 512;
+/// How often old response bytes are forgotten.
+const PRUNE: Duration = Duration::from_secs(60);
+
+/// What comes to the loop from its workers.
+enum Message {
+    Call(Box<Job>, async_nats::Subject),
+    Prepared(Key, Box<Result<Done, Denied>>),
+}
+
+/// What the loop holds of a call on its way.
+struct Live {
+    job: Arc<Job>,
+    done: Option<Done>,
+}
+
+/// The host's parts.
+pub struct Host {
+    /// Configuration.
+    pub cfg: Arc<NodeConfig>,
+    /// The own node.
+    pub node: NodeClient,
+    /// The executor's writer.
+    pub writer: Writer,
+    /// The streams.
+    pub nats: async_nats::Client,
+    /// The release store.
+    pub store: ReleaseStore,
+    /// The worker.
+    pub fetcher: Arc<Fetcher>,
+}
+
+struct Loop {
+    host: Host,
+    step: Step,
+    live: BTreeMap<Key, Live>,
+    replies: BTreeMap<ReplyTo, async_nats::Subject>,
+    next_reply: ReplyTo,
+    meta_rev: u64,
+    policies: Arc<Policies>,
+    messages: mpsc::Sender<Message>,
+    permits: Arc<Semaphore>,
+    started: Instant,
+}
+
+impl Host {
+    /// Serves until the store or the writer fails.
+    pub async fn run(self) -> Result<(), HostError> {
+        let (messages, mut inbox) = mpsc::channel(QUEUE);
+        let mut this = Loop {
+            step: Step::default(),
+            live: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            next_reply: 1,
+            meta_rev: u64::MAX,
+            policies: Arc::default(),
+            messages,
+            permits: Arc::new(Semaphore::new(PREPARING)),
+            started: Instant::now(),
+            host: self,
+        };
+        let head = this.host.node.head().await?;
+        let from = this.restore(head.height)?;
+        let writer = format!("{}/executor", this.host.cfg.agency);
+        let mut frames = follow(this.host.node.path(), from, vec![writer]);
+        this.refresh_policies(head.meta_rev).await?;
+        while this.step.height() < head.height {
+            if let Followed::Frame(frame) = frames.next().await {
+                this.frame(frame).await?;
+            }
+        }
+        this.drop_unrecorded()?;
+        this.listen().await?;
+        let mut prune = tokio::time::interval(PRUNE);
+        let mut batch = Vec::with_capacity(ROUND);
+        loop {
+            tokio::select! {
+                _ = inbox.recv_many(&mut batch, ROUND) => {
+                    let inputs: Vec<Input> = batch.drain(..).filter_map(|m| this.take(m)).collect();
+                    this.advance(inputs, None).await?;
+                }
+                followed = frames.next() => match followed {
+                    Followed::Frame(frame) => this.frame(frame).await?,
+                    Followed::Lost(why) => {
+                        warn!(why, "the ledger node is lost: nothing is released until it is back");
+                        this.advance(vec![Input::Lost], None).await?;
+                    }
+                },
+                _ = prune.tick() => {
+                    let tick = this.step.tick_ms().unwrap_or_default();
+                    this.host.store.prune(tick)?;
+                }
+            }
+        }
+    }
+}
+
+impl Loop {
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// Takes over what a former process left; returns the height to follow from.
+    fn restore(&mut self, height: u64) -> Result<u64, StoreError> {
+        let open = self.host.store.open_releases()?;
+        let settled = self.host.store.settled()?;
+        let from = self.host.store.cursor()?.unwrap_or(height);
+        info!(open = open.len(), settled = settled.len(), from, "release store read");
+        self.step.step(Input::Restored { open, settled }, 0);
+        Ok(from.min(height).max(1))
+    }
+
+    /// Responses of a former process whose operation is neither on the ledger nor on its way never were.
+    fn drop_unrecorded(&mut self) -> Result<(), StoreError> {
+        let on_their_way: BTreeSet<_> = self.host.writer.reopened().iter().collect();
+        let open = self.host.store.open_releases()?;
+        let gone: Vec<Key> = open.iter().filter(|(_, op)| !on_their_way.contains(op)).map(|(k, _)| *k).collect();
+        self.host.store.drop_unrecorded(&gone)
+    }
+
+    async fn refresh_policies(&mut self, meta_rev: u64) -> Result<(), HostError> {
+        let views = self.host.node.agreements().await?;
+        let mut keys: BTreeMap<_, PublicKey> = BTreeMap::new();
+        for id in views.iter().flat_map(|v| v.approvals.iter().map(|a| a.key_id)).collect::<BTreeSet<_>>() {
+            if let Some(view) = self.host.node.key(id).await? {
+                keys.insert(id, view.key);
+            }
+        }
+        let cfg = &self.host.cfg;
+        let documents = load_documents(&cfg.dir);
+        self.policies = Arc::new(Policies::build(&self.policies, &cfg.agency, &cfg.chain, &views, &documents, &keys));
+        self.host.fetcher.set_policies(self.policies.clone());
+        self.host.fetcher.forget_keys();
+        self.meta_rev = meta_rev;
+        self.step.step(Input::Agreements { standings: self.policies.standings() }, self.now_ms());
+        Ok(())
+    }
+
+    /// The newest agreements come before the frame that changed them, so that nothing is released on old ones.
+    async fn frame(&mut self, frame: Frame) -> Result<(), HostError> {
+        if frame.meta_rev != self.meta_rev {
+            while let Err(e) = self.refresh_policies(frame.meta_rev).await {
+                warn!(error = %e, "agreements cannot be read: nothing is released");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        let height = frame.height;
+        let input = Input::Frame { height, tick_ms: frame.tick_ms, entries: frame.entries };
+        self.advance(vec![input], Some(height)).await
+    }
+
+    /// Listens for calls: each is verified by a task of its own, outside the loop.
+    async fn listen(&self) -> Result<(), HostError> {
+        let account = self.host.cfg.agency.account();
+        let subject = format!("q.*.{account}.>");
+        let nats = self.host.nats.clone();
+        let mut calls = nats.queue_subscribe(subject, "executor".into()).await.map_err(|e| HostError::Nats(e.to_string()))?;
+        let (messages, fetcher, cfg) = (self.messages.clone(), self.host.fetcher.clone(), self.host.cfg.clone());
+        let sessions = Arc::new(Sessions::new(self.host.node.clone()));
+        tokio::spawn(async move {
+            while let Some(message) = calls.next().await {
+                let Some(reply) = message.reply.clone() else { continue };
+                let (messages, fetcher, cfg, sessions, nats) = (messages.clone(), fetcher.clone(), cfg.clone(), sessions.clone(), nats.clone());
+                tokio::spawn(async move {
+                    let via = message.subject.split('.').nth(1).unwrap_or_default().to_owned();
+                    match admit(&message.payload, &via, &cfg.chain, &cfg.agency, &sessions, &fetcher).await {
+                        Ok((job, request_id)) => {
+                            info!(request_id, session = job.call.request.session, n = job.call.request.n, consumer = %job.consumer, "query");
+                            let _ = messages.send(Message::Call(Box::new(job), reply)).await;
+                        }
+                        Err(denied) => {
+                            warn!(via, reason = denied.reason, detail = denied.detail, "call not admitted");
+                            answer_to(&nats, reply, &QueryReply::Denied { body: denied }).await;
+                        }
+                    }
+                });
+            }
+        });
+        Ok(())
+    }
+
+    fn take(&mut self, message: Message) -> Option<Input> {
+        match message {
+            Message::Call(job, subject) => {
+                let key = (job.call.request.session, job.call.request.n);
+                let reply = self.next_reply;
+                self.next_reply += 1;
+                self.replies.insert(reply, subject);
+                let call = job.call.clone();
+                self.live.entry(key).or_insert_with(|| Live { job: Arc::new(*job), done: None });
+                Some(Input::Call { call, reply })
+            }
+            Message::Prepared(key, result) => {
+                let result = match *result {
+                    Ok(done) => {
+                        let prepared = done.prepared.clone();
+                        self.live.get_mut(&key)?.done = Some(done);
+                        Ok(prepared)
+                    }
+                    Err(denied) => Err(denied),
+                };
+                Some(Input::Prepared { key, result })
+            }
+        }
+    }
+
+    /// Steps through inputs and carries out their effects, round by round: one durable write a round.
+    async fn advance(&mut self, inputs: Vec<Input>, cursor: Option<u64>) -> Result<(), HostError> {
+        let mut inputs: VecDeque<Input> = inputs.into();
+        let mut cursor = cursor;
+        while !inputs.is_empty() {
+            let now = self.now_ms();
+            let mut effects = Vec::new();
+            for input in inputs.drain(..) {
+                effects.extend(self.step.step(input, now));
+            }
+            let (round, after) = self.sort(effects);
+            let (stored, marked) = (round.stores.iter().map(|r| r.key).collect::<Vec<_>>(), round.released.iter().map(|r| r.0).collect::<Vec<_>>());
+            let round = Round { cursor: cursor.take().filter(|_| !round.is_empty()), ..round };
+            if !round.is_empty() {
+                tokio::task::block_in_place(|| self.host.store.write(&round))?;
+            }
+            for (_, index) in &round.withheld {
+                let op = answer::withheld(*index, "not-released").map_err(|e| HostError::Nats(e.to_string()))?;
+                self.host.writer.enqueue(op).await?;
+            }
+            for effect in after {
+                self.carry_out(effect).await?;
+            }
+            if !stored.is_empty() {
+                inputs.push_back(Input::Stored { keys: stored });
+            }
+            if !marked.is_empty() {
+                inputs.push_back(Input::Marked { keys: marked });
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits effects into what must be durable first and what follows.
+    fn sort(&mut self, effects: Vec<Effect>) -> (Round, Vec<Effect>) {
+        let (mut round, mut after) = (Round::default(), Vec::new());
+        let tick = self.step.tick_ms().unwrap_or_default();
+        for effect in effects {
+            match effect {
+                Effect::Store { key } => {
+                    let row = self.live.get(&key).and_then(|l| l.done.as_ref()).map(|d| d.row.clone());
+                    round.stores.extend(row);
+                }
+                Effect::MarkReleased { key, index, height } => {
+                    if let Some(released) = self.live.get_mut(&key).and_then(|l| l.done.as_mut()).and_then(|d| d.released.as_mut()) {
+                        (released.ticket.log_index, released.ticket.height) = (index, height);
+                    }
+                    round.released.push((key, index, height, tick));
+                }
+                Effect::MarkClosed { key, index } => round.closed.push((key, index)),
+                Effect::Withhold { key, index } => round.withheld.push((key, index)),
+                other => after.push(other),
+            }
+        }
+        (round, after)
+    }
+
+    async fn carry_out(&mut self, effect: Effect) -> Result<(), HostError> {
+        match effect {
+            Effect::Prepare { key } => self.prepare(key),
+            Effect::Record { op, .. } => self.record(op).await?,
+            Effect::Release { key, replies } => {
+                let released = self.live.get(&key).and_then(|l| l.done.as_ref()).and_then(|d| d.released.clone());
+                let reply = match released {
+                    Some(body) => QueryReply::Released { body },
+                    None => QueryReply::Denied { body: denied(codes::BUSY, "lost", "the response is no longer held: sign a new request") },
+                };
+                self.answer(replies, &reply).await;
+            }
+            Effect::Repeat { key, reply } => {
+                let answer = self.repeat(key)?;
+                self.answer(vec![reply], &answer).await;
+            }
+            Effect::Deny { replies, denied } => self.answer(replies, &QueryReply::Denied { body: denied }).await,
+            Effect::Forget { key } => {
+                self.live.remove(&key);
+            }
+            Effect::Store { .. } | Effect::MarkReleased { .. } | Effect::MarkClosed { .. } | Effect::Withhold { .. } => {}
+        }
+        Ok(())
+    }
+
+    async fn record(&self, op: Op) -> Result<(), HostError> {
+        Ok(self.host.writer.enqueue(op).await?)
+    }
+
+    fn prepare(&self, key: Key) {
+        let Some(live) = self.live.get(&key) else { return };
+        let tick_ms = self.step.tick_ms().unwrap_or_default();
+        let job = Job { tick_ms, ..(*live.job).clone() };
+        let (fetcher, messages, permits) = (self.host.fetcher.clone(), self.messages.clone(), self.permits.clone());
+        tokio::spawn(async move {
+            let Ok(_permit) = permits.acquire_owned().await else { return };
+            let result = tokio::task::spawn_blocking(move || fetcher.prepare(&job)).await;
+            let result = result.unwrap_or_else(|e| Err(denied(codes::BUSY, "provider-fault", format!("the executor failed: {e}"))));
+            let _ = messages.send(Message::Prepared(key, Box::new(result))).await;
+        });
+    }
+
+    /// The same bytes again, while the agreement still stands.
+    fn repeat(&self, key: Key) -> Result<QueryReply, StoreError> {
+        let no = |reason: &str, detail: &str| Ok(QueryReply::Denied { body: denied(codes::REPLAY, reason, detail) });
+        let Some(Found { state, body: Some(body), index, height, .. }) = self.host.store.find(key)? else {
+            return no("repeat-over", "this request was answered already and its bytes are no longer kept: sign a new request");
+        };
+        if state != State::Released as i64 {
+            return no("settled", "this request was settled without data: sign a new request");
+        }
+        let Ok(mut released) = cbor::decode::<Released>(&body) else { return no("store", "the stored response does not decode") };
+        let handle = cbor::decode::<Op>(&released.op).ok().and_then(|op| op.recorded().map(|r| r.handle)).unwrap_or_default();
+        if let Some(code) = self.step.barred_now(handle) {
+            return Ok(QueryReply::Denied { body: refuse(concordat_executor::step::Reason::Ledger(code)) });
+        }
+        (released.ticket.log_index, released.ticket.height) = (index, height);
+        Ok(QueryReply::Released { body: released })
+    }
+
+    async fn answer(&mut self, replies: Vec<ReplyTo>, reply: &QueryReply) {
+        for to in replies {
+            if let Some(subject) = self.replies.remove(&to) {
+                answer_to(&self.host.nats, subject, reply).await;
+            }
+        }
+    }
+}
+
+async fn answer_to(nats: &async_nats::Client, subject: async_nats::Subject, reply: &QueryReply) {
+    if let Err(e) = nats.publish(subject, cbor::encode(reply).into()).await {
+        warn!(error = %e, "an answer could not be sent: the consumer asks again");
+    }
+}

@@ -1,0 +1,219 @@
+//! The release store: every response before its record, and what became of it.
+
+use concordat_executor::step::Key;
+use concordat_protocol::hash::Hash;
+use concordat_protocol::limits::RELEASE_REPEAT_MS;
+use rusqlite::{Connection, OptionalExtension, params};
+use std::path::Path;
+use thiserror::Error;
+
+/// Why the store failed. Nothing is released that it did not take.
+#[derive(Debug, Error)]
+#[error("the release store failed: {0}; free disk space, then restart the executor")]
+pub struct StoreError(#[from] rusqlite::Error);
+
+/// What became of a stored response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Stored; its record may be on the ledger.
+    Stored = 0,
+    /// Released.
+    Released = 1,
+    /// Refused or denied.
+    Closed = 2,
+    /// Accepted and never released.
+    Withheld = 3,
+}
+
+/// A response to store.
+#[derive(Debug, Clone)]
+pub struct NewRelease {
+    /// (session, n).
+    pub key: Key,
+    /// Hash of the request.
+    pub request_hash: Hash,
+    /// Hash of the operation.
+    pub op_hash: Hash,
+    /// The commitment's secret; destroying it forgets the person.
+    pub secret: [u8; 32],
+    /// Canonical `Released` with an empty ticket, or nothing for a denial.
+    pub body: Option<Vec<u8>>,
+    /// The decision as JSON, for `why`.
+    pub decision: String,
+}
+
+/// A stored response as it is found again.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// What became of it.
+    pub state: i64,
+    /// Canonical `Released` with an empty ticket, if it is still kept.
+    pub body: Option<Vec<u8>>,
+    /// Global index of its record.
+    pub index: u64,
+    /// Height of its record.
+    pub height: u64,
+    /// When it was released, milliseconds of ledger time.
+    pub released_ms: u64,
+}
+
+/// The store, an SQLite file owned by one task.
+pub struct ReleaseStore {
+    db: Connection,
+}
+
+/// Effects of one round, written together.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// Responses to store.
+    pub stores: Vec<NewRelease>,
+    /// (key, global index, height, ledger time) to mark released.
+    pub released: Vec<(Key, u64, u64, u64)>,
+    /// (key, global index) to mark closed.
+    pub closed: Vec<(Key, u64)>,
+    /// (key, global index) to mark withheld.
+    pub withheld: Vec<(Key, u64)>,
+    /// Height up to which frames are done with.
+    pub cursor: Option<u64>,
+}
+
+impl Round {
+    /// Whether there is nothing that must be durable before the next step.
+    pub fn is_empty(&self) -> bool {
+        self.stores.is_empty() && self.released.is_empty() && self.closed.is_empty() && self.withheld.is_empty()
+    }
+}
+
+fn hash_of(blob: Vec<u8>) -> Hash {
+    blob.try_into().unwrap_or([0; 32])
+}
+
+impl ReleaseStore {
+    /// Opens or makes the store.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let db = Connection::open(path)?;
+        db.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+             CREATE TABLE IF NOT EXISTS release (
+               session INTEGER NOT NULL, n INTEGER NOT NULL, request_hash BLOB NOT NULL, op_hash BLOB NOT NULL,
+               secret BLOB NOT NULL, body BLOB, decision TEXT NOT NULL, state INTEGER NOT NULL,
+               op_index INTEGER NOT NULL DEFAULT 0, height INTEGER NOT NULL DEFAULT 0, released_ms INTEGER NOT NULL DEFAULT 0,
+               PRIMARY KEY (session, n)) STRICT, WITHOUT ROWID;
+             CREATE INDEX IF NOT EXISTS release_open ON release (session, n) WHERE state = 0;
+             CREATE TABLE IF NOT EXISTS mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;",
+        )?;
+        Ok(Self { db })
+    }
+
+    /// Writes a round; all of it is durable when this returns, or none.
+    pub fn write(&mut self, round: &Round) -> Result<(), StoreError> {
+        let tx = self.db.transaction()?;
+        {
+            let mut insert = tx.prepare_cached(
+                "INSERT OR REPLACE INTO release (session, n, request_hash, op_hash, secret, body, decision, state)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
+            )?;
+            for r in &round.stores {
+                insert.execute(params![r.key.0 as i64, r.key.1 as i64, r.request_hash, r.op_hash, r.secret, r.body, r.decision])?;
+            }
+            let mut settle = tx.prepare_cached(
+                "UPDATE release SET state = ?3, op_index = ?4, height = ?5, released_ms = ?6 WHERE session = ?1 AND n = ?2",
+            )?;
+            for (k, index, height, ms) in &round.released {
+                settle.execute(params![k.0 as i64, k.1 as i64, State::Released as i64, *index as i64, *height as i64, *ms as i64])?;
+            }
+            for (state, list) in [(State::Closed, &round.closed), (State::Withheld, &round.withheld)] {
+                for (k, index) in list {
+                    settle.execute(params![k.0 as i64, k.1 as i64, state as i64, *index as i64, 0, 0])?;
+                }
+            }
+            if let Some(height) = round.cursor {
+                tx.prepare_cached("INSERT OR REPLACE INTO mark (name, value) VALUES ('cursor', ?1)")?.execute([height as i64])?;
+            }
+        }
+        Ok(tx.commit()?)
+    }
+
+    /// Height up to which frames were done with.
+    pub fn cursor(&self) -> Result<Option<u64>, StoreError> {
+        let found = self.db.query_row("SELECT value FROM mark WHERE name = 'cursor'", [], |r| r.get::<_, i64>(0)).optional()?;
+        Ok(found.map(|v| v as u64))
+    }
+
+    /// Stored responses whose record may be on the ledger: (key, operation hash).
+    pub fn open_releases(&self) -> Result<Vec<(Key, Hash)>, StoreError> {
+        self.list("SELECT session, n, op_hash FROM release WHERE state = 0")
+    }
+
+    /// Settled responses: (key, request hash).
+    pub fn settled(&self) -> Result<Vec<(Key, Hash)>, StoreError> {
+        self.list("SELECT session, n, request_hash FROM release WHERE state > 0")
+    }
+
+    fn list(&self, sql: &str) -> Result<Vec<(Key, Hash)>, StoreError> {
+        let mut statement = self.db.prepare(sql)?;
+        let rows = statement.query_map([], |r| Ok(((r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64), hash_of(r.get(2)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Removes a response whose operation never left this machine.
+    pub fn drop_unrecorded(&mut self, keys: &[Key]) -> Result<(), StoreError> {
+        let tx = self.db.transaction()?;
+        for k in keys {
+            tx.execute("DELETE FROM release WHERE session = ?1 AND n = ?2 AND state = 0", [k.0 as i64, k.1 as i64])?;
+        }
+        Ok(tx.commit()?)
+    }
+
+    /// A stored response.
+    pub fn find(&self, key: Key) -> Result<Option<Found>, StoreError> {
+        let mut statement =
+            self.db.prepare_cached("SELECT state, body, op_index, height, released_ms FROM release WHERE session = ?1 AND n = ?2")?;
+        let found = statement.query_row([key.0 as i64, key.1 as i64], |r| {
+            Ok(Found {
+                state: r.get(0)?,
+                body: r.get(1)?,
+                index: r.get::<_, i64>(2)? as u64,
+                height: r.get::<_, i64>(3)? as u64,
+                released_ms: r.get::<_, i64>(4)? as u64,
+            })
+        });
+        Ok(found.optional()?)
+    }
+
+    /// Forgets response bytes that are too old to be repeated; what opens the commitment stays.
+    pub fn prune(&mut self, tick_ms: u64) -> Result<usize, StoreError> {
+        let before = tick_ms.saturating_sub(RELEASE_REPEAT_MS) as i64;
+        Ok(self.db.execute("UPDATE release SET body = NULL WHERE state = 1 AND released_ms < ?1 AND body IS NOT NULL", [before])?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn new(n: u64) -> NewRelease {
+        NewRelease { key: (1, n), request_hash: [n as u8; 32], op_hash: [n as u8 + 100; 32], secret: [0; 32], body: Some(vec![7]), decision: "{}".into() }
+    }
+
+    #[test]
+    fn what_was_stored_is_found_after_a_restart_in_its_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r.sqlite");
+        let mut store = ReleaseStore::open(&path).unwrap();
+        store.write(&Round { stores: vec![new(1), new(2), new(3)], ..Round::default() }).unwrap();
+        store.write(&Round { released: vec![((1, 1), 40, 9, 1_000)], withheld: vec![((1, 2), 41)], cursor: Some(9), ..Round::default() }).unwrap();
+        drop(store);
+        let mut store = ReleaseStore::open(&path).unwrap();
+        assert_eq!(store.cursor().unwrap(), Some(9));
+        assert_eq!(store.open_releases().unwrap(), [((1, 3), [103; 32])]);
+        assert_eq!(store.settled().unwrap().len(), 2);
+        let found = store.find((1, 1)).unwrap().unwrap();
+        assert_eq!((found.state, found.index, found.height), (State::Released as i64, 40, 9));
+        store.drop_unrecorded(&[(1, 3), (1, 1)]).unwrap();
+        assert!(store.find((1, 3)).unwrap().is_none() && store.find((1, 1)).unwrap().is_some());
+        assert_eq!(store.prune(1_001 + RELEASE_REPEAT_MS).unwrap(), 1);
+        assert!(store.find((1, 1)).unwrap().unwrap().body.is_none());
+    }
+}
