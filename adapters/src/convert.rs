@@ -77,7 +77,7 @@ impl Conversion {
                     Err(Fault::new(
                         "boolean.word",
                         format!(
-                            "the value is none of the words for true ({}) or false ({}); correct it, or add the word to `words` or `null`",
+                            "the value is none of the words for true ({}) or false ({}); correct it, or add the word to `words` or `nulls`",
                             yes.join(", "),
                             no.join(", ")
                         ),

@@ -149,7 +149,7 @@ pub struct CsvFormat {
     pub decimal: String,
     /// Words that mean "no value".
     #[serde(default = "empty_word")]
-    pub null: Vec<String>,
+    pub nulls: Vec<String>,
     /// How the header is compared.
     #[serde(default)]
     pub header: Header,

@@ -16,6 +16,7 @@ pub mod document;
 pub mod file;
 pub mod pace;
 pub mod plan;
+mod read_ahead;
 pub mod rows;
 pub mod runner;
 pub mod strict;

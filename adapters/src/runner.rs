@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::client::{Answer, BrokerClient, LineError, Outgoing, Position, event_lines};
@@ -15,6 +14,7 @@ use crate::contract::{AdapterError, BATCH_RECORDS_MAX, Batch, Checkpoint, ErrorC
 use crate::dead_letter::DeadLetters;
 use crate::document::{OnAuth, OnData, OnError, OnTransient, Pace};
 use crate::pace::{backoff_ms, pace_wait_ms, pull_max};
+use crate::read_ahead::Reader;
 
 /// How often in a row the broker may name another position before the runner gives up.
 const CONFLICTS_MAX: u32 = 3;
@@ -95,7 +95,7 @@ pub async fn run<S: Source>(
     stop: watch::Receiver<bool>,
     progress: impl FnMut(&Progress) + Send,
 ) -> Result<Progress, AdapterError> {
-    let reader = Reader { idle: Some(source), ahead: None };
+    let reader = Reader::new(source);
     let mut run = Run {
         reader,
         client,
@@ -341,62 +341,5 @@ fn refused(record: &Record, error: &LineError) -> Reject {
         message: error.message.clone(),
         raw: record.raw.clone(),
         truncated: false,
-    }
-}
-
-type ReadAhead<S> = JoinHandle<(S, Result<Batch, AdapterError>)>;
-
-/// Reads on a blocking thread, one batch ahead of what is being sent.
-struct Reader<S> {
-    idle: Option<S>,
-    ahead: Option<(Checkpoint, usize, ReadAhead<S>)>,
-}
-
-impl<S: Source> Reader<S> {
-    async fn read(&mut self, from: &Checkpoint, max: usize) -> Result<Batch, AdapterError> {
-        if let Some((at, asked, task)) = self.ahead.take() {
-            let (source, result) = task.await.map_err(lost)?;
-            if at == *from && asked == max {
-                return self.and_ahead(source, result, max);
-            }
-            self.idle = Some(source);
-        }
-        let source = self.idle.take().ok_or_else(gone)?;
-        let (source, result) = spawn(source, from.clone(), max).await.map_err(lost)?;
-        self.and_ahead(source, result, max)
-    }
-
-    fn and_ahead(&mut self, source: S, result: Result<Batch, AdapterError>, max: usize) -> Result<Batch, AdapterError> {
-        match &result {
-            Ok(batch) if !batch.end => {
-                let next = batch.checkpoint.clone();
-                self.ahead = Some((next.clone(), max, spawn(source, next, max)));
-            }
-            _ => self.idle = Some(source),
-        }
-        result
-    }
-}
-
-fn spawn<S: Source>(mut source: S, from: Checkpoint, max: usize) -> ReadAhead<S> {
-    tokio::task::spawn_blocking(move || {
-        let result = source.read(&from, max);
-        (source, result)
-    })
-}
-
-fn lost(error: tokio::task::JoinError) -> AdapterError {
-    broken(error.to_string())
-}
-
-fn gone() -> AdapterError {
-    broken("its thread is gone".to_owned())
-}
-
-fn broken(detail: String) -> AdapterError {
-    AdapterError::Io {
-        file: "source".to_owned(),
-        action: "read",
-        source: std::io::Error::new(std::io::ErrorKind::InvalidInput, detail),
     }
 }

@@ -37,6 +37,9 @@ fn refusal(error: &serde_saphyr::Error) -> Refusal {
             format!("key `{}` stands twice in the same mapping; keep one", key.as_deref().unwrap_or("?"))
         }
         Error::SerdeMissingField { field, .. } => format!("key `{field}` is missing"),
+        Error::NullIntoString { .. } => {
+            "an empty value or the word null stands where text is expected; quote it if the word is meant".to_owned()
+        }
         other => other.to_string(),
     };
     Refusal { line, column, detail }
