@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::*;
 use crate::cbor::{decode, encode};
-use crate::leaves::LeafView;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use serde_json::json;
@@ -163,6 +162,7 @@ proptest! {
 mod signed {
     use super::*;
     use crate::keys::{SigningKey, Suite};
+    use crate::leaves::LeafView;
 
     fn key() -> SigningKey {
         SigningKey::from_seed(Suite::Ed25519, &[7; 32]).unwrap()
