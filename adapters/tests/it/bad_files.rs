@@ -161,3 +161,17 @@ fn a_file_that_changed_behind_the_checkpoint_stops_the_adapter() {
         assert_eq!(error.code(), "adapter.checkpoint");
     }
 }
+
+proptest::proptest! {
+    /// Whatever a broker hands back as a checkpoint: it is ours, or it is refused.
+    #[test]
+    fn a_foreign_checkpoint_is_refused(noise in proptest::collection::vec(proptest::num::u8::ANY, 1..40), row in 0_u64..20) {
+        let (dir, plan) = folder(&lines(10));
+        let chain = "00".repeat(32);
+        let forged = format!("{{\"v\":1,\"file\":\"in.csv\",\"row\":{row},\"chain\":\"{chain}\"}}").into_bytes();
+        for bytes in [noise, forged] {
+            let error = FileSource::new(dir.path(), Arc::clone(&plan)).read(&Checkpoint(bytes), 5).unwrap_err();
+            proptest::prop_assert_eq!(error.class(), ErrorClass::Permanent);
+        }
+    }
+}
