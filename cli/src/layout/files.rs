@@ -34,3 +34,31 @@ pub fn random_password() -> Result<Zeroizing<String>, LayoutError> {
     getrandom::fill(bytes.as_mut()).map_err(|e| LayoutError::Randomness(e.to_string()))?;
     Ok(Zeroizing::new(hex::encode(bytes.as_ref())))
 }
+
+/// Refuses when the disk that will hold `path` has less than `need` bytes free.
+pub fn check_disk(path: &Path, need: u64) -> Result<(), LayoutError> {
+    let existing = path.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+    let disk = rustix::fs::statvfs(existing).map_err(|e| LayoutError::io(existing, "be looked at", e.into()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free < need {
+        let mb = |bytes: u64| bytes / 1_000_000;
+        return Err(LayoutError::DiskLow { path: existing.to_owned(), free_mb: mb(free), need_mb: mb(need) });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    #[test]
+    fn too_little_disk_is_told_with_both_figures() {
+        let dir = tempfile::tempdir().unwrap();
+        let absent = dir.path().join("not/yet");
+        check_disk(&absent, 1).unwrap();
+        let e = check_disk(&absent, u64::MAX).unwrap_err();
+        assert_eq!(e.code(), "disk-low");
+        assert!(e.to_string().contains("18446744073709 MB"), "{e}");
+    }
+}

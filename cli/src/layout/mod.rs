@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use comet::{CometSettings, Validator};
-pub use files::{private_dir, private_file, random_password};
+pub use files::{check_disk, private_dir, private_file, random_password};
 pub use nats::{Account, EXCHANGE_ACCOUNT, EXCHANGE_USER, MAX_PAYLOAD, StreamServer, nats_conf};
 pub use ports::{PortPicker, Ports, check_free};
 
@@ -79,6 +79,16 @@ pub enum LayoutError {
         /// Last of the pool.
         last: u16,
     },
+    /// The disk is nearly full.
+    #[error("{path} has {free_mb} MB free, {need_mb} MB are needed: free some, or name a folder on another disk")]
+    DiskLow {
+        /// Folder that was looked at.
+        path: PathBuf,
+        /// Free, megabytes.
+        free_mb: u64,
+        /// Needed, megabytes.
+        need_mb: u64,
+    },
     /// A server refused.
     #[error("{what} failed: {why}")]
     Server {
@@ -109,6 +119,7 @@ impl LayoutError {
             Self::PortTaken { .. } => "port-taken",
             Self::Address { .. } => "address",
             Self::NoPort { .. } => "port-none",
+            Self::DiskLow { .. } => "disk-low",
             Self::Server { .. } => "server-failed",
             Self::Randomness(_) => "randomness",
             Self::Config(e) => e.code(),

@@ -1,7 +1,7 @@
 //! Log files of processes: rotated by size, and read on the way for what the supervisor must know.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -75,6 +75,17 @@ pub fn pump(from: impl Read, log: &mut RotatingLog, watch: bool, mut found: impl
             found(finding, text.split(" stack=").next().unwrap_or_default().trim_end().to_owned());
         }
     }
+}
+
+/// The last line of a file that is not empty, cut to 300 characters, looking no further back than `from` or 8 KiB.
+pub fn last_line(path: &Path, from: u64) -> Option<String> {
+    let mut file = File::open(path).ok()?;
+    let size = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(from.max(size.saturating_sub(8_192)))).ok()?;
+    let mut text = Vec::new();
+    file.take(8_192).read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    text.lines().rev().find(|l| !l.trim().is_empty()).map(|l| l.trim().chars().take(300).collect())
 }
 
 /// What a line of CometBFT's log means. A healthy node also logs "wrong Block.Header" about a *peer's* proposal, and a

@@ -2,6 +2,7 @@
 
 mod child;
 pub mod core;
+mod events;
 pub mod guard;
 pub mod logs;
 pub mod plan;
@@ -123,6 +124,9 @@ pub fn start_detached(dir: &Path, program: &Path) -> Result<u32, SupervisorError
 
 /// [`start_detached`] with another command.
 pub fn start_detached_as(dir: &Path, command: &mut Command, within: Duration) -> Result<u32, SupervisorError> {
+    if let Some(running) = State::read(dir).filter(|s| s.supervisor.alive()) {
+        return Err(SupervisorError::Running { dir: dir.to_owned(), pid: running.supervisor.pid });
+    }
     let logs = dir.join("logs");
     crate::layout::private_dir(&logs)?;
     let path = logs.join("supervisor.log");
@@ -145,14 +149,18 @@ pub fn start_detached_as(dir: &Path, command: &mut Command, within: Duration) ->
         if ended.is_some() || Instant::now() >= end {
             let _ = child.kill();
             let _ = child.wait();
-            let text = std::fs::read(&path).unwrap_or_default();
-            let new = String::from_utf8_lossy(text.get(usize::try_from(begin).unwrap_or(0)..).unwrap_or_default())
-                .into_owned();
-            let last = new.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it said nothing").to_owned();
+            let last = logs::last_line(&path, begin).unwrap_or_else(|| "it said nothing".to_owned());
             return Err(SupervisorError::NotStarted { dir: dir.to_owned(), why: last });
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// A process that is not up, how it ended last and its last words.
+fn late(dir: &Path, p: &ProcessState) -> String {
+    let exit = p.last_exit.as_deref().unwrap_or("starting");
+    let said = logs::last_line(&dir.join("logs").join(format!("{}.log", p.name)), 0);
+    format!("{} ({exit}{})", p.name, said.map(|s| format!(", last line: {s}")).unwrap_or_default())
 }
 
 /// Waits until every process of a supervised folder is up.
@@ -166,10 +174,9 @@ pub fn wait_up(dir: &Path, within: Duration) -> Result<State, SupervisorError> {
         if Instant::now() >= end {
             let waiting = match State::read(dir) {
                 Some(s) if now.running => {
-                    let late = s.processes.iter().filter(|p| p.state != core::Shown::Up);
-                    late.map(|p| format!("{} ({})", p.name, p.last_exit.as_deref().unwrap_or("starting")))
-                        .collect::<Vec<_>>()
-                        .join(", ")
+                    let late: Vec<String> =
+                        s.processes.iter().filter(|p| p.state != core::Shown::Up).map(|p| late(dir, p)).collect();
+                    late.join("; ")
                 }
                 _ => "its supervisor".to_owned(),
             };

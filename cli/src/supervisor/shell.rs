@@ -21,6 +21,8 @@ use crate::layout::private_file;
 const TICK: Duration = Duration::from_millis(100);
 /// How often a starting process is looked at.
 const READY_EVERY: Duration = Duration::from_millis(20);
+/// How long a process that listens nowhere must live to count as up.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
 /// How often a running process is asked.
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 
@@ -240,6 +242,10 @@ async fn watch(proc: usize, pid: u32, spec: Process, send: UnboundedSender<(Opti
         while !probe::listens(at).await {
             tokio::time::sleep(READY_EVERY).await;
         }
+    }
+    if spec.listens.is_empty() {
+        // It has no place to be seen at: one that ends at once must not count as up.
+        tokio::time::sleep(SETTLED_AFTER).await;
     }
     tell(Event::Ready { proc });
     let mut newest = 0;

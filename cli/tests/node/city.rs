@@ -12,7 +12,7 @@ use concordat_cli::supervisor::{State, comet_status, plan, status, wait_up};
 use concordat_protocol::ids::AgencyId;
 use serde_json::json;
 
-use super::helpers::{server, supervise, wait_for};
+use super::helpers::{kill9, server, supervise, wait_for};
 
 pub fn spec(cometbft: &Path) -> CitySpec {
     let agencies = ["grid", "transport", "police", "court"].map(|a| AgencyId::new(a).unwrap()).to_vec();
@@ -150,6 +150,14 @@ fn a_node_that_computes_another_state_is_halted_and_the_other_three_go_on() {
     let pid = state.processes[0].process.unwrap();
     assert!(pid.alive(), "it stays as it is, to be looked at");
     assert!(status(odd).halted_note.is_some());
+    // A killed node comes back over the socket it left behind, and follows on.
+    let (killed, rpc) = (&city.agencies[1], city.agencies[1].config.rpc().unwrap());
+    let before = State::read(&killed.dir).unwrap().processes[0].process.unwrap();
+    kill9(before.pid);
+    let up_again = || State::read(&killed.dir).filter(|s| s.all_up() && s.processes[0].process != Some(before));
+    assert_eq!(wait_for("the killed node", up_again).processes[0].last_exit.as_deref(), Some("signal 9"));
+    let height = runtime.block_on(comet_status(&city.agencies[0].config.rpc().unwrap())).unwrap().height;
+    wait_for("the height of the others", || runtime.block_on(comet_status(&rpc)).filter(|s| s.height > height));
     // Not even a new supervisor starts it again.
     concordat_cli::supervisor::stop(odd).unwrap();
     let _again = supervise(odd, "noop", true).unwrap();

@@ -48,6 +48,10 @@ pub fn server(test: &str, which: Server) -> Option<PathBuf> {
     }
 }
 
+pub fn kill9(pid: u32) {
+    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+}
+
 /// A supervisor in a process of its own, running a plan of [`plan_of`]. It is stopped with the test.
 pub struct Supervised {
     pub dir: PathBuf,
@@ -65,10 +69,14 @@ fn again(test: &str) -> Command {
     c
 }
 
-pub fn supervise(dir: &Path, plan: &str, guarded: bool) -> Result<Supervised, supervisor::SupervisorError> {
+pub fn supervisor_command(dir: &Path, plan: &str, guarded: bool) -> Command {
     let mut c = again("helpers::as_supervisor");
     c.env("TEST_SUPERVISE", format!("{plan}|{guarded}|{}", dir.display()));
-    supervisor::start_detached_as(dir, &mut c, Duration::from_secs(20))?;
+    c
+}
+
+pub fn supervise(dir: &Path, plan: &str, guarded: bool) -> Result<Supervised, supervisor::SupervisorError> {
+    supervisor::start_detached_as(dir, &mut supervisor_command(dir, plan, guarded), Duration::from_secs(20))?;
     Ok(Supervised { dir: dir.to_owned() })
 }
 
@@ -83,6 +91,7 @@ fn plan_of(kind: &str, dir: &Path) -> Plan {
         "zero" => vec![vec![sh("zero", &format!("echo run >> {}/count", dir.display()))]],
         "pair" => vec![vec![sleeper("app"), sleeper("comet")], vec![sleeper("broker")]],
         "stubborn" => vec![vec![sh("stubborn", "trap '' TERM; echo armed; while :; do sleep 0.1; done")]],
+        "broken" => vec![vec![sh("broken", "echo 'no key in keys/'; exit 3")]],
         // CometBFT of a made city with one of its built-in applications.
         app => {
             let rpc = dir.join("run/rpc.sock");

@@ -5,11 +5,7 @@ use std::process::Command;
 use concordat_cli::supervisor::core::Shown;
 use concordat_cli::supervisor::{self, ProcessId, State};
 
-use super::helpers::{supervise, wait_for};
-
-fn kill9(pid: u32) {
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
-}
+use super::helpers::{kill9, supervise, supervisor_command, wait_for};
 
 fn ids(state: &State) -> Vec<ProcessId> {
     state.processes.iter().map(|p| p.process.unwrap()).collect()
@@ -90,8 +86,11 @@ fn a_second_supervisor_of_a_folder_is_refused_and_named() {
     let _s = supervise(dir.path(), "pair", true).unwrap();
     let members = up(dir.path());
     let Err(e) = supervise(dir.path(), "pair", true) else { panic!("two supervisors run") };
-    assert_eq!(e.code(), "supervisor-not-started");
-    assert!(e.to_string().contains("already supervised"), "{e}");
+    assert_eq!(e.code(), "supervisor-running");
+    // Also without that first look, by the lock alone.
+    let direct = supervisor_command(dir.path(), "pair", true).output().unwrap();
+    let said = String::from_utf8_lossy(&direct.stderr).into_owned();
+    assert!(!direct.status.success() && said.contains("already supervised"), "{said}");
     assert_eq!(up(dir.path()), members, "and the first is untouched");
 }
 
@@ -124,4 +123,15 @@ fn stop_of_a_folder_that_nobody_supervises_is_no_error() {
     let dir = tempfile::tempdir().unwrap();
     assert!(!supervisor::stop(dir.path()).unwrap());
     assert!(supervisor::status(dir.path()).state.is_none());
+}
+
+#[test]
+fn what_does_not_come_up_is_named_with_its_last_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let s = supervise(dir.path(), "broken", true).unwrap();
+    let log = dir.path().join("logs/broken.log");
+    wait_for("its words", || std::fs::read_to_string(&log).ok().filter(|t| t.contains("no key")));
+    let e = supervisor::wait_up(&s.dir, std::time::Duration::ZERO).unwrap_err();
+    assert_eq!(e.code(), "supervisor-not-up");
+    assert!(e.to_string().contains("broken") && e.to_string().contains("no key in keys/"), "{e}");
 }
