@@ -242,6 +242,7 @@ canon_enum! {
 
 canon_enum! {
     /// The node's answer.
+    #[allow(clippy::large_enum_variant)]
     pub enum NodeReply {
         /// It was not understood or not found.
         0 => Error { code: u16, detail: String },

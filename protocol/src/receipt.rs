@@ -10,7 +10,7 @@ use crate::ids::AgencyId;
 use crate::keys::{ED25519_SIGNATURE_LEN, KeyId, Signature, Suite};
 use crate::leaves::Redacted;
 use crate::node::{EntryProof, KeyView, LeafProof, SessionLeaf, StoreRoots, key_leaf_key, session_leaf_key};
-use crate::ops::{LogEntry, log_key};
+use crate::ops::LogEntry;
 use crate::session::{Request, SignedRequest};
 use crate::{canon_struct, tree};
 
@@ -256,10 +256,14 @@ pub struct Parts<'a> {
 /// # Errors
 /// A part does not decode, is missing, or is about something else.
 pub fn build(parts: Parts<'_>) -> Result<Receipt, ReceiptError> {
-    let key: [u8; 8] = parts.proof.entry.key.0.as_slice().try_into().map_err(|_| ReceiptError::Mismatch {
-        part: "log proof",
-        rule: "the key must be a u64 index",
-    })?;
+    let key: [u8; 8] = parts
+        .proof
+        .entry
+        .key
+        .0
+        .as_slice()
+        .try_into()
+        .map_err(|_| ReceiptError::Mismatch { part: "log proof", rule: "the key must be a u64 index" })?;
     let receipt = Receipt {
         version: RECEIPT_VERSION,
         chain: parts.chain.to_owned(),
@@ -324,7 +328,7 @@ fn release_part(signature: &[u8], id: &KeyId, proof: &EntryProof) -> Result<Rele
 impl Receipt {
     /// Hash of the log leaf.
     pub(crate) fn log_leaf(&self) -> Hash {
-        tree::value_leaf(&log_key(self.index), &cbor::encode(&self.entry))
+        tree::value_leaf(&crate::ops::log_key(self.index), &cbor::encode(&self.entry))
     }
 }
 

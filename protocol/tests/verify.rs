@@ -2,6 +2,8 @@
 #![cfg(all(feature = "verifier", feature = "node"))]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "verify/comet.rs"]
+mod comet;
 #[path = "verify/rules.rs"]
 mod rules;
 #[path = "verify/tamper.rs"]

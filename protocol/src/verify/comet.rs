@@ -56,7 +56,8 @@ pub fn pack(commit: &str, validators: &str) -> Result<Packed, CometError> {
     };
     let bad = |call: &'static str| move |e: String| CometError { call, rule: e };
     let signed = result("/commit", commit)?;
-    let signed = signed.get("signed_header").cloned().ok_or_else(|| bad("/commit")("signed_header is missing".into()))?;
+    let signed =
+        signed.get("signed_header").cloned().ok_or_else(|| bad("/commit")("signed_header is missing".into()))?;
     let signed: SignedHeader = serde_json::from_value(signed).map_err(|e| bad("/commit")(e.to_string()))?;
     let set = result("/validators", validators)?;
     let list = set.get("validators").cloned().ok_or_else(|| bad("/validators")("validators is missing".into()))?;
@@ -74,7 +75,10 @@ fn pack_parts(mut signed: SignedHeader, validators: Vec<Info>) -> Result<Packed,
         }
     }
     let raw = RawValidatorSet {
-        validators: validators.into_iter().map(|v| Info { name: None, proposer_priority: 0.into(), ..v }.into()).collect(),
+        validators: validators
+            .into_iter()
+            .map(|v| Info { name: None, proposer_priority: 0.into(), ..v }.into())
+            .collect(),
         proposer: None,
         total_voting_power: 0,
     };
@@ -96,12 +100,16 @@ pub(super) struct Block {
 impl Block {
     /// Decodes both, and refuses bytes that are not in normal form.
     pub(super) fn read(header: &[u8], validators: &[u8]) -> Result<Self, Invalid> {
-        let bad = |e: tendermint_proto::Error| fail("header", format!("the header does not decode: {}", short(&e.to_string())));
+        let bad = |e: tendermint_proto::Error| {
+            fail("header", format!("the header does not decode: {}", short(&e.to_string())))
+        };
         let signed = <SignedHeader as Protobuf<RawSignedHeader>>::decode_vec(header).map_err(bad)?;
         if Protobuf::<RawSignedHeader>::encode_vec(signed.clone()) != header {
             return Err(fail("header", "the header is not in its normal form"));
         }
-        let bad = |e: tendermint_proto::Error| fail("validators", format!("the validators do not decode: {}", short(&e.to_string())));
+        let bad = |e: tendermint_proto::Error| {
+            fail("validators", format!("the validators do not decode: {}", short(&e.to_string())))
+        };
         let set = <Set as Protobuf<RawValidatorSet>>::decode_vec(validators).map_err(bad)?;
         let plain = set.validators.iter().all(|v| v.name.is_none() && v.proposer_priority.value() == 0);
         if !plain || set.proposer.is_some() || Protobuf::<RawValidatorSet>::encode_vec(set.clone()) != validators {
@@ -126,7 +134,10 @@ impl Block {
     pub(super) fn check_validators(&self, epoch: &Epoch) -> Result<(), Invalid> {
         let theirs = self.set.hash();
         if !same(&theirs, &epoch.validators_hash) {
-            return Err(fail("validators", format!("these validators are not those that trust.json gives for epoch {}", epoch.n)));
+            return Err(fail(
+                "validators",
+                format!("these validators are not those that trust.json gives for epoch {}", epoch.n),
+            ));
         }
         if theirs != self.signed.header.validators_hash {
             return Err(fail("validators", "the header names other validators"));
@@ -143,7 +154,10 @@ impl Block {
             match verdict {
                 Verdict::Success => {}
                 Verdict::NotEnoughTrust(tally) => {
-                    return Err(fail("commit", format!("{} of {} voting power signed, more than 2/3 is needed", tally.tallied, tally.total)));
+                    return Err(fail(
+                        "commit",
+                        format!("{} of {} voting power signed, more than 2/3 is needed", tally.tallied, tally.total),
+                    ));
                 }
                 Verdict::Invalid(detail) => return Err(fail("commit", short(&detail.to_string()))),
             }
@@ -168,7 +182,8 @@ impl Block {
             let signed = vote.and_then(|v| SignedVote::from_vote(v, self.signed.header.chain_id.clone()));
             let signed = signed.ok_or_else(|| fail("commit", "a vote has no signature"))?;
             let verified = validator.verify_signature(&Zip215, &signed.sign_bytes(), signed.signature());
-            verified.map_err(|_| fail("commit", format!("the vote of validator {} does not verify", validator.address)))?;
+            verified
+                .map_err(|_| fail("commit", format!("the vote of validator {} does not verify", validator.address)))?;
             votes += 1;
         }
         Ok(votes)

@@ -21,7 +21,8 @@ pub(super) struct Halves {
 /// The opened leaves belong to the operation's commitment.
 pub(super) fn openings(r: &Receipt, op: Option<&Op>, passed: &mut Passed) -> Result<(), Invalid> {
     let Some(openings) = &r.openings else { return Ok(()) };
-    let root = op.and_then(commitment).ok_or_else(|| fail("commitment", "this kind of entry has no commitment to open"))?;
+    let root =
+        op.and_then(commitment).ok_or_else(|| fail("commitment", "this kind of entry has no commitment to open"))?;
     openings.verify(root).map_err(|e| fail("commitment", e.to_string()))?;
     let names: Vec<&str> = openings.opened().map(|(name, _)| name).collect();
     passed.add("commitment", format!("opened leaves belong to the operation: {}", names.join(", ")));
@@ -95,14 +96,17 @@ fn request(r: &Receipt, part: &RequestPart, denied: bool, passed: &mut Passed) -
     if !denied && !asked.is_empty() && !clause.is_empty() && tail != asked.as_bytes() {
         return Err(fail("request", "the operation rests on another clause than the request named"));
     }
-    passed.add("request", "the operation commits to this request; consumer, clause, purpose and case agree where opened");
+    passed
+        .add("request", "the operation commits to this request; consumer, clause, purpose and case agree where opened");
     Ok(())
 }
 
 /// An opened text leaf equals what the request says.
 fn agrees(opened: &Redacted, name: &'static str, want: &str) -> Result<(), Invalid> {
     match opened.get(name) {
-        Some(value) if value != want.as_bytes() => Err(fail("request", format!("the opened {name} is not the request's"))),
+        Some(value) if value != want.as_bytes() => {
+            Err(fail("request", format!("the opened {name} is not the request's")))
+        }
         _ => Ok(()),
     }
 }
@@ -133,7 +137,10 @@ fn release(
         return Err(fail("release_key", format!("the release key is of {}, the operation of {provider}", key.agency)));
     }
     if key.revoked_ms != 0 && key.revoked_ms <= tick {
-        return Err(fail("release_key", format!("the release key was revoked at {} ms, before the entry ({tick} ms)", key.revoked_ms)));
+        return Err(fail(
+            "release_key",
+            format!("the release key was revoked at {} ms, before the entry ({tick} ms)", key.revoked_ms),
+        ));
     }
     passed.add("release_key", format!("{provider} registered the release key, and it was not revoked at the entry"));
     let opened = r.openings.as_ref().ok_or_else(|| fail("content_root", "the operation's leaves are missing"))?;

@@ -26,7 +26,8 @@ pub(super) fn check(r: &Receipt, height: u64, epoch: &Epoch, passed: &mut Passed
         if !matches!(key.suite, Suite::Hybrid | Suite::MlDsa65) {
             return Err(fail("checkpoint", format!("the cosigning key of {} is not post-quantum", c.agency)));
         }
-        let body = Cosign { checkpoint: checkpoint.clone(), agency: c.agency.clone(), archived_height: c.archived_height };
+        let body =
+            Cosign { checkpoint: checkpoint.clone(), agency: c.agency.clone(), archived_height: c.archived_height };
         key.verify_full(Statement::Cosign, &r.chain, &bytes(&body), &c.signature)
             .map_err(|e| fail("checkpoint", format!("cosignature of {}: {e}", c.agency)))?;
         signers.insert(&c.agency);

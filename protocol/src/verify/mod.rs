@@ -85,6 +85,8 @@ pub struct Verified {
     pub height: u64,
     /// Tick of that block, milliseconds.
     pub tick_ms: u64,
+    /// Height of the state the proofs lead to. What was declared later (a key compromised) does not show.
+    pub proof_height: u64,
     /// Kind of the operation or act.
     pub kind: String,
     /// Who wrote it: a writer, or `act:<agency>`.
@@ -130,6 +132,7 @@ impl Verified {
             "operation": format!("op:{}", self.index),
             "height": self.height,
             "tick_ms": self.tick_ms,
+            "proof_height": self.proof_height,
             "kind": self.kind,
             "writer": self.writer,
             "verdict": self.verdict.word(),
@@ -171,7 +174,10 @@ pub fn verify(receipt: &[u8], trust: &Trust, content: Option<&Content>) -> Resul
     passed.add("decode", format!("{} bytes in their one canonical encoding", receipt.len()));
     trust.check().map_err(|e| fail("trust", e.to_string()))?;
     let last = trust.epochs.last().map_or(0, |e| e.n);
-    passed.add("trust", format!("trust.json holds together from genesis to epoch {last}, fingerprint {}", trust.fingerprint()));
+    passed.add(
+        "trust",
+        format!("trust.json holds together from genesis to epoch {last}, fingerprint {}", trust.fingerprint()),
+    );
     let (height, epoch) = block(&r, trust, &mut passed)?;
     log(&r, height, &mut passed)?;
     let subject = Subject::read(&r)?;
@@ -183,32 +189,60 @@ pub fn verify(receipt: &[u8], trust: &Trust, content: Option<&Content>) -> Resul
     let cosigners = finality::check(&r, height, epoch, &mut passed)?;
     let contested = halves.contested;
     if contested {
-        passed.add("contested", "the release key is declared compromised since before this entry: what it signed is contested");
+        passed.add(
+            "contested",
+            "the release key is declared compromised since before this entry: what it signed is contested",
+        );
     }
     passed.add("verdict", verdict_sentence(&r));
-    Ok(result(&r, &subject, contested, cosigners, passed))
+    Ok(Verified { proof_height: height.saturating_sub(1), ..result(&r, &subject, contested, cosigners, passed) })
+}
+
+/// What a header proves once its validators and commit are verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenBlock {
+    /// The header's height.
+    pub height: u64,
+    /// App hash: of the state after the block before.
+    pub app_hash: Vec<u8>,
+    /// Number of the epoch whose validators signed.
+    pub epoch: u64,
+    /// How many of them signed.
+    pub votes: usize,
+}
+
+/// Verifies a header with its commit and validators alone (of [`comet::pack`]): what a node without a validator needs
+/// before it believes an app hash. The caller has made sure of `trust` by [`Trust::check`].
+///
+/// # Errors
+/// The first check that fails: `header`, `chain`, `validators` or `commit`.
+pub fn verify_block(header: &[u8], validators: &[u8], trust: &Trust) -> Result<ProvenBlock, Invalid> {
+    let block = comet::Block::read(header, validators)?;
+    if block.chain() != trust.chain {
+        return Err(fail("chain", format!("the header is of chain {}, trust.json of {}", block.chain(), trust.chain)));
+    }
+    let height = block.height();
+    let epoch = trust.epoch_at(height);
+    let epoch = epoch.ok_or_else(|| fail("validators", format!("trust.json has no epoch for height {height}")))?;
+    block.check_validators(epoch)?;
+    let votes = block.check_commit()?;
+    Ok(ProvenBlock { height, app_hash: block.app_hash().to_vec(), epoch: epoch.n, votes })
 }
 
 /// Chain, header, validators, commit and app hash. Gives the header's height and its epoch.
 fn block<'t>(r: &Receipt, trust: &'t Trust, passed: &mut Passed) -> Result<(u64, &'t Epoch), Invalid> {
-    let block = comet::Block::read(&r.header, &r.validators)?;
     if r.chain != trust.chain {
         return Err(fail("chain", format!("the receipt is of chain {}, trust.json of {}", r.chain, trust.chain)));
     }
-    if block.chain() != trust.chain {
-        return Err(fail("chain", format!("the header is of chain {}, trust.json of {}", block.chain(), trust.chain)));
-    }
+    let ProvenBlock { height, app_hash: proven, epoch: n, votes } = verify_block(&r.header, &r.validators, trust)?;
     passed.add("chain", format!("receipt, header and trust.json are of chain {}", trust.chain));
-    let height = block.height();
-    let epoch = trust.epoch_at(height).ok_or_else(|| fail("validators", format!("trust.json has no epoch for height {height}")))?;
-    block.check_validators(epoch)?;
-    passed.add("validators", format!("the validators are those of epoch {} in trust.json", epoch.n));
-    let votes = block.check_commit()?;
+    passed.add("validators", format!("the validators are those of epoch {n} in trust.json"));
     passed.add("commit", format!("{votes} validators with more than 2/3 of the power signed header {height}"));
-    if block.app_hash() != app_hash(&r.roots) {
+    if proven != app_hash(&r.roots) {
         return Err(fail("app_hash", format!("the four roots do not make the app hash in header {height}")));
     }
     passed.add("app_hash", format!("the four roots make the app hash in header {height}"));
+    let epoch = trust.epoch_at(height).ok_or_else(|| fail("validators", "trust.json has no epoch for this height"))?;
     Ok((height, epoch))
 }
 
@@ -221,7 +255,8 @@ fn log(r: &Receipt, height: u64, passed: &mut Passed) -> Result<(), Invalid> {
     if r.entry.height >= height {
         return Err(fail("log_path", "the header is not later than the entry"));
     }
-    passed.add("log_path", format!("op:{} stands in the log, {} at height {}", r.index, r.entry.verdict, r.entry.height));
+    passed
+        .add("log_path", format!("op:{} stands in the log, {} at height {}", r.index, r.entry.verdict, r.entry.height));
     Ok(())
 }
 
@@ -231,7 +266,10 @@ fn verdict_sentence(r: &Receipt) -> String {
         (Verdict::Accepted, _) => format!("the ledger accepted op:{}", r.index),
         (v, false) => format!("the ledger did not accept op:{}: {v}, code {} ({why})", r.index, r.entry.code),
         (v, true) => {
-            format!("the ledger did not accept op:{}: {v}, code {} ({why}); yet the provider released data", r.index, r.entry.code)
+            format!(
+                "the ledger did not accept op:{}: {v}, code {} ({why}); yet the provider released data",
+                r.index, r.entry.code
+            )
         }
     }
 }
@@ -259,6 +297,7 @@ fn result(r: &Receipt, subject: &Subject, contested: bool, cosigners: Vec<Agency
         index: r.index,
         height: r.entry.height,
         tick_ms: r.entry.tick_ms,
+        proof_height: 0,
         kind: subject.kind().to_owned(),
         writer: r.entry.writer.clone(),
         verdict: r.entry.verdict,

@@ -35,7 +35,11 @@ impl Subject {
                 (Self::Op(op, writer.agency()), hash)
             }
         };
-        if hash == r.entry.op_hash { Ok(subject) } else { Err(fail("op_hash", "the operation shown is not the one in the log")) }
+        if hash == r.entry.op_hash {
+            Ok(subject)
+        } else {
+            Err(fail("op_hash", "the operation shown is not the one in the log"))
+        }
     }
 
     pub(super) fn op(&self) -> Option<&Op> {

@@ -1,6 +1,7 @@
 //! What a receipt must hold, and what it then says.
 
 use crate::world::{AGENCIES, CHAIN, Spec, TICK, agency, make, trust, trust_of, val, vals};
+use base64::Engine as _;
 use concordat_protocol::acts::{Act, ActBody, KeyRole, act_hash};
 use concordat_protocol::cbor::{Bytes, encode};
 use concordat_protocol::codes::Verdict;
@@ -10,7 +11,9 @@ use concordat_protocol::limits;
 use concordat_protocol::ops::{LogEntry, Op, Tags};
 use concordat_protocol::receipt::{self, Parts, Receipt, ReceiptError};
 use concordat_protocol::tree;
-use concordat_protocol::verify::{Status, Verified, verify};
+use concordat_protocol::trust::{Epoch, Trust, Validator};
+use concordat_protocol::verify::comet::pack;
+use concordat_protocol::verify::{Status, Verified, verify, verify_block};
 
 fn check_of(s: &Spec) -> &'static str {
     verify(&make(s).bytes(), &trust(), None).expect_err("must be refused").check
@@ -31,8 +34,24 @@ fn a_receipt_says_who_what_when_and_under_which_clause() {
     assert_eq!(v.opened[names::COUNT], "3");
     assert!(!v.opened.contains_key(names::ACTOR), "what is hidden stays hidden");
     let names: Vec<_> = v.checks.iter().map(|c| c.name).collect();
-    let want = ["decode", "trust", "chain", "validators", "commit", "app_hash", "log_path", "op_hash", "commitment", "session",
-        "request_signature", "request", "release_key", "release_signature", "content_root", "verdict"];
+    let want = [
+        "decode",
+        "trust",
+        "chain",
+        "validators",
+        "commit",
+        "app_hash",
+        "log_path",
+        "op_hash",
+        "commitment",
+        "session",
+        "request_signature",
+        "request",
+        "release_key",
+        "release_signature",
+        "content_root",
+        "verdict",
+    ];
     assert_eq!(names, want);
     let json = receipt::to_json(&made.receipt());
     assert_eq!(json["entry"]["verdict"], "accepted");
@@ -89,11 +108,22 @@ fn a_release_key_must_be_the_providers_and_not_revoked() {
 fn parties_and_opened_leaves_must_agree() {
     assert_eq!(check_of(&Spec { provider: "grid", ..Spec::default() }), "session");
     assert_eq!(check_of(&Spec { opened_purpose: "purp:planning", ..Spec::default() }), "request");
-    let hidden = Spec { opened_purpose: "purp:planning", open: |n| n == names::REQUEST_HASH || n == names::CONTENT_ROOT, ..Spec::default() };
+    let hidden = Spec {
+        opened_purpose: "purp:planning",
+        open: |n| n == names::REQUEST_HASH || n == names::CONTENT_ROOT,
+        ..Spec::default()
+    };
     assert_eq!(good(&hidden).clause.as_deref(), Some("C1"), "from the signed request");
     assert_eq!(check_of(&Spec { open: |n| n == names::CONTENT_ROOT, ..Spec::default() }), "request");
     assert_eq!(check_of(&Spec { open: |n| n == names::REQUEST_HASH, ..Spec::default() }), "content_root");
-    let other_n = Spec { op: Some(|op| if let Op::Query { n, .. } = op { *n += 1 }), ..Spec::default() };
+    let other_n = Spec {
+        op: Some(|op| {
+            if let Op::Query { n, .. } = op {
+                *n += 1
+            }
+        }),
+        ..Spec::default()
+    };
     assert_eq!(check_of(&other_n), "request");
 }
 
@@ -123,12 +153,21 @@ fn a_querys_receipt_needs_the_request_and_may_lack_the_release() {
 fn with_entry(writer: &str, op: Vec<u8>, op_hash: [u8; 32], seq: u64) -> Receipt {
     let spec = Spec::default();
     let mut made = make(&spec);
-    let entry = LogEntry { height: 12, tick_ms: TICK, writer: writer.into(), incarnation: 0, seq, op_hash, verdict: Verdict::Accepted, code: 0 };
+    let entry = LogEntry {
+        height: 12,
+        tick_ms: TICK,
+        writer: writer.into(),
+        incarnation: 0,
+        seq,
+        op_hash,
+        verdict: Verdict::Accepted,
+        code: 0,
+    };
     made.proof.entry.value = Bytes(encode(&entry));
     let leaf = tree::value_leaf(&made.proof.entry.key, &made.proof.entry.value);
     let p = &made.proof.entry;
     made.proof.roots.log = tree::root_of_path(&leaf, p.index, p.size, &p.path).unwrap();
-    made.block = crate::world::block(&spec, &receipt::app_hash(&made.proof.roots));
+    made.block = crate::comet::block(&spec, &receipt::app_hash(&made.proof.roots));
     let parts = made.parts(&[]);
     receipt::build(Parts { op: &op, openings: None, request: None, release: None, ..parts }).unwrap()
 }
@@ -192,4 +231,31 @@ fn validators_in_the_set_but_not_in_genesis_order_are_sorted_the_same_everywhere
     let trust = trust_of(&spec.vals);
     assert_eq!(trust.epochs[0].validator_agencies().len(), AGENCIES.len());
     verify(&make(&spec).bytes(), &trust, None).unwrap();
+}
+
+/// Answers of a real CometBFT 0.38.25 with four validators, one of them down.
+#[test]
+fn a_real_commit_packs_and_verifies() {
+    let file = |name: &str| {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors/receipt/comet");
+        std::fs::read_to_string(dir.join(name)).unwrap()
+    };
+    let (commit, validators) = (file("commit.json"), file("validators.json"));
+    let packed = pack(&commit, &validators).unwrap();
+    let listed: serde_json::Value = serde_json::from_str(&validators).unwrap();
+    let listed = listed["result"]["validators"].as_array().unwrap();
+    let one = |(v, name): (&serde_json::Value, &str)| {
+        let key = base64::engine::general_purpose::STANDARD.decode(v["pub_key"]["value"].as_str().unwrap()).unwrap();
+        Validator { agency: agency(name), key: key.try_into().unwrap(), power: 1 }
+    };
+    let epoch = Epoch::next(None, 1, listed.iter().zip(AGENCIES).map(one).collect(), vec![]);
+    let city = Trust { chain: "chain-K5j47i".into(), epochs: vec![epoch], ..trust() };
+    let block = verify_block(&packed.header, &packed.validators, &city).unwrap();
+    assert_eq!((block.height, block.votes, block.epoch), (3, 3, 0));
+    assert_eq!(verify_block(&packed.header, &packed.validators, &trust()).unwrap_err().check, "chain");
+    let altered = commit.replace("\"app_hash\":\"00", "\"app_hash\":\"01");
+    let altered = pack(&altered, &validators).unwrap();
+    assert_eq!(verify_block(&altered.header, &altered.validators, &city).unwrap_err().check, "commit");
+    assert!(pack(&validators, &commit).is_err());
+    assert!(pack("{}", "[]").is_err());
 }

@@ -8,6 +8,9 @@ use concordat_protocol::verify::{Invalid, verify};
 use proptest::prelude::*;
 use std::sync::OnceLock;
 
+/// Changes the first receipt, by what the second holds.
+type Splice = fn(&mut Receipt, &Receipt);
+
 fn refused(r: &Receipt) -> Invalid {
     verify(&encode(r), &trust(), None).expect_err("a spliced receipt must be refused")
 }
@@ -35,7 +38,18 @@ fn flip(good: &[u8], at: impl Iterator<Item = usize>, masks: &[u8]) -> std::coll
 fn every_flipped_byte_is_refused() {
     let good = make(&Spec::default()).bytes();
     let seen = flip(&good, 0..good.len(), &[0x01, 0x80]);
-    for check in ["decode", "chain", "header", "validators", "commit", "app_hash", "log_path", "op_hash", "commitment", "session"] {
+    for check in [
+        "decode",
+        "chain",
+        "header",
+        "validators",
+        "commit",
+        "app_hash",
+        "log_path",
+        "op_hash",
+        "commitment",
+        "session",
+    ] {
         assert!(seen.contains_key(check), "no byte led to {check}: {seen:?}");
     }
     for check in ["request_signature", "release_key", "release_signature"] {
@@ -70,7 +84,7 @@ fn every_field_of_another_valid_receipt_is_refused_by_its_own_check() {
     for r in [&a, &b] {
         verify(&encode(r), &trust(), None).unwrap();
     }
-    let splices: &[(&str, fn(&mut Receipt, &Receipt))] = &[
+    let splices: &[(&str, Splice)] = &[
         ("log_path", |a, b| a.index = b.index),
         ("log_path", |a, b| a.entry = b.entry.clone()),
         ("log_path", |a, b| a.entry.tick_ms = b.entry.tick_ms + 1),
@@ -91,7 +105,9 @@ fn every_field_of_another_valid_receipt_is_refused_by_its_own_check() {
         ("release_key", |a, _| a.release.as_mut().unwrap().key.revoked_ms = 1),
         ("app_hash", |a, b| a.header = b.header.clone()),
         ("checkpoint", |a, b| a.checkpoint = b.checkpoint.clone()),
-        ("log_path", |a, b| (a.header, a.validators, a.roots) = (b.header.clone(), b.validators.clone(), b.roots.clone())),
+        ("log_path", |a, b| {
+            (a.header, a.validators, a.roots) = (b.header.clone(), b.validators.clone(), b.roots.clone())
+        }),
         ("op_hash", |a, b| {
             (a.header, a.roots) = (b.header.clone(), b.roots.clone());
             (a.index, a.entry, a.log_path) = (b.index, b.entry.clone(), b.log_path.clone());

@@ -1,6 +1,8 @@
 //! trust.json: pinned by its fingerprint, chained by signatures.
 
-use crate::world::{AGENCIES, CHAIN, Spec, agency, agency_keys, genesis, listed, make, oversight, root_key, trust, vals};
+use crate::world::{
+    AGENCIES, CHAIN, Spec, agency, agency_keys, genesis, listed, make, oversight, root_key, trust, vals,
+};
 use concordat_protocol::cbor::encode;
 use concordat_protocol::keys::{SigningKey, Statement};
 use concordat_protocol::trust::{Epoch, EpochSignature, Trust, TrustError};
@@ -8,7 +10,10 @@ use concordat_protocol::verify::verify;
 
 fn sign(epoch: &mut Epoch, signers: &[(&str, SigningKey)]) {
     let body = encode(&epoch.body());
-    let one = |(name, key): &(&str, SigningKey)| EpochSignature { agency: agency(name), signature: key.sign(Statement::Epoch, CHAIN, &body) };
+    let one = |(name, key): &(&str, SigningKey)| EpochSignature {
+        agency: agency(name),
+        signature: key.sign(Statement::Epoch, CHAIN, &body),
+    };
     epoch.signatures = signers.iter().map(one).collect();
 }
 
@@ -33,8 +38,14 @@ fn later_epochs_are_believed_when_two_thirds_of_the_one_before_signed() {
     verify(&make(&late()).bytes(), &trust, None).unwrap();
     verify(&make(&Spec::default()).bytes(), &trust, None).unwrap();
     // New validators cannot speak for old heights, nor old ones for new.
-    assert_eq!(verify(&make(&Spec { vals: vals("b"), ..Spec::default() }).bytes(), &trust, None).unwrap_err().check, "validators");
-    assert_eq!(verify(&make(&Spec { height: 120, ..Spec::default() }).bytes(), &trust, None).unwrap_err().check, "validators");
+    assert_eq!(
+        verify(&make(&Spec { vals: vals("b"), ..Spec::default() }).bytes(), &trust, None).unwrap_err().check,
+        "validators"
+    );
+    assert_eq!(
+        verify(&make(&Spec { height: 120, ..Spec::default() }).bytes(), &trust, None).unwrap_err().check,
+        "validators"
+    );
     assert_eq!(verify(&make(&late()).bytes(), &crate::world::trust(), None).unwrap_err().check, "validators");
 }
 
@@ -54,10 +65,12 @@ fn forged_epochs_are_refused() {
     let change: [fn(&mut Epoch); 4] = [
         |e| e.from_height += 1,
         |e| e.validators = listed(&vals("c")),
-        |e| (e.validators, e.validators_hash) = {
-            let v = listed(&vals("c"));
-            let h = concordat_protocol::trust::validators_hash(&v);
-            (v, h)
+        |e| {
+            (e.validators, e.validators_hash) = {
+                let v = listed(&vals("c"));
+                let h = concordat_protocol::trust::validators_hash(&v);
+                (v, h)
+            }
         },
         |e| e.prev_hash[0] ^= 1,
     ];
@@ -103,7 +116,8 @@ fn the_fingerprint_pins_genesis_and_oversight_and_outlives_epochs() {
     keys[0].cosign = keys[1].cosign.clone();
     forged(listed(&vals("a")), keys);
     // Nor may the genesis file name one set of validators to CometBFT and another to the application.
-    let mixed = genesis(&vals("a")).replace(&hex::encode(vals("a")[0].key.verifying_key().to_bytes()), &hex::encode([7; 32]));
+    let mixed =
+        genesis(&vals("a")).replace(&hex::encode(vals("a")[0].key.verifying_key().to_bytes()), &hex::encode([7; 32]));
     assert!(matches!(Trust::from_genesis(mixed, oversight()), Err(TrustError::Genesis(_))));
 }
 
