@@ -90,6 +90,8 @@ fn plan_of(kind: &str, dir: &Path) -> Plan {
     let units = match kind {
         "zero" => vec![vec![sh("zero", &format!("echo run >> {}/count", dir.display()))]],
         "pair" => vec![vec![sleeper("app"), sleeper("comet")], vec![sleeper("broker")]],
+        // Without children of its own: the system tells the supervisor's children only.
+        "plain" => vec![vec![sh("one", "exec sleep 1000")], vec![sh("two", "exec sleep 1000")]],
         "stubborn" => vec![vec![sh("stubborn", "trap '' TERM; echo armed; while :; do sleep 0.1; done")]],
         "broken" => vec![vec![sh("broken", "echo 'no key in keys/'; exit 3")]],
         // CometBFT of a made city with one of its built-in applications.

@@ -97,7 +97,7 @@ fn a_second_supervisor_of_a_folder_is_refused_and_named() {
 #[test]
 fn children_die_with_a_killed_supervisor() {
     let dir = tempfile::tempdir().unwrap();
-    let _s = supervise(dir.path(), "pair", true).unwrap();
+    let _s = supervise(dir.path(), "plain", true).unwrap();
     let members = up(dir.path());
     kill9(State::read(dir.path()).unwrap().supervisor.pid);
     wait_for("the end of all children", || members.iter().all(|m| !m.alive()).then_some(()));
