@@ -1,0 +1,338 @@
+//! The command line.
+
+use crate::output::Format;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Agencies exchange live feeds and records without handing over their databases, and prove later who saw what.
+#[derive(Debug, Parser)]
+#[command(name = "concordat", version, max_term_width = 110, after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 proof invalid, 5 not found, 6 conflict, 7 unavailable or timeout, 8 partial.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// A node of the demo and a user of its gateway: AGENCY[/USER], for example court/clerk
+    #[arg(long, global = true, value_name = "AGENCY[/USER]")]
+    pub context: Option<String>,
+    /// A node's folder
+    #[arg(long, global = true, env = "CONCORDAT_DIR", value_name = "FOLDER")]
+    pub dir: Option<PathBuf>,
+    /// How results are written
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    pub output: Format,
+    /// No messages
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// No colours (there are none in this version)
+    #[arg(long, global = true)]
+    pub no_color: bool,
+}
+
+/// The nouns.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A city of four agencies on this machine
+    #[command(subcommand)]
+    Demo(Demo),
+    /// One agency's node: its processes
+    #[command(subcommand)]
+    Node(Node),
+    /// Ask a provider for held records
+    #[command(subcommand)]
+    Query(Query),
+    /// Agreements: check, propose, approve, stop
+    #[command(subcommand)]
+    Agreement(Agreement),
+    /// Operations on the ledger
+    #[command(subcommand)]
+    Op(Op),
+    /// Check evidence offline
+    #[command(subcommand)]
+    Verify(Verify),
+    /// Why a request was answered or denied: an operation (op:5821) or a request id
+    Why {
+        /// op:N or a request id
+        what: String,
+    },
+    /// The ledger
+    #[command(subcommand)]
+    Ledger(Ledger),
+    /// Adapters: connect a source
+    #[command(subcommand)]
+    Adapter(Adapter),
+    /// Feeds: follow what a provider publishes
+    #[command(subcommand)]
+    Feed(Feed),
+    /// What a verifier must trust
+    #[command(subcommand)]
+    Trust(Trust),
+    /// Shell completions
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `demo`
+#[derive(Debug, Subcommand)]
+pub enum Demo {
+    /// Set up, tour, and (unless DEMO=keep) stop: what `make demo` runs
+    Run,
+    /// Set the city up and start it
+    Up,
+    /// Run the checks; every line is one, and a failed one ends with exit code 1
+    Tour,
+    /// Show every process of the city
+    Status,
+    /// Stop the city
+    Stop,
+    /// Stop the city and remove its folders
+    Reset,
+}
+
+/// `node`
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// Supervise all processes of a folder, in the foreground
+    Up,
+    /// Stop the supervisor of a folder
+    Down,
+    /// Show the processes of a folder
+    Status,
+    /// The replicated application (started by the supervisor)
+    App,
+    /// The data executor (started by the supervisor)
+    Executor,
+    /// The broker (started by the supervisor)
+    Broker,
+    /// The exchange manager (started by the supervisor)
+    Exchange,
+    /// Runs a command that dies with its parent (used by the supervisor)
+    #[command(hide = true)]
+    Guard {
+        /// Process id of the supervisor
+        parent: u32,
+        /// The command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+}
+
+/// `query`
+#[derive(Debug, Subcommand)]
+pub enum Query {
+    /// Run a query; rows come only after the ledger has accepted its record
+    Run(QueryRun),
+}
+
+/// `query run`
+#[derive(Debug, Args)]
+pub struct QueryRun {
+    /// The dataset, ds:police/stops@1
+    #[arg(long)]
+    pub dataset: String,
+    /// The filter as JSON: '{"time": {"range": {"from": "...", "to": "..."}}}'
+    #[arg(long = "where", value_name = "JSON", default_value = "{}")]
+    pub filter: String,
+    /// The fields, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    pub select: Vec<String>,
+    /// The purpose, purp:pending-case
+    #[arg(long)]
+    pub purpose: String,
+    /// The clause relied on, C1 or AGR-2026-0142/C1
+    #[arg(long)]
+    pub clause: Option<String>,
+    /// The case reference
+    #[arg(long)]
+    pub case: Option<String>,
+    /// key or -key
+    #[arg(long)]
+    pub order: Option<String>,
+    /// At most so many rows
+    #[arg(long)]
+    pub limit: Option<u32>,
+    /// The same key and body give the same answer, once
+    #[arg(long)]
+    pub idempotency_key: Option<String>,
+    /// Also write the receipt to this file
+    #[arg(long, value_name = "FILE")]
+    pub receipt: Option<PathBuf>,
+}
+
+/// `agreement`
+#[derive(Debug, Subcommand)]
+pub enum Agreement {
+    /// Check a document; print its sentences and findings
+    Lint {
+        /// The document
+        file: PathBuf,
+    },
+    /// Propose a document's terms on the ledger
+    Propose {
+        /// The document
+        file: PathBuf,
+        /// How long approvals may take
+        #[arg(long, default_value = "7")]
+        days: u64,
+    },
+    /// Approve a proposal with the key of one role
+    Approve(Approve),
+    /// Suspend at once
+    Suspend(Stop),
+    /// Approve the resumption of a suspended agreement with the key of one role
+    Resume(Approve),
+    /// End for ever, at once
+    Revoke(Stop),
+    /// State of all agreements, or of one
+    Status {
+        /// The agreement
+        agreement: Option<String>,
+    },
+}
+
+/// `agreement approve|resume`
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// The agreement
+    pub agreement: String,
+    /// In which role; the key is keys/approver-ROLE.key of the node's folder
+    #[arg(long)]
+    pub role: String,
+    /// The document that was read: its terms must be the ones on the ledger
+    #[arg(long, value_name = "FILE")]
+    pub document: Option<PathBuf>,
+}
+
+/// `agreement suspend|revoke`
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// The agreement
+    pub agreement: String,
+    /// Why, for the record (only its salted hash is on the ledger)
+    #[arg(long, default_value = "")]
+    pub reason: String,
+}
+
+/// `op`
+#[derive(Debug, Subcommand)]
+pub enum Op {
+    /// The newest operations
+    List {
+        /// How many
+        #[arg(long, default_value = "20")]
+        limit: u32,
+    },
+    /// One operation
+    Show {
+        /// op:N
+        op: String,
+    },
+    /// The receipt of an operation, as a file
+    Receipt {
+        /// op:N
+        op: String,
+        /// Where to write it; by default op-N.receipt
+        #[arg(long, short, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+/// `verify`
+#[derive(Debug, Subcommand)]
+pub enum Verify {
+    /// Check a receipt with nothing but itself and trust.json; no network, no node
+    Receipt {
+        /// The receipt
+        file: PathBuf,
+        /// trust.json
+        #[arg(long, value_name = "FILE")]
+        trust: PathBuf,
+    },
+}
+
+/// `ledger`
+#[derive(Debug, Subcommand)]
+pub enum Ledger {
+    /// Height, tick, app hash, peers
+    Status,
+}
+
+/// `adapter`
+#[derive(Debug, Subcommand)]
+pub enum Adapter {
+    /// Read the document and the source's header; nothing is published
+    Check {
+        /// adapters/NAME.yaml in the node's folder
+        name: String,
+    },
+    /// Publish until the source ends
+    Run {
+        /// adapters/NAME.yaml in the node's folder
+        name: String,
+        /// At most so many rows, then stop
+        #[arg(long)]
+        rows: Option<u64>,
+        /// Rows a second, or max
+        #[arg(long)]
+        pace: Option<String>,
+    },
+    /// Load a records dataset into the node's holding
+    Load {
+        /// adapters/NAME.yaml in the node's folder
+        name: String,
+    },
+}
+
+/// `feed`
+#[derive(Debug, Subcommand)]
+pub enum Feed {
+    /// Messages of a subscription, oldest first, verified
+    Tail {
+        /// The subscription; by default the only one
+        subscription: Option<String>,
+        /// Stop after so many messages
+        #[arg(long)]
+        max: Option<u64>,
+        /// Acknowledge what was shown
+        #[arg(long)]
+        ack: bool,
+        /// Stop when nothing came for so many seconds
+        #[arg(long, default_value = "5")]
+        idle: u64,
+    },
+}
+
+/// `trust`
+#[derive(Debug, Subcommand)]
+pub enum Trust {
+    /// The fingerprint, to be compared by voice
+    Show {
+        /// trust.json
+        #[arg(long, value_name = "FILE")]
+        trust: Option<PathBuf>,
+    },
+    /// Write the trust.json of this node's chain
+    Export {
+        /// Where to
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+/// Kinds of stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StopKind {
+    /// Until resumed.
+    Suspend,
+    /// For ever.
+    Revoke,
+}

@@ -1,0 +1,184 @@
+//! `agreement`: documents are checked here, acts are signed here with a person's key file, and travel through the
+//! agency's own gateway. The gateway never holds an approver's key.
+
+use super::Ctx;
+use crate::args::{Approve, Stop, StopKind};
+use crate::context::Api;
+use crate::failure::{Exit, Failure, read_text};
+use concordat_broker::config::NodeConfig;
+use concordat_broker::keys::{self, KeyFolder};
+use concordat_broker::ledger::acts::sign_act;
+use concordat_policies::compile::{Compiled, compile};
+use concordat_policies::lint;
+use concordat_protocol::acts::{ActBody, ApprovalKind};
+use concordat_protocol::cbor::encode;
+use concordat_protocol::hash::{Hash, sha256};
+use concordat_protocol::ids::AgreementId;
+use concordat_protocol::keys::SigningKey;
+use serde_json::{Value, json};
+use std::path::Path;
+
+const DAY_MS: u64 = 86_400_000;
+
+/// An agency's own side: its gateway and its keys.
+pub struct Side {
+    /// Gateway as operator.
+    pub api: Api,
+    /// Configuration.
+    pub cfg: NodeConfig,
+    keys: KeyFolder,
+}
+
+impl Side {
+    /// The side of the node in `dir`.
+    pub fn open(dir: &Path) -> Result<Self, Failure> {
+        let cfg = NodeConfig::load(dir)?;
+        Ok(Self { api: Api::of(dir, None, "operator")?, keys: KeyFolder::new(cfg.keys()), cfg })
+    }
+
+    /// Signs an act with a key file and submits it through the gateway; waits for the ledger.
+    pub async fn act(&self, key: &str, body: ActBody) -> Result<Value, Failure> {
+        let key: SigningKey = self.keys.signing(key)?;
+        let counters = self.api.get(&format!("/admin/v1/keys/{}/counters", key.key_id())).await?;
+        let last = counters[if body.is_urgent() { "urgent" } else { "other" }].as_u64().unwrap_or_default();
+        let tx = sign_act(&self.cfg.chain, &self.cfg.agency, &key, last + 1, body)?;
+        self.api.post_bytes("/admin/v1/acts", "application/cbor", tx).await
+    }
+
+    /// Newest tick of the ledger, milliseconds.
+    pub async fn tick_ms(&self) -> Result<u64, Failure> {
+        let status = self.api.get("/v1/ledger/status").await?;
+        let tick = status["tick_ms"].as_u64().filter(|t| *t > 0);
+        tick.ok_or_else(|| Failure::new(Exit::Unavailable, "no-tick", "the ledger has no block yet: try again in a few seconds"))
+    }
+
+    /// The newest version of an agreement as the ledger has it.
+    pub async fn newest(&self, agreement: &AgreementId) -> Result<Value, Failure> {
+        let found = self.api.get(&format!("/v1/agreements/{agreement}")).await?;
+        let versions = found["versions"].as_array().cloned().unwrap_or_else(|| vec![found.clone()]);
+        let newest = versions.into_iter().max_by_key(|v| v["version"].as_u64());
+        newest.ok_or_else(|| Failure::new(Exit::NotFound, "agreement", format!("{agreement} is not on the ledger: propose it first")))
+    }
+}
+
+fn compiled(file: &Path) -> Result<Compiled, Failure> {
+    let text = read_text(file)?;
+    compile(&text).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))
+}
+
+/// `agreement lint`
+pub fn lint(ctx: &Ctx, file: &Path) -> Result<(), Failure> {
+    let compiled = compiled(file)?;
+    let findings = lint::lint(&compiled.document);
+    let shown: Vec<Value> = findings.iter().map(|f| json!({"severity": format!("{:?}", f.severity).to_lowercase(), "rule": f.rule, "clause": f.clause, "text": f.text})).collect();
+    let value = json!({
+        "agreement": compiled.document.agreement, "version": compiled.document.version,
+        "terms_hash": hex::encode(compiled.terms_hash()), "sentences": compiled.text, "findings": shown,
+    });
+    ctx.out.result(&value, || {
+        let findings = if shown.is_empty() { "no findings".to_owned() } else { crate::output::table(&shown, &["severity", "clause", "rule", "text"]) };
+        format!("{}\n\nterms hash {}\n\n{findings}", compiled.text.trim_end(), hex::encode(compiled.terms_hash()))
+    });
+    Ok(())
+}
+
+/// Proposes a document through the gateway of `side`.
+pub async fn propose_document(side: &Side, yaml: &str, days: u64) -> Result<(Compiled, Value), Failure> {
+    let compiled = compile(yaml)?;
+    let expires_ms = side.tick_ms().await? + days * DAY_MS;
+    let body = ActBody::Propose { terms: encode(&compiled.terms).into(), expires_ms };
+    let answer = side.act(keys::GATEWAY, body).await?;
+    Ok((compiled, answer))
+}
+
+/// `agreement propose`
+pub async fn propose(ctx: &Ctx, file: &Path, days: u64) -> Result<(), Failure> {
+    let side = Side::open(&ctx.dir()?)?;
+    let (compiled, answer) = propose_document(&side, &read_text(file)?, days).await?;
+    ctx.out.result(&answer, || {
+        let d = &compiled.document;
+        format!("{} version {} proposed; approvals due within {days} days\nterms hash {}", d.agreement, d.version, hex::encode(compiled.terms_hash()))
+    });
+    Ok(())
+}
+
+fn hash_of(v: &Value, field: &str) -> Result<Hash, Failure> {
+    let text = v[field].as_str().unwrap_or_default();
+    let bytes = hex::decode(text).ok().and_then(|b| b.try_into().ok());
+    bytes.ok_or_else(|| Failure::new(Exit::Failed, "gateway-answer", format!("the gateway's answer has no {field}")))
+}
+
+/// Signs one approval of what the ledger has.
+pub async fn approve_as(side: &Side, agreement: &AgreementId, role: &str, what: ApprovalKind) -> Result<Value, Failure> {
+    let found = side.newest(agreement).await?;
+    let number = |f: &str| found[f].as_u64().unwrap_or_default();
+    let body = ActBody::Approve {
+        agreement: agreement.clone(),
+        version: number("version"),
+        revision: number("revision"),
+        what,
+        terms_hash: hash_of(&found, "terms_hash")?,
+        prev_terms_hash: hash_of(&found, "prev_terms_hash").unwrap_or([0; 32]),
+        role: role.to_owned(),
+        expires_ms: side.tick_ms().await? + DAY_MS,
+    };
+    side.act(&keys::approver(role), body).await
+}
+
+/// `agreement approve`, `agreement resume`
+pub async fn approve(ctx: &Ctx, a: &Approve, what: ApprovalKind) -> Result<(), Failure> {
+    let side = Side::open(&ctx.dir()?)?;
+    let agreement: AgreementId = a.agreement.parse()?;
+    if let Some(file) = &a.document {
+        let (read, ledger) = (compiled(file)?.terms_hash(), hash_of(&side.newest(&agreement).await?, "terms_hash")?);
+        if read != ledger {
+            return Err(Failure::new(Exit::Conflict, "terms-mismatch", format!("{} compiles to other terms than the ledger has: get the document that was proposed", file.display())));
+        }
+    }
+    let answer = approve_as(&side, &agreement, &a.role, what).await?;
+    let status = side.newest(&agreement).await?["status"].as_str().unwrap_or_default().to_owned();
+    ctx.out.result(&answer, || format!("{agreement}: {what} approved as {}; now {status}", a.role));
+    Ok(())
+}
+
+/// Suspends or revokes with the security key of `side`.
+pub async fn stop_as(side: &Side, agreement: &AgreementId, kind: StopKind, reason: &str) -> Result<Value, Failure> {
+    let version = side.newest(agreement).await?["version"].as_u64().unwrap_or_default();
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(|e| Failure::new(Exit::Failed, "randomness", e.to_string()))?;
+    let reason = sha256(&[&salt, reason.as_bytes()]);
+    let agreement = agreement.clone();
+    let body = match kind {
+        StopKind::Suspend => ActBody::Suspend { agreement, version, reason },
+        StopKind::Revoke => ActBody::Revoke { agreement, version, reason },
+    };
+    side.act(keys::SECURITY, body).await
+}
+
+/// `agreement suspend`, `agreement revoke`
+pub async fn stop(ctx: &Ctx, s: &Stop, kind: StopKind) -> Result<(), Failure> {
+    let side = Side::open(&ctx.dir()?)?;
+    let agreement: AgreementId = s.agreement.parse()?;
+    let answer = stop_as(&side, &agreement, kind, &s.reason).await?;
+    let word = if kind == StopKind::Suspend { "suspended" } else { "revoked" };
+    ctx.out.result(&answer, || format!("{agreement} {word}: {}", answer["operation"].as_str().unwrap_or_default()));
+    Ok(())
+}
+
+/// `agreement status`
+pub async fn status(ctx: &Ctx, agreement: Option<&str>) -> Result<(), Failure> {
+    let api = ctx.api("operator")?;
+    match agreement {
+        Some(a) => {
+            let id: AgreementId = a.parse()?;
+            let found = api.get(&format!("/v1/agreements/{id}")).await?;
+            ctx.out.result(&found, || super::op::lines(&found));
+        }
+        None => {
+            let found = api.get("/v1/agreements").await?;
+            let rows = found["agreements"].as_array().or(found.as_array()).cloned().unwrap_or_default();
+            ctx.out.list(&rows, &["agreement", "version", "status", "assigner", "assignee", "dataset", "revision"]);
+        }
+    }
+    Ok(())
+}

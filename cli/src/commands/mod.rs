@@ -1,0 +1,38 @@
+//! The commands.
+
+pub mod adapter;
+pub mod agreement;
+pub mod feed;
+pub mod node;
+pub mod op;
+pub mod query;
+pub mod trust;
+pub mod verify;
+
+use crate::args::Global;
+use crate::context::{Api, resolve};
+use crate::failure::Failure;
+use crate::output::Output;
+use std::path::PathBuf;
+
+/// What every command has.
+#[derive(Debug, Clone)]
+pub struct Ctx {
+    /// Where results go.
+    pub out: Output,
+    /// Options of every command.
+    pub global: Global,
+}
+
+impl Ctx {
+    /// The node's folder.
+    pub fn dir(&self) -> Result<PathBuf, Failure> {
+        resolve(self.global.context.as_deref(), self.global.dir.as_deref()).map(|(dir, _)| dir)
+    }
+
+    /// The gateway of the node, as the user named or the first with `role`.
+    pub fn api(&self, role: &str) -> Result<Api, Failure> {
+        let (dir, user) = resolve(self.global.context.as_deref(), self.global.dir.as_deref())?;
+        Api::of(&dir, user.as_deref(), role)
+    }
+}

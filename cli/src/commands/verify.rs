@@ -1,0 +1,41 @@
+//! `verify`: nothing but a receipt and trust.json; no network, no node, no clock.
+
+use super::Ctx;
+use crate::failure::{Exit, Failure, read_file, read_text};
+use concordat_protocol::trust::Trust;
+use concordat_protocol::verify::verify;
+use serde_json::json;
+use std::path::Path;
+
+/// `verify receipt`
+pub fn receipt(ctx: &Ctx, file: &Path, trust: &Path) -> Result<(), Failure> {
+    let trust = Trust::from_json(&read_text(trust)?)?;
+    let bytes = read_file(file)?;
+    match verify(&bytes, &trust, None) {
+        Ok(v) => {
+            let text = || {
+                let checks: Vec<String> = v.checks.iter().map(|c| format!("  {:<20} {}", c.name, c.sentence)).collect();
+                let opened: Vec<String> =
+                    v.opened.iter().filter(|(_, t)| !t.is_empty()).map(|(n, t)| format!("  {n:<14} {t}")).collect();
+                let contested = if v.contested { ", CONTESTED: the key counts as compromised" } else { "" };
+                format!(
+                    "VALID ({}{contested}): op:{} at height {}, {} by the ledger\n{}\nopened\n{}\nchecks\n{}",
+                    v.status.word(), v.index, v.height, v.verdict, summary(&v), opened.join("\n"), checks.join("\n")
+                )
+            };
+            ctx.out.result(&v.to_json(), text);
+            Ok(())
+        }
+        Err(e) => {
+            let problem = json!({"valid": false, "check": e.check, "detail": e.sentence});
+            ctx.out.result(&problem, || format!("INVALID at {}: {}", e.check, e.sentence));
+            Err(Failure { exit: Exit::ProofInvalid, code: e.code().into(), message: format!("{} does not prove itself: {}", file.display(), e.sentence), problem: Some(problem) })
+        }
+    }
+}
+
+fn summary(v: &concordat_protocol::verify::Verified) -> String {
+    let consumer = v.consumer.as_ref().map_or_else(String::new, |c| format!(" to {c}"));
+    let clause = v.clause.as_ref().map_or_else(String::new, |c| format!(", clause {c}"));
+    format!("{} of {}{consumer}{clause}", v.kind, v.provider)
+}

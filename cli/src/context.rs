@@ -1,0 +1,165 @@
+//! Whose node a command speaks to, and as whom.
+
+use crate::failure::{Exit, Failure};
+use concordat_broker::config::NodeConfig;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A service token of an agency's gateway.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// Whose.
+    pub name: String,
+    /// Roles it brings.
+    pub roles: Vec<String>,
+    /// The secret.
+    pub token: String,
+}
+
+/// `keys/tokens.yaml`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tokens {
+    /// The tokens.
+    pub tokens: Vec<Token>,
+}
+
+/// Folder of the demo's city.
+pub fn demo_root() -> PathBuf {
+    if let Some(dir) = std::env::var_os("CONCORDAT_DEMO") {
+        return dir.into();
+    }
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from).join(".local/share");
+    data.unwrap_or_else(home).join("concordat/demo")
+}
+
+/// The node folder that `--context court/clerk` or `--dir` names, with the user.
+pub fn resolve(context: Option<&str>, dir: Option<&Path>) -> Result<(PathBuf, Option<String>), Failure> {
+    match (context, dir) {
+        (Some(c), _) => {
+            let (agency, user) = c.split_once('/').map_or((c, None), |(a, u)| (a, Some(u.to_owned())));
+            Ok((demo_root().join(agency), user))
+        }
+        (None, Some(d)) => Ok((d.to_owned(), None)),
+        (None, None) => Err(Failure::usage("name the node: --context AGENCY[/USER] for the demo, or --dir FOLDER (CONCORDAT_DIR)")),
+    }
+}
+
+/// A client of an agency's own gateway.
+#[derive(Debug, Clone)]
+pub struct Api {
+    http: reqwest::Client,
+    base: String,
+    token: String,
+}
+
+impl Api {
+    /// The gateway of the node in `dir`, as `user` (by default the first token that brings `role`).
+    pub fn of(dir: &Path, user: Option<&str>, role: &str) -> Result<Self, Failure> {
+        let cfg = NodeConfig::load(dir)?;
+        let path = cfg.keys().join("tokens.yaml");
+        let text = crate::failure::read_text(&path)?;
+        let tokens: Tokens = serde_saphyr::from_str(&text).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+        let fits = |t: &&Token| user.map_or(t.roles.iter().any(|r| r == role), |u| t.name == u);
+        let found = tokens.tokens.iter().find(fits);
+        let names = || tokens.tokens.iter().map(|t| t.name.as_str()).collect::<Vec<_>>().join(", ");
+        let token = found.ok_or_else(|| Failure::usage(format!("no such user at {}: there are {}", cfg.agency, names())))?;
+        Self::new(&format!("http://{}", cfg.listen), &token.token)
+    }
+
+    /// A gateway at a base URL.
+    pub fn new(base: &str, token: &str) -> Result<Self, Failure> {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build();
+        let http = http.map_err(|e| Failure::new(Exit::Failed, "http", e.to_string()))?;
+        Ok(Self { http, base: base.to_owned(), token: token.to_owned() })
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
+        let sent = request.header("authorization", format!("Bearer {}", self.token)).send().await;
+        let down = |e: reqwest::Error| {
+            let detail = format!("{} does not answer ({e}): is the node up? See `concordat demo status`", self.base);
+            Failure::new(Exit::Unavailable, "gateway-down", detail)
+        };
+        let response = sent.map_err(down)?;
+        if response.status().is_success() { Ok(response) } else { Err(problem(response).await) }
+    }
+
+    /// GET of a JSON resource.
+    pub async fn get(&self, path: &str) -> Result<Value, Failure> {
+        json_of(self.send(self.http.get(format!("{}{path}", self.base))).await?).await
+    }
+
+    /// GET of bytes.
+    pub async fn get_bytes(&self, path: &str, accept: &str) -> Result<Vec<u8>, Failure> {
+        let response = self.send(self.http.get(format!("{}{path}", self.base)).header("accept", accept)).await?;
+        Ok(response.bytes().await.map_err(broken)?.to_vec())
+    }
+
+    /// POST of a JSON body.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        json_of(self.send(self.http.post(format!("{}{path}", self.base)).json(body)).await?).await
+    }
+
+    /// POST of bytes.
+    pub async fn post_bytes(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Value, Failure> {
+        let request = self.http.post(format!("{}{path}", self.base)).header("content-type", content_type).body(body);
+        json_of(self.send(request).await?).await
+    }
+
+    /// POST of a query with an idempotency key.
+    pub async fn query(&self, body: &Value, key: Option<&str>) -> Result<Value, Failure> {
+        let mut request = self.http.post(format!("{}/v1/queries", self.base)).json(body);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        json_of(self.send(request).await?).await
+    }
+}
+
+fn broken(e: reqwest::Error) -> Failure {
+    Failure::new(Exit::Unavailable, "gateway-answer", format!("the gateway's answer broke off: {e}"))
+}
+
+async fn json_of(response: reqwest::Response) -> Result<Value, Failure> {
+    let bytes = response.bytes().await.map_err(broken)?;
+    if bytes.is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&bytes).map_err(|e| Failure::new(Exit::Failed, "gateway-answer", format!("the gateway's answer is no JSON: {e}")))
+}
+
+/// RFC 9457 to a failure with its exit code.
+async fn problem(response: reqwest::Response) -> Failure {
+    let status = response.status().as_u16();
+    let body: Value = response.json().await.unwrap_or_default();
+    let word = |k: &str| body[k].as_str().unwrap_or_default().to_owned();
+    let exit = match status {
+        400 | 413 | 422 => Exit::Usage,
+        401 | 403 => Exit::Denied,
+        404 => Exit::NotFound,
+        409 => Exit::Conflict,
+        429 | 503 | 504 => Exit::Unavailable,
+        502 if word("code").contains("proof") => Exit::ProofInvalid,
+        502 => Exit::Unavailable,
+        _ => Exit::Failed,
+    };
+    let code = body["code"].as_str().map_or_else(|| body["code"].to_string(), str::to_owned);
+    let mut message = if word("detail").is_empty() { format!("{} (HTTP {status})", word("title")) } else { word("detail") };
+    if !word("clause").is_empty() {
+        message = format!("{message}\n  clause {}: \"{}\"", word("clause"), word("clause_text"));
+    }
+    if !word("missing").is_empty() {
+        message = format!("{message}\n  missing: {}", word("missing"));
+    }
+    if !word("operation").is_empty() {
+        message = format!("{message}\n  recorded as {}", word("operation"));
+    }
+    if !word("next").is_empty() {
+        message = format!("{message}\n  next: {}", word("next"));
+    }
+    Failure { exit, code, message, problem: Some(body) }
+}

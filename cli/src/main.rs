@@ -1,0 +1,85 @@
+//! The `concordat` program.
+
+use clap::{CommandFactory, Parser};
+use concordat_cli::args::{Adapter, Agreement, Cli, Command, Demo, Feed, Ledger, Node, Op, Query, StopKind, Trust, Verify};
+use concordat_cli::commands::{Ctx, adapter, agreement, feed, node, op, query, trust, verify};
+use concordat_cli::demo;
+use concordat_cli::failure::Failure;
+use concordat_cli::output::{Format, Output};
+use concordat_protocol::acts::ApprovalKind;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // One TLS provider for the whole process, before anything can ask for one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    init_log(&cli.command);
+    let ctx = Ctx { out: Output { format: cli.global.output, quiet: cli.global.quiet }, global: cli.global.clone() };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: no runtime: {e}");
+            return ExitCode::from(1);
+        }
+    };
+    match runtime.block_on(run(&ctx, &cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            match ctx.out.format {
+                Format::Table => eprintln!("error: {failure}"),
+                Format::Json | Format::Ndjson => eprintln!("{}", failure.to_json()),
+            }
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+/// Processes of a node log to stderr, which the supervisor keeps; other commands only warn.
+fn init_log(command: &Command) {
+    let default = if matches!(command, Command::Node(_)) { "info" } else { "error" };
+    let filter = EnvFilter::try_from_env("CONCORDAT_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let _ = log.try_init();
+}
+
+async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo(d) => match d {
+            Demo::Run => demo::run(ctx).await,
+            Demo::Up => demo::up(ctx).await,
+            Demo::Tour => demo::tour(ctx).await,
+            Demo::Status => demo::status(ctx),
+            Demo::Stop => demo::stop(ctx),
+            Demo::Reset => demo::reset(ctx),
+        },
+        Command::Node(n @ Node::App) => tokio::task::block_in_place(|| futures::executor::block_on(node::run(ctx, n))),
+        Command::Node(n) => node::run(ctx, n).await,
+        Command::Query(Query::Run(q)) => query::run(ctx, q).await,
+        Command::Agreement(a) => match a {
+            Agreement::Lint { file } => agreement::lint(ctx, file),
+            Agreement::Propose { file, days } => agreement::propose(ctx, file, *days).await,
+            Agreement::Approve(a) => agreement::approve(ctx, a, ApprovalKind::Activate).await,
+            Agreement::Resume(a) => agreement::approve(ctx, a, ApprovalKind::Resume).await,
+            Agreement::Suspend(s) => agreement::stop(ctx, s, StopKind::Suspend).await,
+            Agreement::Revoke(s) => agreement::stop(ctx, s, StopKind::Revoke).await,
+            Agreement::Status { agreement: a } => agreement::status(ctx, a.as_deref()).await,
+        },
+        Command::Op(Op::List { limit }) => op::list(ctx, *limit).await,
+        Command::Op(Op::Show { op }) => op::show(ctx, op).await,
+        Command::Op(Op::Receipt { op, file }) => op::receipt(ctx, op, file.as_ref()).await,
+        Command::Verify(Verify::Receipt { file, trust }) => verify::receipt(ctx, file, trust),
+        Command::Why { what } => op::why(ctx, what).await,
+        Command::Ledger(Ledger::Status) => op::ledger_status(ctx).await,
+        Command::Adapter(Adapter::Check { name }) => adapter::check(ctx, name),
+        Command::Adapter(Adapter::Run { name, rows, pace }) => adapter::run(ctx, name, *rows, pace.as_deref()).await,
+        Command::Adapter(Adapter::Load { name }) => adapter::load(ctx, name),
+        Command::Feed(Feed::Tail { subscription, max, ack, idle }) => feed::tail(ctx, subscription.as_deref(), *max, *ack, *idle).await,
+        Command::Trust(Trust::Show { trust: file }) => trust::show(ctx, file.as_deref()),
+        Command::Trust(Trust::Export { file }) => trust::export(ctx, file),
+        Command::Completion { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "concordat", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
