@@ -5,6 +5,12 @@ pub mod config;
 pub mod ledger;
 pub mod keys;
 pub mod host;
+pub mod gateway;
+pub mod http;
+pub mod metrics;
+pub mod receipts;
+pub mod service;
+pub mod store;
 
 /// Waits until SIGTERM or SIGINT asks this process to stop.
 pub async fn stop_signal() {

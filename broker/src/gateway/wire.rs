@@ -46,7 +46,7 @@ pub async fn call(
                 Ok(sent) => sent.map_err(|e| down(e.to_string()))?,
                 Err(_) => return Err(down("the connection is lost".into())),
             }
-            next = Instant::now() + AGAIN;
+            (heard, next) = (true, Instant::now() + AGAIN);
         }
         let message = tokio::select! {
             message = answers.next() => message.ok_or_else(|| down("the connection was closed".into()))?,

@@ -1,0 +1,453 @@
+//! The consumer's side of a query: it signs under a session, asks the provider, and checks everything before a byte
+//! goes to an application (PROTOCOL 4 and 5).
+
+pub mod check;
+pub mod error;
+pub mod pool;
+pub mod provider;
+pub mod records;
+pub mod sign;
+pub mod watch;
+pub mod wire;
+
+mod answer;
+
+pub use answer::{Answer, Answered};
+pub use error::GatewayError;
+
+use crate::config::NodeConfig;
+use crate::ledger::node_client::NodeClient;
+use crate::ledger::rpc::CometRpc;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use check::{Expected, ProofError};
+use concordat_protocol::cbor;
+use concordat_protocol::codes;
+use concordat_protocol::hash::sha256;
+use concordat_protocol::ids::{AgencyId, DatasetId};
+use concordat_protocol::keys::{KemKey, SigningKey};
+use concordat_protocol::limits::TICKET_CHECK_MS;
+use concordat_protocol::ops::Op;
+use concordat_protocol::seal::SealReceiver;
+use concordat_protocol::session::{Denied, QueryCall, QueryReply, Released, Request, SignedRequest};
+use provider::{ActDesk, Provider, Signed};
+use records::{IdempotencyKey, KeptAnswer, Known, QueryRecord, Records};
+use serde_json::{Map, Value, json};
+use sign::Draft;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+use tracing::{info, warn};
+use watch::LedgerWatch;
+
+/// Sessions whose opened encapsulation is kept.
+const RECEIVERS_KEPT: usize = 512;
+
+/// What a gateway needs.
+pub struct GatewaySetup {
+    /// The node.
+    pub cfg: Arc<NodeConfig>,
+    /// The own node.
+    pub node: NodeClient,
+    /// Where acts are submitted.
+    pub rpc: CometRpc,
+    /// What the own node says.
+    pub watch: LedgerWatch,
+    /// The streams.
+    pub nats: async_nats::Client,
+    /// The store.
+    pub store: Store,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Opens sessions.
+    pub key: SigningKey,
+    /// Opens sealed responses.
+    pub kem: KemKey,
+}
+
+/// A question of an application, authenticated by the API.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// What about; its owner is asked.
+    pub dataset: DatasetId,
+    /// `where`, `select`, `order`, `limit` as far as given; checked by the provider.
+    pub query: Map<String, Value>,
+    /// `purp:...`
+    pub purpose: String,
+    /// Case reference or empty.
+    pub case: String,
+    /// The clause relied on, or empty.
+    pub clause: String,
+    /// Name of the caller's token.
+    pub caller: String,
+    /// Roles of the caller.
+    pub roles: Vec<String>,
+    /// The caller's pseudonym.
+    pub actor: String,
+    /// Request id.
+    pub request_id: String,
+    /// The caller's Idempotency-Key.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// The gateway. Cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cfg: Arc<NodeConfig>,
+    watch: LedgerWatch,
+    nats: async_nats::Client,
+    records: Records,
+    metrics: Metrics,
+    desk: Arc<ActDesk>,
+    kem: KemKey,
+    providers: Mutex<BTreeMap<AgencyId, Provider>>,
+    receivers: Mutex<BTreeMap<(u64, Vec<u8>), Arc<SealReceiver>>>,
+    busy_keys: Arc<Mutex<BTreeSet<IdempotencyKey>>>,
+    room: Semaphore,
+}
+
+/// A call that is ready to be sent. Its place in the session is given back when it is dropped.
+struct Call {
+    request: Request,
+    signed: SignedRequest,
+    session_ends_ms: u64,
+    bytes: Vec<u8>,
+    _place: Option<Signed>,
+}
+
+/// Frees an Idempotency-Key for the next attempt.
+struct BusyKey(IdempotencyKey, Arc<Mutex<BTreeSet<IdempotencyKey>>>);
+
+impl Drop for BusyKey {
+    fn drop(&mut self) {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
+enum Begun {
+    Answered(KeptAnswer),
+    Resume(Call),
+    Fresh,
+}
+
+impl Gateway {
+    /// A gateway; nothing is opened before somebody asks.
+    pub fn new(s: GatewaySetup) -> Self {
+        let desk = ActDesk::new(s.cfg.chain.clone(), s.cfg.agency.clone(), s.key, s.node, s.rpc);
+        let room = Semaphore::new(s.cfg.limits.queries_in_flight);
+        let inner = Inner {
+            cfg: s.cfg,
+            watch: s.watch,
+            nats: s.nats,
+            records: Records::new(s.store),
+            metrics: s.metrics,
+            desk: Arc::new(desk),
+            kem: s.kem,
+            providers: Mutex::default(),
+            receivers: Mutex::default(),
+            busy_keys: Arc::default(),
+            room,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Where acts are signed with the gateway's key, or submitted for others.
+    pub fn desk(&self) -> &ActDesk {
+        &self.inner.desk
+    }
+
+    /// What was asked before.
+    pub fn records(&self) -> &Records {
+        &self.inner.records
+    }
+
+    /// Queries that are open now.
+    pub fn in_flight(&self) -> usize {
+        self.inner.cfg.limits.queries_in_flight.saturating_sub(self.inner.room.available_permits())
+    }
+
+    /// Asks a provider. The answer was verified; an error carries nothing of the provider's data.
+    pub async fn query(&self, ask: Ask) -> Result<Answered, GatewayError> {
+        let x = &self.inner;
+        let started = Instant::now();
+        let Ok(_room) = x.room.try_acquire() else { return Err(GatewayError::Busy(x.cfg.limits.queries_in_flight)) };
+        let now = x.watch.fresh().map_err(GatewayError::StaleLedger)?;
+        x.known(&ask.dataset).await?;
+        let _busy = x.take_key(&ask)?;
+        let call = match x.begin(&ask, now.tick_ms).await? {
+            Begun::Answered(kept) => return x.replay(&ask, kept),
+            Begun::Resume(call) => call,
+            Begun::Fresh => x.prepare(&ask, now.tick_ms).await?,
+        };
+        x.time("session", started);
+        let sent = Instant::now();
+        let within = Duration::from_millis(x.cfg.limits.query_ms);
+        let (provider, dataset) = (&call.request.provider, &call.request.dataset);
+        let result = match wire::call(&x.nats, provider, dataset, call.bytes.clone(), within).await {
+            Ok(QueryReply::Released { body }) => {
+                x.time("provider", sent);
+                x.released(&ask, &call, body, sent, now.tick_ms).await
+            }
+            Ok(QueryReply::Denied { body }) => Err(x.denied(&ask, &call, body, now.tick_ms).await),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = &result {
+            x.failed(&ask, &call, e, now.tick_ms).await;
+        }
+        x.time("total", started);
+        result
+    }
+}
+
+impl Inner {
+    fn time(&self, stage: &str, since: Instant) {
+        self.metrics.query_duration.with_label_values(&[stage]).observe(since.elapsed().as_secs_f64());
+    }
+
+    async fn known(&self, dataset: &DatasetId) -> Result<(), GatewayError> {
+        if dataset.owner() == self.cfg.agency {
+            let rule = "is this agency's own: ask its store directly, the gateway asks other agencies".to_owned();
+            return Err(GatewayError::BadQuery { field: "dataset", rule });
+        }
+        let known = self.watch.datasets().await?.iter().any(|d| d.id == *dataset);
+        if known { Ok(()) } else { Err(GatewayError::UnknownDataset(dataset.to_string())) }
+    }
+
+    fn take_key(&self, ask: &Ask) -> Result<Option<BusyKey>, GatewayError> {
+        let Some(key) = &ask.idempotency else { return Ok(None) };
+        let slot = IdempotencyKey { body_hash: [0; 32], ..key.clone() };
+        if !self.busy_keys.lock().unwrap_or_else(PoisonError::into_inner).insert(slot.clone()) {
+            return Err(GatewayError::InProgress);
+        }
+        Ok(Some(BusyKey(slot, self.busy_keys.clone())))
+    }
+
+    async fn begin(&self, ask: &Ask, tick_ms: u64) -> Result<Begun, GatewayError> {
+        let Some(key) = ask.idempotency.clone() else { return Ok(Begun::Fresh) };
+        match self.records.begin(key, tick_ms).await? {
+            Known::New => Ok(Begun::Fresh),
+            Known::Other => Err(GatewayError::KeyReused),
+            Known::Answered(kept) => Ok(Begun::Answered(kept)),
+            Known::Sent { call, session_ends_ms } => {
+                let kept = |e: cbor::CborError| crate::store::StoreError::Failed(format!("a kept call does not decode: {e}"));
+                let sent: QueryCall = cbor::decode(&call).map_err(kept)?;
+                let request = cbor::decode(&sent.signed.request).map_err(kept)?;
+                info!(request_id = %ask.request_id, "the same bytes are sent again under this Idempotency-Key");
+                Ok(Begun::Resume(Call { request, signed: sent.signed, session_ends_ms, bytes: call, _place: None }))
+            }
+        }
+    }
+
+    fn replay(&self, ask: &Ask, kept: KeptAnswer) -> Result<Answered, GatewayError> {
+        if kept.status == 200 {
+            return Ok(Answered { body: kept.body, replayed: true });
+        }
+        let denied: Denied = cbor::decode(&kept.body)
+            .map_err(|e| crate::store::StoreError::Failed(format!("a kept denial does not decode: {e}")))?;
+        Err(GatewayError::Denied { provider: ask.dataset.owner(), denied: Box::new(denied), id: 0 })
+    }
+
+    fn provider(&self, agency: &AgencyId) -> Provider {
+        let mut all = self.providers.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = || Provider::start(agency.clone(), self.cfg.chain.clone(), self.desk.clone(), self.watch.clone());
+        all.entry(agency.clone()).or_insert_with(start).clone()
+    }
+
+    async fn prepare(&self, ask: &Ask, tick_ms: u64) -> Result<Call, GatewayError> {
+        let query = document(ask)?;
+        let owner = ask.dataset.owner();
+        let draft = Draft {
+            provider: owner.clone(),
+            dataset: ask.dataset.clone(),
+            clause: ask.clause.clone(),
+            purpose: ask.purpose.clone(),
+            case: ask.case.clone(),
+            query_hash: sha256(&[&query]),
+            kem_key_id: self.kem.public().key_id(),
+            not_after_ms: tick_ms + self.cfg.limits.query_ms,
+        };
+        let within = Duration::from_millis(self.cfg.limits.query_ms);
+        let signed = tokio::time::timeout(within, self.provider(&owner).sign(draft)).await;
+        let signed = signed.map_err(|_| {
+            GatewayError::Ledger(format!("no session with {owner} was opened in time"), "session-not-opened", true)
+        })??;
+        let call = QueryCall { signed: signed.signed.clone(), query: query.into(), request_id: ask.request_id.clone() };
+        let bytes = cbor::encode(&call);
+        if let Some(key) = &ask.idempotency {
+            self.records.sending(key.clone(), Some(bytes.clone()), signed.session_ends_ms).await?;
+        }
+        Ok(Call {
+            request: signed.request.clone(),
+            signed: signed.signed.clone(),
+            session_ends_ms: signed.session_ends_ms,
+            bytes,
+            _place: Some(signed),
+        })
+    }
+
+    async fn released(&self, ask: &Ask, call: &Call, r: Released, sent: Instant, at_ms: u64) -> Result<Answered, GatewayError> {
+        let since = Instant::now();
+        let provider = call.request.provider.clone();
+        let invalid = |error: ProofError| {
+            self.metrics.proof_invalid.with_label_values(&[error.check]).inc();
+            GatewayError::Proof { provider: provider.clone(), error }
+        };
+        let within = Duration::from_millis(TICKET_CHECK_MS);
+        self.watch.reach(r.ticket.height, within).await;
+        let (key, entry) = (self.watch.key(r.release_key).await?, self.watch.entry(r.ticket.log_index).await?);
+        let agreements = self.watch.agreements().await?;
+        let expected = Expected {
+            chain: &self.cfg.chain,
+            consumer: &self.cfg.agency,
+            request: &call.request,
+            key: key.as_ref(),
+            entry: entry.as_ref(),
+            agreements: &agreements,
+        };
+        let checked = check::check(&expected, &r).map_err(invalid)?;
+        let receiver = self.receiver(call.request.session, &r).map_err(invalid)?;
+        let content = check::open(&expected, &r, &checked, &receiver).map_err(invalid)?;
+        let answer = Answer {
+            index: r.ticket.log_index,
+            height: r.ticket.height,
+            agreement: checked.agreement,
+            clause: checked.clause,
+            released_after_ms: sent.elapsed().as_millis() as u64,
+            request_id: ask.request_id.clone(),
+            content,
+        };
+        let body = answer.body().map_err(invalid)?;
+        self.time("verify", since);
+        if matches!(checked.op, Op::BreakGlass { .. }) {
+            self.metrics.break_glass.inc();
+        }
+        let kept = Released { sealed: cbor::Bytes::default(), ..r };
+        let record = QueryRecord {
+            outcome: "released".into(),
+            op: Some(answer.index),
+            height: Some(answer.height),
+            agreement: answer.agreement.clone(),
+            clause: answer.clause.clone(),
+            rows: Some(answer.content.rows.len() as u64),
+            released: Some(cbor::encode(&kept)),
+            ..record(ask, call, at_ms)
+        };
+        let again = ask.idempotency.clone().map(|k| (k, KeptAnswer { status: 200, body: body.clone() }));
+        let since = Instant::now();
+        self.records.keep(record, again).await?;
+        self.time("store", since);
+        self.metrics.decision("query", "permit", "permitted");
+        info!(request_id = %ask.request_id, op = answer.index, height = answer.height, "released");
+        Ok(Answered { body, replayed: false })
+    }
+
+    /// One encapsulation serves a whole session: opening it once saves most of a query's cost here.
+    fn receiver(&self, session: u64, r: &Released) -> Result<Arc<SealReceiver>, ProofError> {
+        let key = (session, r.encapsulation.0.clone());
+        let kept = self.receivers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(receiver) = kept {
+            return Ok(receiver);
+        }
+        let made = SealReceiver::new(&self.kem, &r.encapsulation, &self.cfg.chain, &format!("session/{session}"), 0);
+        let receiver = Arc::new(made.map_err(|e| ProofError { check: "seal", sentence: e.to_string() })?);
+        let mut all = self.receivers.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(key, receiver.clone());
+        while all.len() > RECEIVERS_KEPT {
+            all.pop_first();
+        }
+        Ok(receiver)
+    }
+
+    async fn denied(&self, ask: &Ask, call: &Call, denied: Denied, at_ms: u64) -> GatewayError {
+        self.metrics.decision("query", "deny", &denied.reason);
+        let provider = call.request.provider.clone();
+        if matches!(denied.code, codes::SESSION_UNKNOWN | codes::SESSION_EXPIRED | codes::SESSION_WINDOW) {
+            self.provider(&provider).give_up(call.request.session).await;
+        }
+        info!(request_id = %ask.request_id, code = denied.code, reason = %denied.reason, op = denied.operation, "denied");
+        let record = QueryRecord {
+            outcome: "denied".into(),
+            op: denied.operation,
+            clause: denied.clause.clone(),
+            problem: Some(denied_json(&denied).to_string()),
+            ..record(ask, call, at_ms)
+        };
+        let is_final = denied.operation.is_some() && denied.retry == 0;
+        let kept = KeptAnswer { status: 403, body: cbor::encode(&denied) };
+        let again = ask.idempotency.clone().filter(|_| is_final).map(|k| (k, kept));
+        let id = match self.records.keep(record, again).await {
+            Ok(id) => id,
+            Err(e) => {
+                warn!(request_id = %ask.request_id, error = %e, "the denial was not kept");
+                0
+            }
+        };
+        if let (false, Some(key)) = (is_final, ask.idempotency.clone()) {
+            // Nothing stands on the ledger, or the data was withheld for ever: the next attempt signs a new request.
+            let _ = self.records.sending(key, None, 0).await;
+        }
+        GatewayError::Denied { provider, denied: Box::new(denied), id }
+    }
+
+    async fn failed(&self, ask: &Ask, call: &Call, e: &GatewayError, at_ms: u64) {
+        if matches!(e, GatewayError::Denied { .. }) {
+            return;
+        }
+        warn!(request_id = %ask.request_id, code = e.code(), error = %e, "query failed");
+        self.metrics.decision("query", "error", e.code());
+        let problem = json!({"code": e.code(), "detail": e.to_string()}).to_string();
+        let record = QueryRecord { outcome: "failed".into(), problem: Some(problem), ..record(ask, call, at_ms) };
+        if let Err(e) = self.records.keep(record, None).await {
+            warn!(request_id = %ask.request_id, error = %e, "the failure was not kept");
+        }
+    }
+}
+
+/// A denial as JSON, for the store and for `why`.
+fn denied_json(d: &Denied) -> Value {
+    json!({
+        "code": d.code,
+        "code_text": codes::text(d.code),
+        "reason": d.reason,
+        "detail": d.detail,
+        "clause": d.clause,
+        "clause_text": d.clause_text,
+        "missing": d.missing,
+        "clauses": d.clauses,
+        "retry": d.retry != 0,
+    })
+}
+
+fn record(ask: &Ask, call: &Call, at_ms: u64) -> QueryRecord {
+    QueryRecord {
+        request_id: ask.request_id.clone(),
+        caller: ask.caller.clone(),
+        at_ms,
+        provider: call.request.provider.to_string(),
+        dataset: ask.dataset.to_string(),
+        purpose: ask.purpose.clone(),
+        case_ref: ask.case.clone(),
+        session: call.request.session,
+        n: call.request.n,
+        session_ends_ms: call.session_ends_ms,
+        signed: cbor::encode(&call.signed),
+        ..QueryRecord::default()
+    }
+}
+
+/// The query document: what is asked, who asks, and a nonce, so that its hash tells nothing.
+fn document(ask: &Ask) -> Result<Vec<u8>, GatewayError> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(|e| GatewayError::Library(e.to_string()))?;
+    let mut query = ask.query.clone();
+    query.insert("dataset".into(), json!(ask.dataset));
+    query.insert("roles".into(), json!(ask.roles));
+    query.insert("actor".into(), json!(ask.actor));
+    query.insert("nonce".into(), json!(hex::encode(nonce)));
+    Ok(Value::Object(query).to_string().into_bytes())
+}

@@ -1,0 +1,80 @@
+//! `/admin/v1`: acts signed by people's keys, and the counters they need. The broker never sees those keys.
+
+use super::auth::OPERATOR;
+use super::body::Body;
+use super::{AppState, Caller, Problem};
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use concordat_protocol::acts::Act;
+use concordat_protocol::cbor;
+use concordat_protocol::ids::{AgencyId, OpRef};
+use concordat_protocol::keys::KeyId;
+use concordat_protocol::limits::ACT_BYTES_MAX;
+use concordat_protocol::ops::Tx;
+use serde_json::{Value, json};
+use tracing::info;
+
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/admin/v1/acts", post(act))
+        .route("/admin/v1/keys/{key_id}/counters", get(counters))
+        .route("/admin/v1/agencies/{agency}/keys", get(keys))
+}
+
+/// Room for the signature beside an act's body: a hybrid one has 3,373 bytes.
+const SIGNATURE_BYTES: usize = 4_096;
+
+/// Reads a signed act of this agency.
+fn read_act(state: &AppState, bytes: &[u8]) -> Result<Act, Problem> {
+    let bad = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-act", detail).next("sign it again with this release of the CLI");
+    if bytes.len() > ACT_BYTES_MAX + SIGNATURE_BYTES {
+        return Err(bad(format!("the act has {} bytes, at most {ACT_BYTES_MAX} are allowed", bytes.len())));
+    }
+    let tx: Tx = cbor::decode(bytes).map_err(|e| bad(format!("transaction: {e}")))?;
+    let Tx::Act { body, .. } = tx else { return Err(bad("the transaction is no act".into())) };
+    let act: Act = cbor::decode(&body).map_err(|e| bad(format!("act: {e}")))?;
+    if act.chain != state.cfg.chain {
+        return Err(bad(format!("chain: signed for {}, this is {}", act.chain, state.cfg.chain)));
+    }
+    if act.agency != state.cfg.agency {
+        return Err(bad(format!("agency: this is the broker of {}, the act is of {}", state.cfg.agency, act.agency)));
+    }
+    Ok(act)
+}
+
+async fn act(State(state): State<AppState>, caller: Caller, Body(bytes): Body) -> Result<Json<Value>, Problem> {
+    caller.require(&[OPERATOR])?;
+    let act = read_act(&state, &bytes)?;
+    let (index, entry) = state.gateway.desk().submit_signed(&bytes).await?;
+    info!(op = index, key = %act.key_id, counter = act.counter, by = caller.name, "act taken by the ledger");
+    Ok(Json(json!({"operation": OpRef(index).to_string(), "height": entry.height, "tick_ms": entry.tick_ms})))
+}
+
+fn key_id(text: &str) -> Result<KeyId, Problem> {
+    text.parse().map_err(|_| Problem::bad_request("key_id: 32 hexadecimal digits"))
+}
+
+async fn counters(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    caller.require(&[OPERATOR])?;
+    let (urgent, other) = state.node.counters(key_id(&id)?).await?;
+    Ok(Json(json!({"key_id": id, "urgent": urgent, "other": other})))
+}
+
+async fn keys(State(state): State<AppState>, caller: Caller, Path(agency): Path<String>) -> Result<Json<Value>, Problem> {
+    caller.require(&[OPERATOR])?;
+    let agency = AgencyId::new(agency).map_err(|e| Problem::bad_request(e.to_string()))?;
+    let keys = state.node.keys(&agency).await?;
+    let list = keys.iter().map(|k| {
+        json!({
+            "key_id": k.key.key_id().to_string(),
+            "role": k.role.word(),
+            "label": k.label,
+            "suite": k.key.suite.word(),
+            "revoked_ms": k.revoked_ms,
+            "compromised_since_ms": k.compromised_since_ms,
+        })
+    });
+    Ok(Json(json!({"agency": agency, "keys": list.collect::<Vec<_>>()})))
+}

@@ -1,0 +1,104 @@
+//! `GET /v1/agreements[/{id}]`: agreements as the ledger has them, with their sentences where this agency's folder
+//! holds the very document that was approved.
+
+use super::{AppState, Caller, Problem};
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use concordat_executor::policies::compile::compile;
+use concordat_protocol::cbor;
+use concordat_protocol::hash::Hash;
+use concordat_protocol::node::AgreementView;
+use concordat_protocol::terms::{Action, Evidence, Terms};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+pub(super) fn routes() -> Router<AppState> {
+    Router::new().route("/v1/agreements", get(list)).route("/v1/agreements/{id}", get(show))
+}
+
+/// Sentences of clauses by terms hash and clause id.
+type Sentences = BTreeMap<Hash, BTreeMap<String, String>>;
+
+/// Documents of this agency's folder. One that does not compile is not ours to report here: `agreement lint` does.
+fn sentences(folder: &std::path::Path) -> Sentences {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Sentences::new() };
+    let yaml = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "yaml"));
+    let compiled = yaml.filter_map(|p| compile(&std::fs::read_to_string(p).ok()?).ok());
+    compiled
+        .map(|c| (c.terms_hash(), c.document.clauses.iter().map(|k| (k.id.clone(), k.text.clone())).collect()))
+        .collect()
+}
+
+fn evidence(e: &Evidence) -> Value {
+    match e {
+        Evidence::None {} => json!("none"),
+        Evidence::Strict {} => json!("strict"),
+        Evidence::Bounded { max_lag_ms } => json!({"bounded": {"max_lag_ms": max_lag_ms}}),
+    }
+}
+
+const ACTIONS: [Action; 5] = [Action::Query, Action::Subscribe, Action::Insert, Action::Modify, Action::Delete];
+
+fn view_json(v: &AgreementView, known: &Sentences) -> Result<Value, Problem> {
+    let terms: Terms = cbor::decode(&v.terms)
+        .map_err(|e| crate::ledger::LedgerError::Protocol(format!("terms of {}: {e}", v.agreement)))?;
+    let texts = known.get(&v.terms_hash);
+    let clauses = terms.clauses.iter().enumerate().map(|(i, c)| {
+        let actions: Vec<&str> = ACTIONS.iter().filter(|a| c.actions & a.bit() != 0).map(|a| a.word()).collect();
+        json!({
+            "id": c.id,
+            "text": texts.and_then(|t| t.get(&c.id)),
+            "effect": c.effect.word(),
+            "actions": actions,
+            "evidence": evidence(&c.evidence),
+            "from_ms": c.from_ms,
+            "until_ms": c.until_ms,
+            "handle": v.handles.get(i),
+            "quota": c.quota.as_ref().map(|q| json!({
+                "max": q.max, "per": q.per.word(), "by": q.by.word(), "unit": q.unit.word()})),
+            "review_ms": c.review_ms,
+        })
+    });
+    let approvals = v.approvals.iter().map(|a| {
+        json!({"agency": a.agency, "role": a.role, "key_id": a.key_id.to_string(), "what": a.what.word()})
+    });
+    Ok(json!({
+        "agreement": v.agreement,
+        "version": v.version,
+        "revision": v.revision,
+        "status": v.status.word(),
+        "assigner": terms.assigner,
+        "assignee": terms.assignee,
+        "dataset": terms.dataset,
+        "assigner_roles": terms.assigner_roles,
+        "assignee_roles": terms.assignee_roles,
+        "terms_hash": hex::encode(v.terms_hash),
+        "terms": hex::encode(&v.terms.0),
+        "proposal_expires_ms": v.expires_ms,
+        "bounded_suspended": v.bounded_suspended != 0,
+        "approvals": approvals.collect::<Vec<_>>(),
+        "clauses": clauses.collect::<Vec<_>>(),
+    }))
+}
+
+async fn all(state: &AppState, id: Option<&str>) -> Result<Vec<Value>, Problem> {
+    let views = state.node.agreements().await?;
+    let folder = state.cfg.path("agreements");
+    let known = tokio::task::spawn_blocking(move || sentences(&folder)).await.unwrap_or_default();
+    views.iter().filter(|v| id.is_none_or(|id| v.agreement.as_str() == id)).map(|v| view_json(v, &known)).collect()
+}
+
+async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {
+    caller.require_person()?;
+    Ok(Json(json!({"agreements": all(&state, None).await?})))
+}
+
+async fn show(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    caller.require_person()?;
+    let mut versions = all(&state, Some(&id)).await?;
+    versions.sort_by_key(|v| std::cmp::Reverse(v["version"].as_u64()));
+    let unknown = || Problem::not_found("unknown-agreement", format!("{id} is not on the ledger"));
+    let newest = versions.first().cloned().ok_or_else(unknown)?;
+    Ok(Json(json!({"agreement": id, "newest": newest, "versions": versions})))
+}

@@ -1,0 +1,97 @@
+//! The HTTP API of an agency's broker. Clients speak only to their own agency's broker.
+//!
+//! Every resource is a module with `pub fn routes() -> Router<AppState>`, merged in [`router`].
+
+pub mod auth;
+pub mod body;
+pub mod problem;
+
+mod admin;
+mod agreements;
+mod catalogue;
+mod decisions;
+mod health;
+mod ledger;
+mod operations;
+mod queries;
+mod request;
+
+pub use auth::Caller;
+pub use problem::{Problem, Side};
+pub use request::RequestId;
+
+use crate::config::NodeConfig;
+use crate::gateway::Gateway;
+use crate::gateway::watch::LedgerWatch;
+use crate::ledger::node_client::NodeClient;
+use crate::ledger::rpc::CometRpc;
+use crate::ledger::writer::Writer;
+use crate::metrics::Metrics;
+use crate::receipts::Receipts;
+use crate::store::Store;
+use auth::Tokens;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// What every handler can use. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    /// `node.yaml`.
+    pub cfg: Arc<NodeConfig>,
+    /// The own node.
+    pub node: NodeClient,
+    /// The own CometBFT.
+    pub rpc: CometRpc,
+    /// What the own node says as it says it.
+    pub watch: LedgerWatch,
+    /// The streams, as this agency's own user.
+    pub nats: async_nats::Client,
+    /// The broker's store.
+    pub store: Store,
+    /// The consumer's side of queries.
+    pub gateway: Gateway,
+    /// Receipts.
+    pub receipts: Receipts,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Who may call.
+    pub tokens: Arc<Tokens>,
+    /// From this and a token's name a pseudonym is made that only this agency can trace back.
+    pub actor_secret: Arc<zeroize::Zeroizing<[u8; 32]>>,
+    /// The writer `<agency>/broker`; absent until the ledger knows it.
+    pub writer: watch::Receiver<Option<Writer>>,
+}
+
+/// All resources. Further ones are merged here.
+fn resources() -> Router<AppState> {
+    Router::new()
+        .merge(queries::routes())
+        .merge(operations::routes())
+        .merge(decisions::routes())
+        .merge(agreements::routes())
+        .merge(catalogue::routes())
+        .merge(admin::routes())
+        .merge(ledger::routes())
+        .merge(health::routes())
+}
+
+/// The API.
+pub fn router(state: AppState) -> Router {
+    let limit = state.cfg.limits.http_body_bytes;
+    resources()
+        .method_not_allowed_fallback(async || {
+            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this resource has no such method")
+        })
+        .fallback(async || Problem::not_found("unknown-resource", "there is no such resource: see docs/api.md"))
+        .layer(DefaultBodyLimit::max(limit))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), request::frame))
+        .with_state(state)
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! `GET /v1/operations[/{op}[/receipt]]`: the ledger's log, and what this agency knows of its entries.
+
+use super::body::{self, Params};
+use super::{AppState, Caller, Problem};
+use crate::gateway::records::QueryRecord;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use concordat_protocol::codes;
+use concordat_protocol::ids::OpRef;
+use concordat_protocol::ops::LogEntry;
+use concordat_protocol::receipt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// Most entries of one page.
+const PAGE_MAX: u64 = 1_000;
+
+pub(super) fn routes() -> Router<AppState> {
+    Router::new()
+        .route("/v1/operations", get(list))
+        .route("/v1/operations/{op}", get(show))
+        .route("/v1/operations/{op}/receipt", get(receipt_of))
+}
+
+/// A log entry as JSON.
+pub(super) fn entry_json(index: u64, e: &LogEntry) -> Value {
+    json!({
+        "operation": OpRef(index).to_string(),
+        "height": e.height,
+        "tick_ms": e.tick_ms,
+        "writer": e.writer,
+        "incarnation": e.incarnation,
+        "seq": e.seq,
+        "op_hash": hex::encode(e.op_hash),
+        "verdict": e.verdict.word(),
+        "code": e.code,
+        "code_text": codes::text(e.code),
+    })
+}
+
+/// What this agency's store knows of a query. Purpose and case stay inside the agency.
+pub(super) fn record_json(r: &QueryRecord) -> Value {
+    json!({
+        "request_id": r.request_id,
+        "asked_by": r.caller,
+        "asked_at_ms": r.at_ms,
+        "provider": r.provider,
+        "dataset": r.dataset,
+        "purpose": r.purpose,
+        "case": r.case_ref,
+        "session": r.session,
+        "n": r.n,
+        "outcome": r.outcome,
+        "agreement": r.agreement,
+        "clause": r.clause,
+        "rows": r.rows,
+        "why": r.problem.as_deref().and_then(|p| serde_json::from_str::<Value>(p).ok()),
+        "operation": r.op.map(|op| OpRef(op).to_string()),
+    })
+}
+
+/// Others' queries are for operators; a clerk sees the own ones.
+pub(super) fn may_see(caller: &Caller, r: &QueryRecord) -> bool {
+    caller.name == r.caller || caller.has(super::auth::OPERATOR)
+}
+
+pub(super) fn op_ref(text: &str) -> Result<u64, Problem> {
+    let op: OpRef = text.parse().map_err(|e| Problem::bad_request(format!("{e}")))?;
+    Ok(op.0)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    from: Option<u64>,
+    limit: Option<u64>,
+}
+
+async fn list(State(state): State<AppState>, caller: Caller, Params(page): Params<Page>) -> Result<Json<Value>, Problem> {
+    caller.require_person()?;
+    let count = page.limit.unwrap_or(50).clamp(1, PAGE_MAX);
+    let size = state.node.head().await?.log_size;
+    let (from, newest_first) = match page.from {
+        Some(from) => (from, false),
+        None => (size.saturating_sub(count), true),
+    };
+    let entries = state.node.log(from, count).await?;
+    let mut list: Vec<Value> = entries.iter().enumerate().map(|(i, e)| entry_json(from + i as u64, e)).collect();
+    if newest_first {
+        list.reverse();
+    }
+    let next = from + entries.len() as u64;
+    let next = (!newest_first && next < size).then_some(next);
+    Ok(Json(json!({"operations": list, "log_size": size, "next_from": next})))
+}
+
+async fn show(State(state): State<AppState>, caller: Caller, Path(op): Path<String>) -> Result<Json<Value>, Problem> {
+    caller.require_person()?;
+    let index = op_ref(&op)?;
+    let unknown = || Problem::not_found("unknown-operation", format!("op:{index} is not in the log"));
+    let entry = state.watch.entry(index).await?.ok_or_else(unknown)?;
+    let mut out = entry_json(index, &entry);
+    let record = state.gateway.records().by_op(index).await?;
+    out["request"] = record.filter(|r| may_see(&caller, r)).map_or(Value::Null, |r| record_json(&r));
+    Ok(Json(out))
+}
+
+async fn receipt_of(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(op): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    caller.require_person()?;
+    let index = op_ref(&op)?;
+    // The request's purpose and case stand in the receipt.
+    let record = state.gateway.records().by_op(index).await?;
+    if record.is_some_and(|r| !may_see(&caller, &r)) {
+        caller.require(&[super::auth::OPERATOR])?;
+    }
+    let made = state.receipts.receipt(index).await?;
+    if body::header(&headers, "accept").is_some_and(|a| a.contains("application/json")) {
+        return Ok(Json(receipt::to_json(&made)).into_response());
+    }
+    let bytes = made.to_bytes().map_err(crate::receipts::ReceiptsError::from)?;
+    let name = format!("attachment; filename=\"op-{index}.receipt\"");
+    let headers = [(header::CONTENT_TYPE, "application/cbor".to_owned()), (header::CONTENT_DISPOSITION, name)];
+    Ok((headers, bytes).into_response())
+}

@@ -1,0 +1,112 @@
+//! The frame of every request: its id, its span in the log, its longest time.
+
+use super::AppState;
+use super::body::header;
+use super::problem::Problem;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::time::{Duration, Instant};
+use tracing::{Instrument, info, info_span};
+
+/// Header of the request id, in and out.
+pub const HEADER: &str = "x-request-id";
+/// Longest request id that is taken over.
+const ID_CHARS_MAX: usize = 64;
+/// Time beyond a query's own that a request may take: an act waits 30 s for its commit.
+const SPARE: Duration = Duration::from_secs(10);
+
+/// The id that goes through all processes' logs, answers and errors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(pub String);
+
+impl RequestId {
+    /// The caller's id where it is well formed, else a new one.
+    pub fn of(given: Option<&str>) -> Self {
+        let plain = |s: &&str| {
+            (1..=ID_CHARS_MAX).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+        };
+        match given.filter(plain) {
+            Some(id) => Self(id.to_owned()),
+            None => {
+                let mut random = [0; 12];
+                // Without randomness ids may repeat; requests are still served.
+                let _ = getrandom::fill(&mut random);
+                Self(hex::encode(random))
+            }
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(|| Self::of(None)))
+    }
+}
+
+/// Puts id, span and time limit around a request.
+pub async fn frame(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::of(header(request.headers(), HEADER));
+    request.extensions_mut().insert(id.clone());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let span = info_span!("request", id = %id.0, %method, path);
+    let limit = Duration::from_millis(state.cfg.limits.query_ms) + SPARE;
+    async move {
+        let since = Instant::now();
+        let response = match tokio::time::timeout(limit, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => Problem::new(StatusCode::GATEWAY_TIMEOUT, "timeout", "the request took too long here")
+                .retry(true)
+                .next("look up what became of it before it is repeated")
+                .respond(),
+        };
+        let mut response = named(response, &id);
+        let status = response.status();
+        state.metrics.http_answers.with_label_values(&[class(status)]).inc();
+        info!(status = status.as_u16(), ms = since.elapsed().as_millis() as u64, "answered");
+        if let Ok(value) = HeaderValue::from_str(&id.0) {
+            response.headers_mut().insert(HEADER, value);
+        }
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+/// Problems carry the id in their body too.
+fn named(mut response: Response, id: &RequestId) -> Response {
+    match response.extensions_mut().remove::<Problem>() {
+        Some(problem) if problem.request_id.is_empty() => {
+            let with_id = Problem { request_id: id.0.clone(), ..problem };
+            with_id.respond()
+        }
+        _ => response,
+    }
+}
+
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        0..400 => "ok",
+        400..500 => "refused",
+        _ => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_taken_over_only_when_they_cannot_forge_a_log_line() {
+        assert_eq!(RequestId::of(Some("a-1_2.3:4")).0, "a-1_2.3:4");
+        for bad in [Some("a\nb"), Some("a b"), Some(""), Some(&*"x".repeat(65)), None] {
+            let made = RequestId::of(bad).0;
+            assert_eq!(made.len(), 24, "{made}");
+        }
+        assert_ne!(RequestId::of(None), RequestId::of(None));
+    }
+}

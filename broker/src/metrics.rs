@@ -1,0 +1,193 @@
+//! Metrics under `concordat_`, in Prometheus's text form. No label names an actor, a subject or a case.
+
+use concordat_protocol::codes::Verdict;
+use concordat_protocol::ops::LogEntry;
+use prometheus::{
+    CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector,
+};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Different words a label may take before the rest counts as `other`: words of other agencies are not trusted.
+const WORDS_MAX: usize = 64;
+
+/// All metrics of a broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Registry,
+    reasons: Arc<Mutex<BTreeSet<String>>>,
+    decisions: IntCounterVec,
+    /// Seconds a query spends in a stage: `session`, `provider`, `verify`, `store`, `total`.
+    pub query_duration: HistogramVec,
+    /// Messages taken in by dataset and result.
+    pub intake_messages: IntCounterVec,
+    /// Evidence lag of bounded deliveries by agreement, seconds.
+    pub evidence_lag: GaugeVec,
+    /// Limit of the evidence lag by agreement, seconds.
+    pub evidence_lag_limit: GaugeVec,
+    /// Messages of a subscription that were not acknowledged.
+    pub subscription_pending: IntGaugeVec,
+    /// Operations that wait for the ledger.
+    pub oplog_unanchored: IntGauge,
+    /// Seconds from sending an operation to its commit.
+    pub ledger_commit_duration: HistogramVec,
+    ledger_head_age: GaugeVec,
+    ledger_refused: IntCounterVec,
+    /// Another batch stood where this writer's should be.
+    pub sequence_conflict: IntCounter,
+    /// End of agreements, Unix seconds.
+    pub agreement_expiry: IntGaugeVec,
+    /// Use of a quota between 0 and 1.
+    pub quota_used_ratio: GaugeVec,
+    /// Queries under a break-glass clause.
+    pub break_glass: IntCounter,
+    /// Answers that did not prove themselves, by check.
+    pub proof_invalid: CounterVec,
+    /// Start-up checks: 1 passed.
+    pub self_test_ok: IntGaugeVec,
+    /// Answers of the HTTP API by status class.
+    pub http_answers: IntCounterVec,
+}
+
+/// Registers a collector; a name that is taken is a mistake in this file, and the metric then only counts in memory.
+fn put<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>, spare: impl FnOnce() -> C) -> C {
+    match made {
+        Ok(c) => {
+            if let Err(error) = registry.register(Box::new(c.clone())) {
+                tracing::error!(%error, "metric not registered");
+            }
+            c
+        }
+        Err(error) => {
+            tracing::error!(%error, "metric not made");
+            spare()
+        }
+    }
+}
+
+macro_rules! vector {
+    ($registry:expr, $kind:ident, $name:literal, $help:literal, $labels:expr) => {{
+        let opts = || Opts::new(concat!("concordat_", $name), $help);
+        put(&$registry, $kind::new(opts(), $labels), || unreachable_metric($kind::new(Opts::new("concordat_spare", "spare"), $labels)))
+    }};
+}
+
+/// The names above are constants that the tests make: this is never reached with an error.
+fn unreachable_metric<C>(made: prometheus::Result<C>) -> C {
+    match made {
+        Ok(c) => c,
+        Err(_) => std::process::abort(),
+    }
+}
+
+fn seconds(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+    let opts = |n: &str| HistogramOpts::new(n, help).buckets(buckets.clone());
+    put(registry, HistogramVec::new(opts(&format!("concordat_{name}")), labels), || {
+        unreachable_metric(HistogramVec::new(opts("concordat_spare"), labels))
+    })
+}
+
+fn single<C: Collector + Clone + 'static>(registry: &Registry, make: impl Fn(&str) -> prometheus::Result<C>, name: &str) -> C {
+    put(registry, make(&format!("concordat_{name}")), || unreachable_metric(make("concordat_spare")))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A registry of its own with all metrics.
+    pub fn new() -> Self {
+        let r = Registry::new();
+        let build = vector!(r, IntGaugeVec, "build_info", "Version of this program", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Self {
+            decisions: vector!(r, IntCounterVec, "decisions_total", "Requests by what was decided", &["action", "effect", "reason"]),
+            query_duration: seconds(&r, "query_duration_seconds", "Seconds of a query by stage", &["stage"]),
+            intake_messages: vector!(r, IntCounterVec, "intake_messages_total", "Messages taken in", &["dataset", "result"]),
+            evidence_lag: vector!(r, GaugeVec, "evidence_lag_seconds", "Age of the oldest delivery without its record", &["agreement"]),
+            evidence_lag_limit: vector!(r, GaugeVec, "evidence_lag_limit_seconds", "The agreement's limit", &["agreement"]),
+            subscription_pending: vector!(r, IntGaugeVec, "subscription_pending", "Messages not acknowledged", &["subscription"]),
+            oplog_unanchored: single(&r, |n| IntGauge::new(n, "Operations that wait for the ledger"), "oplog_unanchored"),
+            ledger_commit_duration: seconds(&r, "ledger_commit_duration_seconds", "Seconds from sending to commit", &["kind"]),
+            ledger_head_age: vector!(r, GaugeVec, "ledger_head_age_seconds", "Age of the newest block at this node", &[]),
+            ledger_refused: vector!(r, IntCounterVec, "ledger_refused_total", "Own operations that the ledger refused", &["code"]),
+            sequence_conflict: single(&r, |n| IntCounter::new(n, "Batches in the place of this writer's"), "sequence_conflict_total"),
+            agreement_expiry: vector!(r, IntGaugeVec, "agreement_expiry_timestamp_seconds", "End of an agreement", &["agreement"]),
+            quota_used_ratio: vector!(r, GaugeVec, "quota_used_ratio", "Use of a quota", &["agreement", "clause"]),
+            break_glass: single(&r, |n| IntCounter::new(n, "Queries under a break-glass clause"), "break_glass_total"),
+            proof_invalid: vector!(r, CounterVec, "proof_invalid_total", "Answers that did not prove themselves", &["check"]),
+            self_test_ok: vector!(r, IntGaugeVec, "self_test_ok", "Start-up checks, 1 passed", &["check"]),
+            http_answers: vector!(r, IntCounterVec, "http_answers_total", "Answers of the HTTP API", &["class"]),
+            reasons: Arc::default(),
+            registry: r,
+        }
+    }
+
+    /// A word that came from elsewhere, as a label: at most [`WORDS_MAX`] different ones.
+    fn word(&self, word: &str) -> String {
+        let plain = word.len() <= 40 && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
+        let mut known = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        if plain && (known.contains(word) || known.len() < WORDS_MAX) {
+            known.insert(word.to_owned());
+            return word.to_owned();
+        }
+        "other".to_owned()
+    }
+
+    /// Counts a decision. `effect`: `permit`, `deny` or `error`.
+    pub fn decision(&self, action: &str, effect: &str, reason: &str) {
+        self.decisions.with_label_values(&[action, effect, &self.word(reason)]).inc();
+    }
+
+    /// Sets the age of the newest block.
+    pub fn head_age(&self, seconds: f64) {
+        self.ledger_head_age.with_label_values(&[] as &[&str]).set(seconds);
+    }
+
+    /// Counts an own operation that the ledger refused.
+    pub fn ledger_entry(&self, entry: &LogEntry) {
+        if entry.verdict != Verdict::Accepted {
+            self.ledger_refused.with_label_values(&[entry.code.to_string().as_str()]).inc();
+        }
+    }
+
+    /// The registry, for further collectors of this process.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// All metrics in Prometheus's text form.
+    pub fn text(&self) -> String {
+        let mut out = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            tracing::error!(%error, "metrics not written");
+        }
+        String::from_utf8(out).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_documented_ones_and_foreign_words_stay_bounded() {
+        let m = Metrics::new();
+        for i in 0..200 {
+            m.decision("query", "deny", &format!("reason-{i}"));
+        }
+        m.decision("query", "deny", "case 26-CR-1042");
+        m.head_age(0.5);
+        let text = m.text();
+        assert_eq!(text.matches("concordat_decisions_total{").count(), WORDS_MAX + 1);
+        assert!(!text.contains("26-CR-1042"));
+        assert!(text.contains("concordat_build_info{version="));
+        assert!(text.contains("concordat_ledger_head_age_seconds 0.5"));
+        assert!(!text.contains("spare"));
+    }
+}

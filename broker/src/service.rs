@@ -1,0 +1,223 @@
+//! The broker's process: `concordat node broker --dir D`.
+
+use crate::config::{ConfigError, NodeConfig};
+use crate::gateway::watch::LedgerWatch;
+use crate::gateway::{Gateway, GatewaySetup};
+use crate::host::{HostError, connect_streams};
+use crate::http::auth::{TOKENS_FILE, TokenError, Tokens};
+use crate::http::{AppState, router};
+use crate::keys::{self, KeyFileError, KeyFolder};
+use crate::ledger::LedgerError;
+use crate::ledger::node_client::NodeClient;
+use crate::ledger::rpc::CometRpc;
+use crate::ledger::writer::{Writer, WriterSetup};
+use crate::metrics::Metrics;
+use crate::receipts::Receipts;
+use crate::stop_signal;
+use crate::store::{Store, StoreError};
+use concordat_protocol::ids::{IdError, WriterId};
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+use zeroize::Zeroizing;
+
+/// How long open requests may go on after the signal to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Why the broker cannot start or go on.
+#[derive(Debug, Error)]
+pub enum ServiceError {
+    /// The node's configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A key file.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The tokens.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+    /// The ledger client.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The streams.
+    #[error(transparent)]
+    Streams(#[from] HostError),
+    /// A name.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// The address is taken or not of this machine.
+    #[error("listen: {addr} cannot be used ({source}): stop what listens there, or change `listen` in node.yaml")]
+    Listen {
+        /// The address.
+        addr: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The secret of pseudonyms.
+    #[error("{path}: {rule}")]
+    ActorSecret {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        rule: String,
+    },
+    /// The cryptographic library failed its self test.
+    #[error(transparent)]
+    SelfTest(#[from] concordat_protocol::keys::KeyError),
+}
+
+impl ServiceError {
+    /// A stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Config(e) => e.code(),
+            Self::Key(e) => e.code(),
+            Self::Tokens(e) => e.code(),
+            Self::Ledger(e) => e.code(),
+            Self::Store(e) => e.code(),
+            Self::Streams(e) => e.code(),
+            Self::Id(_) => "name",
+            Self::Listen { .. } => "listen",
+            Self::ActorSecret { .. } => "actor-secret",
+            Self::SelfTest(_) => "self-test",
+        }
+    }
+}
+
+/// Runs the broker of the node in `dir` until a signal asks it to stop.
+pub async fn run(dir: &Path) -> Result<(), ServiceError> {
+    concordat_protocol::keys::self_test()?;
+    let state = build(dir).await?;
+    state.metrics.self_test_ok.with_label_values(&["cryptography"]).set(1);
+    let addr = state.cfg.listen.clone();
+    let failed = |source| ServiceError::Listen { addr: addr.clone(), source };
+    let listener = tokio::net::TcpListener::bind(&addr).await.map_err(failed)?;
+    info!(agency = %state.cfg.agency, listen = addr, "broker is up");
+    let gateway = state.gateway.clone();
+    tokio::spawn(state.receipts.clone().sweep(move || gateway.in_flight() == 0));
+    let (stop, stopped) = watch::channel(false);
+    let mut asked = stopped.clone();
+    let server = axum::serve(listener, router(state)).with_graceful_shutdown(async move {
+        let _ = asked.wait_for(|s| *s).await;
+    });
+    tokio::spawn(async move {
+        stop_signal().await;
+        info!("stopping: open requests may end");
+        let _ = stop.send(true);
+    });
+    let mut asked = stopped;
+    let late = async {
+        let _ = asked.wait_for(|s| *s).await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        served = server => served.map_err(failed)?,
+        () = late => warn!("open requests were cut off after {} s", GRACE.as_secs()),
+    }
+    info!("broker stopped");
+    Ok(())
+}
+
+/// Everything a broker has, from its folder.
+async fn build(dir: &Path) -> Result<AppState, ServiceError> {
+    let cfg = Arc::new(NodeConfig::load(dir)?);
+    let folder = KeyFolder::new(cfg.keys());
+    let tokens = Tokens::load(&cfg.keys().join(TOKENS_FILE))?;
+    if tokens.is_empty() {
+        warn!("keys/{TOKENS_FILE} names no token: nobody can call the API");
+    }
+    let store = Store::open(&cfg.broker_store())?;
+    let actor_secret = actor_secret(&cfg.path("broker/actor.secret"))?;
+    let nats = connect_streams(&cfg, "broker").await?;
+    let (node, rpc) = (NodeClient::new(cfg.node_socket()), CometRpc::new(&cfg.rpc()?)?);
+    let watch = LedgerWatch::start(node.clone());
+    let metrics = Metrics::new();
+    let gateway = Gateway::new(GatewaySetup {
+        cfg: cfg.clone(),
+        node: node.clone(),
+        rpc: rpc.clone(),
+        watch: watch.clone(),
+        nats: nats.clone(),
+        store: store.clone(),
+        metrics: metrics.clone(),
+        key: folder.signing(keys::GATEWAY)?,
+        kem: folder.kem()?,
+    });
+    // A connection of its own: proofs must not wait behind queries, nor queries behind proofs.
+    let proofs = NodeClient::new(cfg.node_socket());
+    let receipts = Receipts::new(cfg.chain.clone(), proofs, rpc.clone(), watch.clone(), gateway.records().clone());
+    let writer = start_writer(&cfg, &folder, &rpc)?;
+    let (tokens, actor_secret) = (Arc::new(tokens), Arc::new(actor_secret));
+    Ok(AppState { cfg, node, rpc, watch, nats, store, gateway, receipts, metrics, tokens, actor_secret, writer })
+}
+
+/// Starts the writer `<agency>/broker` beside the API: it waits for the ledger, the API does not wait for it.
+fn start_writer(cfg: &NodeConfig, folder: &KeyFolder, rpc: &CometRpc) -> Result<watch::Receiver<Option<Writer>>, ServiceError> {
+    let setup = WriterSetup {
+        chain: cfg.chain.clone(),
+        writer: WriterId::new(format!("{}/broker", cfg.agency))?,
+        key: folder.signing(keys::WRITER_BROKER)?,
+        journal: cfg.path("broker/writer.sqlite"),
+        node: NodeClient::new(cfg.node_socket()),
+        rpc: rpc.clone(),
+        peers: cfg.peers.iter().map(|p| p.url.trim_end_matches('/').to_owned()).collect(),
+    };
+    let (tx, rx) = watch::channel(None);
+    tokio::spawn(async move {
+        match Writer::start(setup).await {
+            Ok(writer) => {
+                tx.send_replace(Some(writer));
+                // The sender stays until nobody looks any more.
+                tx.closed().await;
+            }
+            Err(e) => error!(code = e.code(), error = %e, "the broker's writer did not start"),
+        }
+    });
+    Ok(rx)
+}
+
+/// The secret behind pseudonyms, made at the first start, mode 0600.
+fn actor_secret(path: &Path) -> Result<Zeroizing<[u8; 32]>, ServiceError> {
+    let fail = |rule: String| ServiceError::ActorSecret { path: path.to_owned(), rule };
+    let io = |e: std::io::Error| fail(format!("{e}; restore it from a backup, or remove it: pseudonyms then change"));
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            let bytes = Zeroizing::new(bytes);
+            let secret: [u8; 32] = bytes.as_slice().try_into().map_err(|_| fail("must hold 32 bytes".into()))?;
+            Ok(Zeroizing::new(secret))
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            let mut secret = Zeroizing::new([0; 32]);
+            getrandom::fill(secret.as_mut_slice()).map_err(|e| fail(e.to_string()))?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+            file.write_all(secret.as_slice()).and_then(|()| file.sync_all()).map_err(io)?;
+            Ok(secret)
+        }
+        Err(e) => Err(io(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn pseudonyms_survive_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("actor.secret");
+        let made = actor_secret(&path).unwrap();
+        assert_eq!(*made, *actor_secret(&path).unwrap());
+        std::fs::write(&path, b"short").unwrap();
+        assert_eq!(actor_secret(&path).err().unwrap().code(), "actor-secret");
+    }
+}
