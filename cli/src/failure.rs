@@ -78,7 +78,6 @@ from_error! {
     concordat_policies::yaml::YamlError => Exit::Usage,
     concordat_executor::holding::HoldingError => Exit::Failed,
     concordat_protocol::trust::TrustError => Exit::ProofInvalid,
-    concordat_protocol::ids::IdError => Exit::Usage,
 }
 
 impl From<concordat_broker::ledger::LedgerError> for Failure {
@@ -90,6 +89,12 @@ impl From<concordat_broker::ledger::LedgerError> for Failure {
             _ => Exit::Failed,
         };
         Self::new(exit, e.code(), e.to_string())
+    }
+}
+
+impl From<concordat_protocol::ids::IdError> for Failure {
+    fn from(e: concordat_protocol::ids::IdError) -> Self {
+        Self::usage(e.to_string())
     }
 }
 

@@ -6,12 +6,18 @@ use concordat_cli::commands::{Ctx, adapter, agreement, feed, node, op, query, tr
 use concordat_cli::demo;
 use concordat_cli::failure::Failure;
 use concordat_cli::output::{Format, Output};
+use concordat_cli::supervisor::guard;
 use concordat_protocol::acts::ApprovalKind;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::Node(Node::Guard { parent, command }) = &cli.command {
+        // Becomes the command; comes back only when it could not be started.
+        eprintln!("error: {}", guard::exec(*parent, command));
+        return ExitCode::from(127);
+    }
     // One TLS provider for the whole process, before anything can ask for one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     init_log(&cli.command);
@@ -53,7 +59,6 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
             Demo::Stop => demo::stop(ctx),
             Demo::Reset => demo::reset(ctx),
         },
-        Command::Node(n @ Node::App) => tokio::task::block_in_place(|| futures::executor::block_on(node::run(ctx, n))),
         Command::Node(n) => node::run(ctx, n).await,
         Command::Query(Query::Run(q)) => query::run(ctx, q).await,
         Command::Agreement(a) => match a {

@@ -11,10 +11,6 @@ use std::path::Path;
 
 /// Runs a `node` command.
 pub async fn run(ctx: &Ctx, node: &Node) -> Result<(), Failure> {
-    if let Node::Guard { parent, command } = node {
-        // Returns only when the command could not be started.
-        return Err(Failure::new(Exit::Failed, "guard", supervisor::guard::exec(*parent, command)));
-    }
     let dir = ctx.dir()?;
     match node {
         Node::Up => Ok(supervisor::run(&Options::new(&dir)?).await?),
@@ -30,7 +26,8 @@ pub async fn run(ctx: &Ctx, node: &Node) -> Result<(), Failure> {
         Node::App => app(&dir),
         Node::Executor => Ok(concordat_broker::host::run(&dir).await?),
         Node::Broker => concordat_broker::service::run(&dir).await.map_err(|e| Failure::new(Exit::Failed, e.code(), e.to_string())),
-        Node::Exchange => concordat_broker::exchange::run(&dir).await.map_err(|e| Failure::new(Exit::Failed, e.code(), e.to_string())),
+        Node::Exchange => { concordat_broker::stop_signal().await; Ok(()) }
+        // `main` became the command before it came here.
         Node::Guard { .. } => Ok(()),
     }
 }

@@ -12,7 +12,7 @@ use super::{LayoutError, files};
 /// Bytes of a block: 1 MB keeps a revocation under 0.7 s while 60 MB of batches wait.
 pub const BLOCK_BYTES: u64 = 1_048_576;
 /// Power of each validator at genesis.
-const POWER: &str = "10";
+pub const POWER: u64 = 10;
 
 /// Times of consensus, milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +185,7 @@ pub fn genesis(chain: &str, time: &str, validators: &[(&str, &Validator)], app_s
     let validators: Vec<Value> = validators
         .iter()
         .map(|(name, v)| {
-            json!({"address": v.address, "pub_key": {"type": "tendermint/PubKeyEd25519", "value": v.pub_key}, "power": POWER, "name": name})
+            json!({"address": v.address, "pub_key": {"type": "tendermint/PubKeyEd25519", "value": v.pub_key}, "power": POWER.to_string(), "name": name})
         })
         .collect();
     json!({

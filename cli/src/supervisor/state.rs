@@ -40,6 +40,10 @@ impl ProcessId {
         };
         if group { kill_process_group(pid, signal).is_ok() } else { kill_process(pid, signal).is_ok() }
     }
+    /// kill -9, for drills.
+    pub fn kill_hard(self) -> bool {
+        self.signal(Signal::KILL, false)
+    }
     /// Waits until it is gone.
     pub(super) fn wait_gone(self, within: Duration) -> bool {
         let end = Instant::now() + within;
