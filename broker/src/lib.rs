@@ -11,6 +11,10 @@ pub mod metrics;
 pub mod receipts;
 pub mod service;
 pub mod store;
+pub mod exchange;
+pub mod feed;
+pub mod intake;
+mod streams;
 
 /// Waits until SIGTERM or SIGINT asks this process to stop.
 pub async fn stop_signal() {

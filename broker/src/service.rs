@@ -3,9 +3,10 @@
 use crate::config::{ConfigError, NodeConfig};
 use crate::gateway::watch::LedgerWatch;
 use crate::gateway::{Gateway, GatewaySetup};
-use crate::host::{HostError, connect_streams};
+use crate::host::{HostError, connect_streams, load_datasets};
 use crate::http::auth::{TOKENS_FILE, TokenError, Tokens};
 use crate::http::{AppState, router};
+use crate::intake::{Intake, IntakeSetup, IntakeStartError};
 use crate::keys::{self, KeyFileError, KeyFolder};
 use crate::ledger::LedgerError;
 use crate::ledger::node_client::NodeClient;
@@ -15,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::receipts::Receipts;
 use crate::stop_signal;
 use crate::store::{Store, StoreError};
+use axum::Extension;
 use concordat_protocol::ids::{IdError, WriterId};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -54,6 +56,9 @@ pub enum ServiceError {
     /// A name.
     #[error(transparent)]
     Id(#[from] IdError),
+    /// Intake.
+    #[error(transparent)]
+    Intake(#[from] IntakeStartError),
     /// The address is taken or not of this machine.
     #[error("listen: {addr} cannot be used ({source}): stop what listens there, or change `listen` in node.yaml")]
     Listen {
@@ -86,6 +91,7 @@ impl ServiceError {
             Self::Store(e) => e.code(),
             Self::Streams(e) => e.code(),
             Self::Id(_) => "name",
+            Self::Intake(e) => e.code(),
             Self::Listen { .. } => "listen",
             Self::ActorSecret { .. } => "actor-secret",
             Self::SelfTest(_) => "self-test",
@@ -106,7 +112,16 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
     tokio::spawn(state.receipts.clone().sweep(move || gateway.in_flight() == 0));
     let (stop, stopped) = watch::channel(false);
     let mut asked = stopped.clone();
-    let server = axum::serve(listener, router(state)).with_graceful_shutdown(async move {
+    let intake = Intake::start(IntakeSetup {
+        cfg: state.cfg.clone(),
+        datasets: load_datasets(dir)?,
+        nats: state.nats.clone(),
+        node: NodeClient::new(state.cfg.node_socket()),
+        writer: state.writer.clone(),
+        metrics: state.metrics.clone(),
+    })?;
+    let api = router(state).layer(Extension(intake));
+    let server = axum::serve(listener, api).with_graceful_shutdown(async move {
         let _ = asked.wait_for(|s| *s).await;
     });
     tokio::spawn(async move {
@@ -128,7 +143,7 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
 }
 
 /// Everything a broker has, from its folder.
-async fn build(dir: &Path) -> Result<AppState, ServiceError> {
+pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     let cfg = Arc::new(NodeConfig::load(dir)?);
     let folder = KeyFolder::new(cfg.keys());
     let tokens = Tokens::load(&cfg.keys().join(TOKENS_FILE))?;

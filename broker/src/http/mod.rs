@@ -76,6 +76,7 @@ fn resources() -> Router<AppState> {
         .merge(admin::routes())
         .merge(ledger::routes())
         .merge(health::routes())
+        .merge(crate::intake::http::routes())
 }
 
 /// The API.
