@@ -11,6 +11,8 @@ pub mod watch;
 pub mod wire;
 
 mod answer;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use answer::{Answer, Answered};
 pub use error::GatewayError;

@@ -6,10 +6,11 @@ use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use concordat_executor::policies::compile::compile;
+use concordat_protocol::acts::ApprovalKind;
 use concordat_protocol::cbor;
 use concordat_protocol::hash::Hash;
-use concordat_protocol::node::AgreementView;
-use concordat_protocol::terms::{Action, Evidence, Terms};
+use concordat_protocol::node::{AgreementView, replaced_terms};
+use concordat_protocol::terms::{Action, Evidence, Status, Terms};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -40,7 +41,16 @@ fn evidence(e: &Evidence) -> Value {
 
 const ACTIONS: [Action; 5] = [Action::Query, Action::Subscribe, Action::Insert, Action::Modify, Action::Delete];
 
-fn view_json(v: &AgreementView, known: &Sentences) -> Result<Value, Problem> {
+/// The approval that a version in this state can get.
+fn next_approval(status: Status) -> ApprovalKind {
+    match status {
+        Status::Suspended => ApprovalKind::Resume,
+        Status::Active => ApprovalKind::Renew,
+        _ => ApprovalKind::Activate,
+    }
+}
+
+fn view_json(v: &AgreementView, all: &[AgreementView], known: &Sentences) -> Result<Value, Problem> {
     let terms: Terms = cbor::decode(&v.terms)
         .map_err(|e| crate::ledger::LedgerError::Protocol(format!("terms of {}: {e}", v.agreement)))?;
     let texts = known.get(&v.terms_hash);
@@ -74,6 +84,7 @@ fn view_json(v: &AgreementView, known: &Sentences) -> Result<Value, Problem> {
         "assigner_roles": terms.assigner_roles,
         "assignee_roles": terms.assignee_roles,
         "terms_hash": hex::encode(v.terms_hash),
+        "prev_terms_hash": hex::encode(replaced_terms(all, &v.agreement, v.version, next_approval(v.status))),
         "terms": hex::encode(&v.terms.0),
         "proposal_expires_ms": v.expires_ms,
         "bounded_suspended": v.bounded_suspended != 0,
@@ -86,7 +97,7 @@ async fn all(state: &AppState, id: Option<&str>) -> Result<Vec<Value>, Problem> 
     let views = state.node.agreements().await?;
     let folder = state.cfg.path("agreements");
     let known = tokio::task::spawn_blocking(move || sentences(&folder)).await.unwrap_or_default();
-    views.iter().filter(|v| id.is_none_or(|id| v.agreement.as_str() == id)).map(|v| view_json(v, &known)).collect()
+    views.iter().filter(|v| id.is_none_or(|id| v.agreement.as_str() == id)).map(|v| view_json(v, &views, &known)).collect()
 }
 
 async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {
