@@ -218,7 +218,10 @@ impl Application for App {
         let mut state = State::empty();
         state.merge(applied.clone());
         let mut committed = self.inner.committed.write().unwrap_or_else(PoisonError::into_inner);
-        assert_eq!(committed.state.head.height, 0, "InitChain on a chain that has begun: the data folders do not match");
+        assert_eq!(
+            committed.state.head.height, 0,
+            "InitChain on a chain that has begun: the data folders do not match"
+        );
         *committed = Committed { state, undo: VecDeque::new(), genesis: Some(applied) };
         ResponseInitChain { app_hash, ..Default::default() }
     }

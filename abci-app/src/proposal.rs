@@ -141,12 +141,7 @@ fn choose_acts(
     }
 }
 
-fn counter_of<'a>(
-    state: &State,
-    next: &'a mut BTreeMap<(u8, [u8; 16]), u64>,
-    place: &Place,
-    a: &ActTx,
-) -> &'a mut u64 {
+fn counter_of<'a>(state: &State, next: &'a mut BTreeMap<(u8, [u8; 16]), u64>, place: &Place, a: &ActTx) -> &'a mut u64 {
     let first = next_counter(state.tables.counters.get(&a.act.key_id), &a.act);
     next.entry((place.0, place.2)).or_insert(first)
 }

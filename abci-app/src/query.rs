@@ -151,8 +151,7 @@ struct At<'a> {
 impl<'a> At<'a> {
     fn new(committed: &'a Committed, reader: &'a Reader<'a>, height: u64) -> Result<Self, QueryError> {
         let newest = committed.state.head.height;
-        let provable =
-            newest.checked_sub(1).ok_or_else(|| QueryError::NotYet("the chain has no block yet".into()))?;
+        let provable = newest.checked_sub(1).ok_or_else(|| QueryError::NotYet("the chain has no block yet".into()))?;
         let height = if height == 0 { provable } else { height };
         if height > provable {
             return Err(QueryError::NotYet(format!("no header holds the app hash of height {height}")));
@@ -251,9 +250,7 @@ fn try_ask(app: &App, question: &NodeRequest) -> Result<NodeReply, QueryError> {
             let row = t.subscriptions.get(&(provider.clone(), *subscription));
             NodeReply::Subscription { last_sub_seq: row.map_or(0, |s| s.last_sub_seq) }
         }
-        NodeRequest::Params {} => {
-            NodeReply::Params { body: t.params.iter().map(|(k, v)| (k.clone(), *v)).collect() }
-        }
+        NodeRequest::Params {} => NodeReply::Params { body: t.params.iter().map(|(k, v)| (k.clone(), *v)).collect() },
         NodeRequest::Agencies {} => NodeReply::Agencies { body: t.agencies.keys().cloned().collect::<Vec<AgencyId>>() },
     })
 }

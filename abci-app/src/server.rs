@@ -74,11 +74,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, ServerError> {
     }
     let io = |what| move |source| ServerError::Io { what, path: path.to_path_buf(), source };
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(io("create the folder of"))?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io("create the folder of"))?;
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
             .map_err(io("protect the folder of"))?;
     }
@@ -158,9 +154,7 @@ where
         }
     };
     let serve = Arc::clone(serve);
-    let spawned = std::thread::Builder::new()
-        .name(name.into())
-        .spawn(move || abort_on_panic(name, || serve(stream)));
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(move || abort_on_panic(name, || serve(stream)));
     if let Err(e) = spawned {
         tracing::error!(socket = name, error = %e, "cannot start a thread for a connection");
     }

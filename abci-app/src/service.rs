@@ -17,7 +17,7 @@ use crate::frames::Next;
 use crate::query::{ask, stored_frame};
 
 /// How long a subscriber may leave its socket full before it is cut off.
-const WRITE_PATIENCE: Duration = Duration::from_secs(5);
+const WRITE_PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 300 } else { 5_000 });
 /// How often a subscription looks whether its peer is still there while no block comes.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 

@@ -131,6 +131,11 @@ impl Store {
                 .map_err(|source| StoreError::Folder { path: path.to_path_buf(), source })?;
         }
         let db = Database::create(path).map_err(|e| database(path, e))?;
+        Self::with_database(db, path)
+    }
+
+    /// A store on a database that is open; `path` names it in errors.
+    pub(crate) fn with_database(db: Database, path: &Path) -> Result<Self, StoreError> {
         let store = Self { db, path: path.to_path_buf() };
         store.prepare()?;
         Ok(store)

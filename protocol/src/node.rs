@@ -302,3 +302,16 @@ canon_struct! {
         pub window_hash: Hash,
     }
 }
+
+/// The `prev_terms_hash` that an approval of a version must name now: the hash of the terms that it replaces, zeros
+/// where it replaces none. Activating replaces the other version in force, renewing the version's own terms.
+pub fn replaced_terms(views: &[AgreementView], agreement: &AgreementId, version: u64, what: ApprovalKind) -> Hash {
+    let in_force = |v: &&AgreementView| matches!(v.status, Status::Active | Status::Suspended);
+    let mut versions = views.iter().filter(|v| v.agreement == *agreement);
+    let replaced = match what {
+        ApprovalKind::Activate => versions.filter(|v| v.version != version).filter(in_force).max_by_key(|v| v.version),
+        ApprovalKind::Renew => versions.find(|v| v.version == version),
+        ApprovalKind::Resume => None,
+    };
+    replaced.map_or([0; 32], |v| v.terms_hash)
+}

@@ -75,7 +75,11 @@ impl Work<'_> {
             return Err(codes::BAD_SIGNATURE);
         }
         let mut counters = self.view.counters.get(&act.key_id).cloned().unwrap_or(Counters { urgent: 0, other: 0 });
-        if act.body.is_urgent() { counters.urgent = want } else { counters.other = want }
+        if act.body.is_urgent() {
+            counters.urgent = want
+        } else {
+            counters.other = want
+        }
         self.view.counters.put(act.key_id, counters);
         let code = self.decide(a, &key).err().unwrap_or(codes::OK);
         let verdict = if code == codes::OK { Verdict::Accepted } else { Verdict::Refused };

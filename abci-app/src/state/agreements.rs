@@ -9,7 +9,7 @@ use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::{AgencyId, AgreementId};
 use concordat_protocol::limits::{APPROVAL_LIFE_MS_MAX, CLAUSES_MAX};
 use concordat_protocol::node::{AgreementView, ApprovalView, KeyView};
-use concordat_protocol::terms::{Action, ClauseTerms, Evidence, QuotaUnit, Status, Terms};
+use concordat_protocol::terms::{Action, ClauseTerms, Effect, Evidence, QuotaUnit, Status, Terms};
 
 use super::apply::Work;
 use super::governance::{LABEL_MAX, roles_fit};
@@ -43,7 +43,8 @@ fn clause_fits(clause: &ClauseTerms, public: bool) -> Result<(), u16> {
         && clause.actions & !ACTIONS == 0
         && clause.from_ms < clause.until_ms
         && clause.quota.as_ref().is_none_or(|q| q.max > 0)
-        && matches!(clause.evidence, Evidence::None {}) == public;
+        // A prohibition releases nothing, so it names no evidence.
+        && (clause.effect == Effect::Prohibit || matches!(clause.evidence, Evidence::None {}) == public);
     if fits { Ok(()) } else { Err(codes::BAD_VALUE) }
 }
 
@@ -167,8 +168,8 @@ impl Work<'_> {
             if (&old.assigner, &old.assignee) != (&terms.assigner, &terms.assignee) {
                 return Err(codes::BAD_VALUE);
             }
-            let over = status == Status::Rejected
-                || status == Status::Proposed && row.view.expires_ms <= self.head.tick_ms;
+            let over =
+                status == Status::Rejected || status == Status::Proposed && row.view.expires_ms <= self.head.tick_ms;
             if terms.version < newest || terms.version == newest && !over {
                 return Err(codes::STALE);
             }
@@ -235,9 +236,8 @@ impl Work<'_> {
             return Err(codes::APPROVAL);
         }
         let gathered = self.still_good(&approval.key);
-        let double = |g: &ApprovalView| {
-            g.key_id == a.act.key_id || (g.agency == a.act.agency && g.role == approval.role)
-        };
+        let double =
+            |g: &ApprovalView| g.key_id == a.act.key_id || (g.agency == a.act.agency && g.role == approval.role);
         if gathered.iter().any(double) {
             return Err(codes::APPROVAL);
         }
@@ -259,7 +259,8 @@ impl Work<'_> {
         if self.complete(&key, &terms) { self.enact(&key, what) } else { Ok(()) }
     }
 
-    /// The terms hash and previous terms hash that an approval must name now.
+    /// The terms hash and previous terms hash that an approval must name now: see
+    /// [`replaced_terms`](concordat_protocol::node::replaced_terms).
     fn wanted(&self, approval: &Approval<'_>, row: &AgreementRow) -> Result<(Hash, Hash), u16> {
         let own = row.view.terms_hash;
         let tick = self.head.tick_ms;
@@ -273,7 +274,7 @@ impl Work<'_> {
             }
             ApprovalKind::Resume => {
                 must_be(row.view.status, Status::Suspended)?;
-                Ok((own, own))
+                Ok((own, [0; 32]))
             }
             ApprovalKind::Renew => {
                 must_be(row.view.status, Status::Active)?;

@@ -162,7 +162,8 @@ impl<'a> Work<'a> {
         if batch.chain != self.head.chain {
             return Err(codes::WRONG_CHAIN);
         }
-        if batch.ops.is_empty() || batch.first_seq == 0 || batch.first_seq.checked_add(batch.ops.len() as u64).is_none() {
+        if batch.ops.is_empty() || batch.first_seq == 0 || batch.first_seq.checked_add(batch.ops.len() as u64).is_none()
+        {
             return Err(codes::BAD_VALUE);
         }
         let writer = self.view.writers.get(&batch.writer).ok_or(codes::UNKNOWN_WRITER)?.clone();
@@ -178,7 +179,11 @@ impl<'a> Work<'a> {
         }
         let at = (batch.writer.clone(), (batch.incarnation, batch.first_seq));
         if batch.first_seq <= writer.last_seq {
-            return if self.recall.batch(&at) == Some(b.hash) { Ok(()) } else { Err(self.conflict(b, writer.last_hash)) };
+            return if self.recall.batch(&at) == Some(b.hash) {
+                Ok(())
+            } else {
+                Err(self.conflict(b, writer.last_hash))
+            };
         }
         if batch.first_seq != writer.last_seq + 1 {
             return Err(codes::GAP);

@@ -179,7 +179,10 @@ impl Genesis {
                 return Err(rule(format!("params.{name}"), "is not a parameter of this application version"));
             }
             if name == "app_version" && *value != APP_VERSION {
-                return Err(rule("params.app_version", format!("is {value}, this application is version {APP_VERSION}")));
+                return Err(rule(
+                    "params.app_version",
+                    format!("is {value}, this application is version {APP_VERSION}"),
+                ));
             }
             work.view.params.put(name.clone(), *value);
         }

@@ -64,7 +64,9 @@ impl Work<'_> {
             Op::Outcome { reference, .. } => self.outcome(number, *reference),
             Op::Withheld { reference, .. } => self.withheld(number, *reference),
             Op::Review { reference, .. } => self.review(number, *reference),
-            Op::Annotate { reference, .. } => self.reference(*reference, |p| p.provider == number || p.consumer == number).map(drop),
+            Op::Annotate { reference, .. } => {
+                self.reference(*reference, |p| p.provider == number || p.consumer == number).map(drop)
+            }
             Op::Erase { reference, .. } => self.reference(*reference, |p| p.provider == number).map(drop),
             Op::Ack { reference, .. } => self.ack(number, *reference),
         };

@@ -327,11 +327,8 @@ pub mod heads_key {
 
 /// Value of an agreement's leaf: its state and hashes, not its text.
 pub fn agreement_leaf(view: &AgreementView) -> Vec<u8> {
-    let approvals: Vec<(String, Hash)> = view
-        .approvals
-        .iter()
-        .map(|a| (format!("{}/{}", a.agency, a.role), sha256(&[&a.act, &a.signature])))
-        .collect();
+    let approvals: Vec<(String, Hash)> =
+        view.approvals.iter().map(|a| (format!("{}/{}", a.agency, a.role), sha256(&[&a.act, &a.signature]))).collect();
     let state = (view.revision, (view.status, view.terms_hash));
     cbor::encode(&(state, ((view.expires_ms, u64::from(view.bounded_suspended)), (approvals, view.handles.clone()))))
 }
@@ -364,7 +361,15 @@ mod tests {
 
     fn session() -> SessionRow {
         let id = AgencyId::new("court").unwrap();
-        SessionRow { consumer: id.clone(), provider: id, key: [0; 32], expires_ms: 0, newest_n: 0, window: SessionRow::empty_window(), slot: 0 }
+        SessionRow {
+            consumer: id.clone(),
+            provider: id,
+            key: [0; 32],
+            expires_ms: 0,
+            newest_n: 0,
+            window: SessionRow::empty_window(),
+            slot: 0,
+        }
     }
 
     proptest! {

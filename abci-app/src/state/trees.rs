@@ -126,9 +126,9 @@ impl Trees {
     pub fn preview(&self, changes: &TableChanges, freed: &[u64]) -> LeafChanges {
         let (meta, heads) = (meta_leaves(changes), heads_leaves(changes));
         let mut slots: BTreeMap<u64, Hash> = freed.iter().map(|slot| (*slot, free_leaf())).collect();
-        slots.extend(heads.iter().filter_map(|(key, leaf)| {
-            leaf.as_ref().map(|(slot, value)| (*slot, value_leaf(key, value)))
-        }));
+        slots.extend(
+            heads.iter().filter_map(|(key, leaf)| leaf.as_ref().map(|(slot, value)| (*slot, value_leaf(key, value)))),
+        );
         let meta_root = self.meta.preview(&meta);
         let (heads_root, nodes) = self.heads.preview(&slots);
         LeafChanges { meta, heads, nodes, meta_root, heads_root }
@@ -158,7 +158,13 @@ impl Trees {
         let index = leaves.leaves.keys().position(|k| k == key)?;
         let hashes: Vec<Hash> = leaves.leaves.into_values().collect();
         let path = inclusion_path(&hashes, index)?;
-        Some(LeafProof { key: key.to_vec().into(), value: value.into(), index: index as u64, size: hashes.len() as u64, path })
+        Some(LeafProof {
+            key: key.to_vec().into(),
+            value: value.into(),
+            index: index as u64,
+            size: hashes.len() as u64,
+            path,
+        })
     }
 
     /// The leaf of a heads key as it was before `undo` (newest block first), with its path.

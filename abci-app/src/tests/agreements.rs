@@ -5,6 +5,7 @@ use concordat_protocol::cbor;
 use concordat_protocol::codes::{self, Verdict};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::keys::Suite;
+use concordat_protocol::node::{NodeReply, NodeRequest, replaced_terms};
 use concordat_protocol::terms::{Quota, QuotaUnit, Status, Terms};
 
 use super::kit::{City, DAY, Key, START, agency, approvers, key, terms};
@@ -55,9 +56,15 @@ fn an_approval_must_name_what_stands_there_now() {
         f(&mut body);
         body
     };
-    macro_rules! with { ($field:ident = $value:expr) => {
-        change(&|b| if let ActBody::Approve { $field, .. } = b { *$field = $value })
-    } }
+    macro_rules! with {
+        ($field:ident = $value:expr) => {
+            change(&|b| {
+                if let ActBody::Approve { $field, .. } = b {
+                    *$field = $value
+                }
+            })
+        };
+    }
     let table = [
         (with!(revision = 2), codes::APPROVAL),
         (with!(terms_hash = [9; 32]), codes::TERMS_MISMATCH),
@@ -101,7 +108,7 @@ fn suspension_is_at_once_by_either_side_and_resuming_needs_everyone_again() {
     for (who, name) in approvers(&t) {
         let op = city.query(agreement.handles[0], agreement.session, city.mock.height() as u64);
         assert_eq!(city.say("police/executor", op), (Verdict::Refused, codes::SUSPENDED));
-        assert_eq!(city.approve(&t, t.hash(), Resume, &who, name), 0);
+        assert_eq!(city.approve(&t, ZERO, Resume, &who, name), 0);
     }
     let view = city.view("AGR-1", 1);
     assert_eq!((view.status, view.revision, view.handles), (Status::Active, 4, agreement.handles.clone()));
@@ -115,16 +122,16 @@ fn an_approval_of_an_earlier_revision_revives_nothing() {
     let (mut city, _) = City::ready();
     let t = terms("AGR-1", 1);
     assert_eq!(city.suspend("court", "security"), 0);
-    let old = city.approval(&t, t.hash(), Resume, "legal");
+    let old = city.approval(&t, ZERO, Resume, "legal");
     for (who, name) in approvers(&t) {
-        assert_eq!(city.approve(&t, t.hash(), Resume, &who, name), 0);
+        assert_eq!(city.approve(&t, ZERO, Resume, &who, name), 0);
     }
     assert_eq!(city.suspend("court", "security"), 0);
     assert_eq!(city.do_act("court", "legal", old), codes::APPROVAL);
     // What was gathered before a change of state is void after it.
-    assert_eq!(city.approve(&t, t.hash(), Resume, "police", "legal"), 0);
+    assert_eq!(city.approve(&t, ZERO, Resume, "police", "legal"), 0);
     assert_eq!(city.revoke("police", "security"), 0);
-    assert_eq!(city.approve(&t, t.hash(), Resume, "court", "legal"), codes::REVOKED);
+    assert_eq!(city.approve(&t, ZERO, Resume, "court", "legal"), codes::REVOKED);
 }
 
 #[test]
@@ -146,6 +153,10 @@ fn a_new_version_supersedes_the_one_it_names() {
     v2.text_hash = [8; 32];
     assert_eq!(city.propose(&v2), 0);
     assert_eq!(city.approve(&v2, ZERO, Activate, "court", "legal"), codes::TERMS_MISMATCH);
+    let NodeReply::Agreements { body: views } = city.ask(&NodeRequest::Agreements {}) else { panic!() };
+    assert_eq!(replaced_terms(&views, &v1.agreement, 2, Activate), v1.hash());
+    assert_eq!(replaced_terms(&views, &v1.agreement, 1, Renew), v1.hash());
+    assert_eq!(replaced_terms(&views, &v1.agreement, 1, Resume), ZERO);
     for (who, name) in approvers(&v2) {
         assert_eq!(city.view("AGR-1", 1).status, Status::Active, "active until the last approval");
         assert_eq!(city.approve(&v2, v1.hash(), Activate, &who, name), 0);
@@ -233,10 +244,13 @@ fn proposals_that_break_a_rule_are_refused() {
         (with(&|t| t.assigner_roles = vec!["legal".into(), "data-steward".into()]), codes::BAD_VALUE),
         (with(&|t| t.assigner_roles = vec!["data-steward".into()]), codes::APPROVAL),
         (with(&|t| t.assignee_roles = vec!["data-steward".into()]), codes::APPROVAL),
-        (with(&|t| {
-            let q = t.clauses[1].quota.clone().unwrap();
-            t.clauses[1].quota = Some(Quota { unit: QuotaUnit::Records, ..q });
-        }), codes::NOT_ENABLED),
+        (
+            with(&|t| {
+                let q = t.clauses[1].quota.clone().unwrap();
+                t.clauses[1].quota = Some(Quota { unit: QuotaUnit::Records, ..q });
+            }),
+            codes::NOT_ENABLED,
+        ),
     ];
     for (t, code) in table {
         assert_eq!(city.propose(&t), code, "{t:?}");
@@ -279,7 +293,10 @@ fn acts_of_later_versions_are_refused_by_name_and_use_their_counter() {
         ("root", ActBody::Epoch { body: vec![].into() }),
         ("gateway", ActBody::Dispute { reference: 1, reason: ZERO }),
         ("gateway", ActBody::Complaint { promise: vec![].into(), signature: vec![].into() }),
-        ("root", ActBody::KeyAdd { role: KeyRole::Root, label: "new".into(), key: Key::new("r2", Suite::Hybrid).public }),
+        (
+            "root",
+            ActBody::KeyAdd { role: KeyRole::Root, label: "new".into(), key: Key::new("r2", Suite::Hybrid).public },
+        ),
         ("root", ActBody::KeyRevoke { key_id: key("police", "root").id(), compromised_since_ms: 0 }),
     ];
     for (name, body) in acts {

@@ -311,7 +311,17 @@ impl City {
 
     pub fn deliver(&self, handle: u64, last_sub_seq: u64, count: u64, oldest_ms: u64) -> Op {
         let (day, root, commitment) = (self.day(), [2; 32], [3; 32]);
-        Op::Deliver { handle, subscription: 77, last_sub_seq, count, root, oldest_ms, day, tags: Tags::none(), commitment }
+        Op::Deliver {
+            handle,
+            subscription: 77,
+            last_sub_seq,
+            count,
+            root,
+            oldest_ms,
+            day,
+            tags: Tags::none(),
+            commitment,
+        }
     }
 
     pub fn suspend(&mut self, who: &str, name: &str) -> u16 {
@@ -329,7 +339,8 @@ impl City {
 pub fn approvers(terms: &Terms) -> Vec<(String, &'static str)> {
     let name = |role: &String| KEYS.iter().find(|k| k.1 == KeyRole::Approver && k.2 == role).unwrap().0;
     let assigner = terms.assigner_roles.iter().map(|r| (terms.assigner.to_string(), name(r)));
-    let assignee = terms.assignee.iter().flat_map(|a| terms.assignee_roles.iter().map(move |r| (a.to_string(), name(r))));
+    let assignee =
+        terms.assignee.iter().flat_map(|a| terms.assignee_roles.iter().map(move |r| (a.to_string(), name(r))));
     assigner.chain(assignee).collect()
 }
 

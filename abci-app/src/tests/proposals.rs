@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use concordat_protocol::acts::ActBody;
 use concordat_protocol::codes;
-use concordat_protocol::limits::{WAITING_ACTS_PER_KEY, TX_BYTES_MAX};
+use concordat_protocol::limits::WAITING_ACTS_PER_KEY;
 use concordat_protocol::ops::Op;
 
 use super::kit::{City, START, key, signed_act, signed_batch};
@@ -204,5 +204,4 @@ fn batches_leave_half_of_the_mempool_free_and_their_fair_part_to_others() {
         assert_eq!(add(city.batch(&format!("{who}/broker"), vec![publish(1)])), Ok(()));
     }
     assert_eq!(add(city.batch("grid/broker", vec![publish(4)])), Err(codes::BUSY));
-    assert!(TX_BYTES_MAX * 4 <= 1 << 20, "a transaction is at most a quarter of a block");
 }

@@ -15,7 +15,14 @@ use super::kit::{CHAIN, City, Key, batch_by, key, signed_act, signed_batch};
 const WRITER: &str = "police/executor";
 
 fn deny(city: &City, session: u64, n: u64) -> Op {
-    Op::Deny { handle: 0, session, n, day: city.day(), tags: concordat_protocol::ops::Tags::none(), commitment: [0; 32] }
+    Op::Deny {
+        handle: 0,
+        session,
+        n,
+        day: city.day(),
+        tags: concordat_protocol::ops::Tags::none(),
+        commitment: [0; 32],
+    }
 }
 
 fn writer(city: &City) -> WriterView {
@@ -166,7 +173,9 @@ fn acts_count_up_in_two_classes_of_their_own() {
     assert_eq!(decided(&mut city, suspend(1)), codes::OK, "though the key's other counter stands at 1 already");
     assert_eq!(decided(&mut city, suspend(1)), codes::STALE, "a replay");
     assert_eq!(city.mock.check(suspend(1)).code as u16, codes::STALE);
-    let NodeReply::Counters { urgent, other } = city.ask(&NodeRequest::Counters { key_id: legal.id() }) else { panic!() };
+    let NodeReply::Counters { urgent, other } = city.ask(&NodeRequest::Counters { key_id: legal.id() }) else {
+        panic!()
+    };
     assert_eq!((urgent, other), (1, 1));
 }
 
@@ -190,7 +199,11 @@ fn forged_acts_change_nothing() {
         ("other suite", suite, codes::BAD_SIGNATURE),
         ("unknown key", signed_act("court", &Key::new("m", Suite::Ed25519), 1, body()), codes::UNKNOWN_KEY),
         ("another agency's name", signed_act("police", &key("court", "security"), 1, body()), codes::WRONG_AGENCY),
-        ("short post-quantum half", Bytes::from(cbor::encode(&Tx::Act { body: bytes, signature: approver })), codes::BAD_SIGNATURE),
+        (
+            "short post-quantum half",
+            Bytes::from(cbor::encode(&Tx::Act { body: bytes, signature: approver })),
+            codes::BAD_SIGNATURE,
+        ),
     ];
     for (name, tx, code) in table {
         assert_eq!(city.mock.check(tx.clone()).code as u16, code, "{name}");

@@ -125,7 +125,16 @@ fn a_number_counts_once_whatever_the_verdict() {
         request(&city, Kind::Deny, 0, s, 0),
         request(&city, Kind::Deny, 0, s, 0),
     ];
-    let want = [no(codes::WRONG_DAY), no(codes::REPLAY), no(codes::NO_AGREEMENT), no(codes::REPLAY), OK, no(codes::REPLAY), OK, OK];
+    let want = [
+        no(codes::WRONG_DAY),
+        no(codes::REPLAY),
+        no(codes::NO_AGREEMENT),
+        no(codes::REPLAY),
+        OK,
+        no(codes::REPLAY),
+        OK,
+        OK,
+    ];
     assert_eq!(city.write(EXECUTOR, ops), want);
 }
 
@@ -241,7 +250,15 @@ fn publish_continues_its_dataset() {
     let (mut city, _) = City::ready();
     let stops = city.dataset("ds:police/stops@1");
     let p = |dataset, last_seq, count| Op::Publish { dataset, last_seq, count, root: [0; 32] };
-    let ops = vec![p(stops, 10, 10), p(stops, 20, 9), p(stops, 15, 5), p(stops, 5, 6), p(stops, 15, 0), p(99, 1, 1), p(stops, 70_000, 69_985)];
+    let ops = vec![
+        p(stops, 10, 10),
+        p(stops, 20, 9),
+        p(stops, 15, 5),
+        p(stops, 5, 6),
+        p(stops, 15, 0),
+        p(99, 1, 1),
+        p(stops, 70_000, 69_985),
+    ];
     let head = no(codes::DATASET_HEAD);
     let want = [OK, head, OK, head, no(codes::BAD_VALUE), no(codes::UNKNOWN_DATASET), no(codes::TOO_LARGE)];
     assert_eq!(city.write("police/broker", ops), want);
