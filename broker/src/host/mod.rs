@@ -4,6 +4,7 @@
 //! redacting, sealing) runs on blocking threads and reports back. Effects of many inputs share one durable write.
 
 mod calls;
+pub mod feed;
 mod fetch;
 pub mod policy;
 mod query_loop;
@@ -44,6 +45,9 @@ pub enum HostError {
     /// The release store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The feed store.
+    #[error(transparent)]
+    Feed(#[from] feed::FeedStoreError),
     /// A name.
     #[error(transparent)]
     Id(#[from] IdError),
@@ -72,6 +76,7 @@ impl HostError {
             Self::Ledger(e) => e.code(),
             Self::Holding(e) => e.code(),
             Self::Store(_) => "release-store",
+            Self::Feed(e) => e.code(),
             Self::Id(_) => "name",
             Self::Dataset { .. } => "dataset",
             Self::Nats(_) => "streams",
@@ -141,8 +146,8 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
     let folder = KeyFolder::new(cfg.keys());
     let release_key = Arc::new(folder.signing(keys::RELEASE)?);
     let holding = Arc::new(open_holding(&cfg)?);
-    let mut specs = Vec::new();
-    for doc in load_datasets(dir)?.iter().filter(|d| d.is_held()) {
+    let (mut specs, datasets) = (Vec::new(), load_datasets(dir)?);
+    for doc in datasets.iter().filter(|d| d.is_held()) {
         let spec = holding_spec(doc)?;
         holding.ensure_dataset(&spec)?;
         specs.push((doc.id.clone(), spec));
@@ -161,8 +166,18 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
     .await?;
     let nats = connect_streams(&cfg, "executor").await?;
     info!(agency = %cfg.agency, datasets = specs.len(), "executor serves");
+    let (view, seen) = tokio::sync::watch::channel(feed::View::default());
+    feed::start(feed::FeedSetup {
+        cfg: cfg.clone(),
+        datasets,
+        node: NodeClient::new(cfg.node_socket()),
+        writer: writer.clone(),
+        nats: nats.clone(),
+        release_key: release_key.clone(),
+        view: seen,
+    })?;
     let fetcher = fetch::Fetcher::new(cfg.clone(), node.clone(), holding, release_key, specs);
-    let host = query_loop::Host { cfg: cfg.clone(), node, writer, nats, store, fetcher: Arc::new(fetcher) };
+    let host = query_loop::Host { cfg: cfg.clone(), node, writer, nats, store, fetcher: Arc::new(fetcher), view };
     tokio::select! {
         result = host.run() => result,
         () = crate::stop_signal() => Ok(()),

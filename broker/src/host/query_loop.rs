@@ -1,6 +1,7 @@
 //! The loop that owns the step and the release store.
 
 use super::calls::{Sessions, admit};
+use super::feed::View;
 use super::fetch::{Done, Fetcher, Job};
 use super::policy::{Policies, load_documents};
 use super::releases::{Found, ReleaseStore, Round, State};
@@ -22,7 +23,7 @@ use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
 /// Calls that may be prepared at once.
@@ -60,6 +61,8 @@ pub struct Host {
     pub store: ReleaseStore,
     /// The worker.
     pub fetcher: Arc<Fetcher>,
+    /// Newest tick and agreements, for the feeds.
+    pub view: watch::Sender<View>,
 }
 
 struct Loop {
@@ -115,6 +118,7 @@ impl Host {
                     Followed::Frame(frame) => this.frame(frame).await?,
                     Followed::Lost(why) => {
                         warn!(why, "the ledger node is lost: nothing is released until it is back");
+                        this.host.view.send_modify(|v| v.lost = true);
                         this.advance(vec![Input::Lost], None).await?;
                     }
                 },
@@ -171,12 +175,21 @@ impl Loop {
     /// The newest agreements come before the frame that changed them, so that nothing is released on old ones.
     async fn frame(&mut self, frame: Frame) -> Result<(), HostError> {
         if frame.meta_rev != self.meta_rev {
+            // Feeds wait too until the newest agreements are known.
+            self.host.view.send_modify(|v| v.lost = true);
             while let Err(e) = self.refresh_policies(frame.meta_rev).await {
                 warn!(error = %e, "agreements cannot be read: nothing is released");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
         let height = frame.height;
+        self.host.view.send_replace(View {
+            policies: self.policies.clone(),
+            meta_rev: self.meta_rev,
+            tick_ms: frame.tick_ms,
+            at: Instant::now(),
+            lost: false,
+        });
         let input = Input::Frame { height, tick_ms: frame.tick_ms, entries: frame.entries };
         self.advance(vec![input], Some(height)).await
     }
