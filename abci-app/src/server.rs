@@ -25,6 +25,9 @@ const MAX_REQUEST: u64 = 128 << 20;
 /// Longest path a Unix socket can have on Linux, without its closing zero.
 const MAX_SOCKET_PATH: usize = 107;
 
+/// The mode bit of folders like `/tmp`.
+const STICKY: u32 = 0o1000;
+
 /// Why a socket could not be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -39,6 +42,9 @@ pub enum ServerError {
     /// Another process answers on the socket.
     #[error("{0} is served by another process: stop it first (is this node already running?)")]
     InUse(PathBuf),
+    /// The folder is shared with other users, so it cannot be made private.
+    #[error("{0} is a folder shared with other users: sockets need a private folder of their own")]
+    SharedFolder(PathBuf),
     /// Something that is not a socket stands at the path.
     #[error("{0} exists and is not a socket: move it away")]
     NotASocket(PathBuf),
@@ -60,6 +66,7 @@ impl ServerError {
         match self {
             Self::PathTooLong { .. } => "socket_path_too_long",
             Self::InUse(_) => "socket_in_use",
+            Self::SharedFolder(_) => "socket_folder_shared",
             Self::NotASocket(_) => "socket_path_taken",
             Self::Io { .. } => "socket_io",
         }
@@ -75,6 +82,10 @@ pub fn bind(path: &Path) -> Result<UnixListener, ServerError> {
     let io = |what| move |source| ServerError::Io { what, path: path.to_path_buf(), source };
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io("create the folder of"))?;
+        let mode = std::fs::metadata(folder).map_err(io("look at the folder of"))?.permissions().mode();
+        if mode & STICKY != 0 {
+            return Err(ServerError::SharedFolder(folder.to_path_buf()));
+        }
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700))
             .map_err(io("protect the folder of"))?;
     }

@@ -3,6 +3,7 @@
 
 mod agreements;
 mod kit;
+mod model;
 mod path;
 mod proofs;
 mod properties;

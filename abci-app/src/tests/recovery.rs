@@ -201,3 +201,18 @@ fn a_genesis_that_breaks_a_rule_is_refused_with_its_field() {
     });
     assert!(two.contains("registered already"), "{two}");
 }
+
+#[test]
+fn the_validators_of_cometbft_and_of_the_agencies_must_be_the_same() {
+    use crate::state::genesis::GenesisValidator;
+    let mut genesis = genesis();
+    genesis.agencies[0].validator = Some(GenesisValidator { key: hex::encode([5; 32]), power: 10 });
+    let same = (vec![5; 32], 10);
+    assert!(genesis.check_validators(std::slice::from_ref(&same)).is_ok());
+    for other in [vec![], vec![(vec![5; 32], 11)], vec![(vec![6; 32], 10)], vec![same, (vec![6; 32], 1)]] {
+        assert_eq!(genesis.check_validators(&other).unwrap_err().code(), "genesis_rule");
+    }
+    assert!(genesis.apply(CHAIN).is_ok());
+    genesis.agencies[0].validator = Some(GenesisValidator { key: "05".into(), power: 10 });
+    assert!(genesis.apply(CHAIN).unwrap_err().to_string().contains("32-byte key"));
+}

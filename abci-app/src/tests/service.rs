@@ -172,6 +172,7 @@ fn a_started_application_serves_abci_on_a_private_socket() {
     assert!(!socket.exists());
     std::fs::write(&socket, b"x").unwrap();
     assert_eq!(bind(&socket).unwrap_err().code(), "socket_path_taken");
+    assert_eq!(bind("/tmp/concordat-test.sock".as_ref()).unwrap_err().code(), "socket_folder_shared");
     let long = dir.path().join("x".repeat(120));
     assert_eq!(bind(&long).unwrap_err().code(), "socket_path_too_long");
 }
