@@ -1,5 +1,7 @@
 //! From a request and the agreements to a plan for the store, or a denial with its reason.
 
+#![allow(clippy::result_large_err, reason = "a denial is as usual an outcome as an answer, and it moves only a few times")]
+
 use crate::holding::Plan;
 use crate::query::{Fields, Filter, Query, read_json};
 use concordat_policies::ask::{Ask, Decision, Denial, Grant};

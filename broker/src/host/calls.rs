@@ -1,5 +1,7 @@
 //! Calls as they come in over the streams: who they come from, whether they are genuine.
 
+#![allow(clippy::result_large_err, reason = "a denial is as usual an outcome as an answer, and it moves only a few times")]
+
 use super::fetch::{Fetcher, Job};
 use crate::ledger::node_client::NodeClient;
 use concordat_executor::admit::{AdmitError, read_request, verify_call};

@@ -1,5 +1,7 @@
 //! The preparing worker: decide, fetch, commit to it, seal. Everything here may run on many threads at once.
 
+#![allow(clippy::result_large_err, reason = "a denial is as usual an outcome as an answer, and it moves only a few times")]
+
 use super::policy::Policies;
 use super::releases::NewRelease;
 use crate::config::NodeConfig;
@@ -19,6 +21,7 @@ use concordat_protocol::session::{Denied, Released};
 use concordat_protocol::terms::Status;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// What a worker needs of a call.
@@ -175,11 +178,13 @@ impl Fetcher {
         let failed = |e: concordat_protocol::seal::SealError| busy(e.to_string());
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (request.session, request.kem_key_id);
-        if !senders.contains_key(&place) {
-            let scope = format!("session/{}", request.session);
-            senders.insert(place, SealSender::new(&job.kem, &self.cfg.chain, &scope, 0).map_err(failed)?);
-        }
-        let Some(sender) = senders.get_mut(&place) else { return Err(busy("no sealing context".into())) };
+        let sender = match senders.entry(place) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(free) => {
+                let scope = format!("session/{}", request.session);
+                free.insert(SealSender::new(&job.kem, &self.cfg.chain, &scope, 0).map_err(failed)?)
+            }
+        };
         released.encapsulation = sender.encapsulation().to_vec().into();
         released.sealed = sender.seal(request.n, &job.call.request_hash, content).map_err(failed)?.into();
         Ok(())

@@ -111,10 +111,10 @@ impl ReleaseStore {
         {
             let mut insert = tx.prepare_cached(
                 "INSERT OR REPLACE INTO release (session, n, request_hash, op_hash, secret, body, decision, state)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?;
             for r in &round.stores {
-                insert.execute(params![r.key.0 as i64, r.key.1 as i64, r.request_hash, r.op_hash, r.secret, r.body, r.decision])?;
+                insert.execute(params![r.key.0 as i64, r.key.1 as i64, r.request_hash, r.op_hash, r.secret, r.body, r.decision, State::Stored as i64])?;
             }
             let mut settle = tx.prepare_cached(
                 "UPDATE release SET state = ?3, op_index = ?4, height = ?5, released_ms = ?6 WHERE session = ?1 AND n = ?2",

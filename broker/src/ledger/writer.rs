@@ -87,7 +87,7 @@ impl Writer {
         journal.forget(view.last_seq)?;
         info!(writer = %setup.writer, last_seq = view.last_seq, open = core.uncommitted(), "writer goes on");
         let (commands, rx) = mpsc::channel(QUEUE);
-        let task = Task { setup: Arc::new(setup), core, journal, next_wait: view.last_seq + 1, waiting: BTreeMap::new(), pushed: 0, started: Instant::now() };
+        let task = Task { setup: Arc::new(setup), core, journal, next_wait: view.last_seq + 1, waiting: BTreeMap::new(), started: Instant::now() };
         tokio::spawn(task.run(rx, head));
         Ok(Self { commands, reopened: Arc::new(reopened) })
     }
@@ -136,7 +136,6 @@ struct Task {
     /// Sequence number that the next pushed operation will get.
     next_wait: u64,
     waiting: BTreeMap<u64, oneshot::Sender<Recorded>>,
-    pushed: u64,
     started: Instant,
 }
 
@@ -183,7 +182,6 @@ impl Task {
             self.waiting.insert(self.next_wait, done);
         }
         self.next_wait += 1;
-        self.pushed += 1;
         self.core.push(command.op);
     }
 
@@ -198,7 +196,7 @@ impl Task {
                 let _ = done.send(Recorded::of(*index, entry));
             }
         }
-        forget.map_or(Ok(()), |last| self.journal.forget(last))
+        forget.map_or(Ok(()), |last| tokio::task::block_in_place(|| self.journal.forget(last)))
     }
 
     fn send_due(&mut self) -> Result<(), LedgerError> {
@@ -206,7 +204,8 @@ impl Task {
             let setup = self.setup.clone();
             let formed = self.core.form(|body| sign(&setup, body))?;
             match formed {
-                Some(batch) => self.journal.keep(&batch)?,
+                // An fsync: the runtime's other tasks move to another thread meanwhile.
+                Some(batch) => tokio::task::block_in_place(|| self.journal.keep(&batch))?,
                 None => break,
             }
         }

@@ -110,6 +110,7 @@ impl WriterCore {
     }
 
     /// Operations that wait for a batch.
+    #[cfg(test)]
     pub fn queued(&self) -> usize {
         self.queue.len()
     }

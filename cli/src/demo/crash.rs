@@ -7,15 +7,15 @@ use crate::failure::{Exit, Failure};
 use crate::layout::City;
 use crate::supervisor;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Queries sent.
-const QUERIES: usize = 240;
+const QUERIES: usize = 600;
 /// Queries in flight.
-const IN_FLIGHT: usize = 12;
+const IN_FLIGHT: usize = 32;
 /// How long a query may be tried again.
 const WITHIN: Duration = Duration::from_secs(60);
 /// The processes that are killed, at these shares of the load.
@@ -128,11 +128,10 @@ pub async fn check(city: &City) -> Checked {
         histories.push(task.await.map_err(|e| e.to_string())??);
     }
     let mut verdicts = BTreeMap::new();
-    for op in histories.iter().flat_map(|h| h.answers.iter().map(|a| a.operation.clone())) {
-        if !verdicts.contains_key(&op) {
-            let entry = api.get(&format!("/v1/operations/{op}")).await.map_err(|e| e.to_string())?;
-            verdicts.insert(op, entry["verdict"].as_str().unwrap_or_default().to_owned());
-        }
+    let answered: BTreeSet<String> = histories.iter().flat_map(|h| h.answers.iter().map(|a| a.operation.clone())).collect();
+    for op in answered {
+        let entry = api.get(&format!("/v1/operations/{op}")).await.map_err(|e| e.to_string())?;
+        verdicts.insert(op, entry["verdict"].as_str().unwrap_or_default().to_owned());
     }
     judge(&histories, &verdicts)?;
     let withheld: u32 = histories.iter().map(|h| h.withheld).sum();

@@ -28,6 +28,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 pub fn stops_query() -> Value {
     json!({
         "dataset": "ds:police/stops@1", "purpose": "purp:pending-case", "case": "26-CR-1042", "limit": 1000,
+        "select": ["stop_id", "time", "problem", "citation_issued", "neighborhood"],
         "where": {"time": {"range": {"from": "2017-03-14T00:00:00Z", "to": "2017-03-15T00:00:00Z"}}},
     })
 }
@@ -154,7 +155,7 @@ async fn ask_stops(court: &Api) -> Result<(Found, String), String> {
     let entry = court.get(&format!("/v1/operations/{op}")).await.map_err(|e| e.to_string())?;
     expect(text(&entry, "verdict") == "accepted", || format!("{op} is {} on the ledger", text(&entry, "verdict")))?;
     let height = answer["height"].as_u64().unwrap_or_default();
-    let line = format!("stops of 2017-03-14, case 26-CR-1042: 47 rows, {} of 13 fields, clause {}; {op} at h={height} BEFORE data", fields.len(), text(&answer, "clause"));
+    let line = format!("stops of 2017-03-14, case 26-CR-1042: 47 rows, {} of 13 fields, clause {}; {op} at h={height} BEFORE data", open.len(), text(&answer, "clause"));
     Ok((Found { text: line, facts: json!({"rows": rows.len(), "fields": fields, "operation": op, "height": height}) }, op))
 }
 
