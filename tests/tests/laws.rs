@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("broker", &["protocol", "executor"]),
     ("adapters", &["protocol"]),
     ("cli", &["protocol", "policies", "executor", "abci-app", "broker", "adapters"]),
-    ("tests", &["protocol", "policies", "executor", "abci-app", "broker", "adapters"]),
+    ("tests", &["protocol", "policies", "executor", "abci-app", "broker", "adapters", "cli"]),
 ];
 
 /// Libraries that one crate hides behind its own types: nobody else links them directly (their tests may).

@@ -1,0 +1,136 @@
+//! The demo's city, made and driven by the shipped program, with an agreement of the benchmark's own.
+
+use super::failed::BenchError;
+use concordat_broker::config::{NodeConfig, RpcAddr};
+use concordat_cli::context::Tokens;
+use concordat_cli::supervisor::State;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The benchmark's agreement: no quota, no row filter, one record by its key or many.
+pub const AGREEMENT: &str = "AGR-2026-0901";
+/// Its purpose.
+pub const PURPOSE: &str = "purp:bench";
+const PROVIDER: &str = "police";
+const CONSUMER: &str = "court";
+
+const DOCUMENT: &str = r#"agreement: AGR-2026-0901
+version: 1
+paper: {title: "Benchmark", sha256: "0000000000000000000000000000000000000000000000000000000000000901"}
+assigner: org:police
+assignee: org:court
+target: ds:police/stops@1
+valid: {from: 2020-01-01T00:00:00Z, until: 2090-01-01T00:00:00Z}
+approvals: {assigner: [legal, data-steward], assignee: [legal]}
+clauses:
+- id: C1
+  text: The benchmark may look up stops by their number.
+  effect: permit
+  assignee: {org: org:court, role: role:clerk}
+  actions: [query]
+  evidence: strict
+  purpose: purp:bench
+  legal_basis: "Measuring the system"
+  duties:
+  - {type: fields, allow: [stop_id, time, problem, citation_issued, neighborhood]}
+"#;
+
+/// A running city. Dropping it stops it and removes its folders.
+pub struct City {
+    program: PathBuf,
+    root: PathBuf,
+    _folders: tempfile::TempDir,
+}
+
+impl City {
+    /// `concordat demo up`, then the benchmark's agreement through the command line.
+    pub async fn up(program: &Path) -> Result<Self, BenchError> {
+        let folders =
+            tempfile::Builder::new().prefix("cb").tempdir().map_err(|e| BenchError::io("a temporary folder", e))?;
+        let city = Self { program: program.to_owned(), root: folders.path().join("d"), _folders: folders };
+        city.run(&["demo", "up", "--quiet"]).await?;
+        for agency in [PROVIDER, CONSUMER] {
+            // The executor reads the document that the approvals are for.
+            let path = city.dir(agency).join("agreements").join(format!("{AGREEMENT}.yaml"));
+            std::fs::write(&path, DOCUMENT).map_err(|e| BenchError::io(format!("writing {}", path.display()), e))?;
+        }
+        let (police, court) = (city.dir(PROVIDER), city.dir(CONSUMER));
+        let document = police.join("agreements").join(format!("{AGREEMENT}.yaml"));
+        let (document, police, court) = (text(&document), text(&police), text(&court));
+        city.run(&["agreement", "propose", &document, "--dir", &police]).await?;
+        for (role, dir) in [("legal", &police), ("data-steward", &police), ("legal", &court)] {
+            city.run(&["agreement", "approve", AGREEMENT, "--role", role, "--dir", dir]).await?;
+        }
+        Ok(city)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(args).env("CONCORDAT_DEMO", &self.root);
+        command
+    }
+
+    async fn run(&self, args: &[&str]) -> Result<Output, BenchError> {
+        let out = tokio::process::Command::from(self.command(args)).output().await;
+        let out = out.map_err(|e| BenchError::io(format!("starting {}", self.program.display()), e))?;
+        if out.status.success() {
+            return Ok(out);
+        }
+        let said: String = String::from_utf8_lossy(&out.stderr).trim().chars().take(600).collect();
+        Err(BenchError::refused(format!("concordat {}", args.join(" ")), said))
+    }
+
+    /// An agency's folder.
+    pub fn dir(&self, agency: &str) -> PathBuf {
+        self.root.join(agency)
+    }
+
+    fn config(&self, agency: &str) -> Result<NodeConfig, BenchError> {
+        NodeConfig::load(&self.dir(agency)).map_err(|e| BenchError::refused("node.yaml", e))
+    }
+
+    /// Where the consumer's gateway listens, and a clerk's token.
+    pub fn clerk(&self) -> Result<(RpcAddr, String), BenchError> {
+        let cfg = self.config(CONSUMER)?;
+        let path = cfg.keys().join("tokens.yaml");
+        let text =
+            std::fs::read_to_string(&path).map_err(|e| BenchError::io(format!("reading {}", path.display()), e))?;
+        let tokens: Tokens = serde_saphyr::from_str(&text).map_err(|e| BenchError::refused("tokens.yaml", e))?;
+        let clerk = tokens.tokens.into_iter().find(|t| t.name == "clerk");
+        let clerk = clerk.ok_or_else(|| BenchError::refused("tokens.yaml", "it names no clerk"))?;
+        Ok((RpcAddr::Tcp(cfg.listen), clerk.token))
+    }
+
+    /// The provider's holding.
+    pub fn holding(&self) -> Result<PathBuf, BenchError> {
+        Ok(self.config(PROVIDER)?.holdings())
+    }
+
+    /// Process ids by kind.
+    pub fn groups(&self) -> BTreeMap<String, Vec<u32>> {
+        let mut groups: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten();
+        for state in entries.filter_map(|e| State::read(&e.path())) {
+            groups.entry("supervisor".into()).or_default().push(state.supervisor.pid);
+            for process in state.processes {
+                groups.entry(process.name).or_default().extend(process.process.map(|p| p.pid));
+            }
+        }
+        groups
+    }
+}
+
+impl Drop for City {
+    fn drop(&mut self) {
+        match self.command(&["demo", "reset", "--quiet"]).output() {
+            Ok(out) if out.status.success() => {}
+            Ok(out) => eprintln!("the city of the benchmark was not stopped: {}", String::from_utf8_lossy(&out.stderr)),
+            Err(e) => eprintln!("the city of the benchmark was not stopped: {e}"),
+        }
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,99 @@
+//! `concordat-bench`: starts the shipped program with production settings, loads it, and writes the figures down.
+#![allow(missing_docs, reason = "a program, not a library")]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod chain;
+mod check;
+mod city;
+mod failed;
+mod http;
+mod kvstore;
+mod ordered;
+mod process;
+mod query;
+mod report;
+mod rows;
+mod supply;
+
+use clap::{Parser, Subcommand};
+use failed::BenchError;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Measures the shipped program, or checks the last figures against their floors.
+#[derive(Debug, Parser)]
+#[command(name = "concordat-bench", max_term_width = 110)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure. Takes under six minutes, uses this machine only, and stops everything it started
+    Run {
+        /// Where the results go (JSON; a page with the same name and `.md` is written beside it); without it nothing is written
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Half a minute: shows that the bench works, proves nothing
+        #[arg(long)]
+        quick: bool,
+        /// Only these parts
+        #[arg(long, value_delimiter = ',', value_enum)]
+        only: Vec<rows::Part>,
+        /// The program to measure; by default `concordat` beside this one
+        #[arg(long, value_name = "FILE")]
+        program: Option<PathBuf>,
+    },
+    /// Compare the last figures with their floors; exit code 1 when one does not hold
+    Check {
+        /// The results file
+        #[arg(long, value_name = "FILE", default_value = "docs/benchmarks.json")]
+        results: PathBuf,
+        /// The floors file
+        #[arg(long, value_name = "FILE", default_value = "tests/bench-floors.json")]
+        floors: PathBuf,
+    },
+    /// Becomes a command that dies with its parent
+    #[command(hide = true)]
+    Guard {
+        parent: u32,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().command {
+        Command::Guard { parent, command } => {
+            eprintln!("{}", concordat_cli::supervisor::guard::exec(parent, &command));
+            return ExitCode::from(127);
+        }
+        Command::Check { results, floors } => check::check(&results, &floors).map(|(lines, ok)| {
+            lines.iter().for_each(|line| println!("{line}"));
+            ok
+        }),
+        Command::Run { out, quick, only, program } => run(&rows::Plan { out, quick, only, program }).map(|()| true),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(plan: &rows::Plan) -> Result<(), BenchError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| BenchError::io("starting threads", e))?;
+    runtime.block_on(async {
+        // Dropping the run stops what it started.
+        tokio::select! {
+            result = rows::run(plan) => result,
+            () = concordat_broker::stop_signal() => Err(BenchError::refused("the benchmark", "stopped by a signal")),
+        }
+    })
+}

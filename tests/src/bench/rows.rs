@@ -1,0 +1,241 @@
+//! Which figures are measured, in which order.
+
+use super::chain::{Kind, Network, Programs, Spec};
+use super::city::City;
+use super::failed::BenchError;
+use super::kvstore;
+use super::ordered::{self, Stretch, Throughput};
+use super::process::{Process, peak_mb};
+use super::query::{Clerk, holding_lookups};
+use super::report::{Results, percentile};
+use super::supply::{self, Amount};
+use concordat_cli::layout::CometSettings;
+use concordat_cli::servers::{self, Server};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of operations in a batch: what the production writer closes a batch at.
+const BATCH_BYTES: usize = 64_000;
+/// Writers of the one agency that has a validator.
+const WRITERS_1V: usize = 16;
+/// Writers of each of four agencies.
+const WRITERS_4V: usize = 6;
+/// More operations a second than this are not signed in advance.
+const SUPPLY_PER_SECOND: usize = 130_000;
+/// Operations in a batch of [`BATCH_BYTES`].
+const OPS_A_BATCH: usize = 850;
+/// Clients that ask at the same time.
+const CLIENTS: usize = 512;
+/// Clients that ask for many keys at the same time.
+const BATCH_CLIENTS: usize = 16;
+/// Keys in such a query.
+const KEYS: usize = 500;
+/// Times of consensus of what is measured.
+const COMET: CometSettings = CometSettings::BASE;
+
+/// A part that may be run alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// One validator.
+    OneValidator,
+    /// Four validators, and the commit latency.
+    FourValidators,
+    /// Strict queries in the demo's city.
+    Queries,
+}
+
+/// What was asked for.
+#[derive(Debug)]
+pub struct Plan {
+    /// Where the results go.
+    pub out: Option<PathBuf>,
+    /// Half a minute.
+    pub quick: bool,
+    /// Only these parts; all when empty.
+    pub only: Vec<Part>,
+    /// The program to measure.
+    pub program: Option<PathBuf>,
+}
+
+impl Plan {
+    fn has(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+    /// A measured stretch: short in a quick run.
+    fn stretch(&self, seconds: u64) -> Stretch {
+        let (warm_up, measured) = if self.quick { (1, 2) } else { (3, seconds) };
+        Stretch { warm_up: Duration::from_secs(warm_up), measured: Duration::from_secs(measured) }
+    }
+}
+
+/// Measures what was asked for and writes the results.
+pub async fn run(plan: &Plan) -> Result<(), BenchError> {
+    let programs = programs(plan)?;
+    let mut results = Results::begin(command(), plan.quick);
+    settings(&mut results);
+    let m = &results.machine;
+    println!("{} cores of {}, load {:.2}, commit {}", m.cores, m.cpu, m.load_before, results.commit);
+    if plan.has(Part::OneValidator) {
+        one_validator(plan, &programs, &mut results).await?;
+    }
+    if plan.has(Part::FourValidators) {
+        four_validators(plan, &programs, &mut results).await?;
+    }
+    if plan.has(Part::Queries) {
+        queries(plan, &programs, &mut results).await?;
+    }
+    match &plan.out {
+        Some(out) => results.write(out),
+        None => Ok(()),
+    }
+}
+
+fn command() -> String {
+    let mut words: Vec<String> = std::env::args().collect();
+    if let Some(first) = words.first_mut() {
+        *first = "concordat-bench".into();
+    }
+    let typed = words.join(" ");
+    if typed == "concordat-bench run --out docs/benchmarks.json" { format!("make bench ({typed})") } else { typed }
+}
+
+fn programs(plan: &Plan) -> Result<Programs, BenchError> {
+    let beside = std::env::current_exe().map(|own| own.with_file_name("concordat"));
+    let beside = beside.map_err(|e| BenchError::io("this program's own path", e))?;
+    let concordat = plan.program.clone().unwrap_or(beside);
+    if !concordat.is_file() {
+        let why = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(BenchError::io(format!("{} (build it, or name it with --program)", concordat.display()), why));
+    }
+    Ok(Programs { concordat, cometbft: servers::find(Server::CometBft)? })
+}
+
+fn settings(results: &mut Results) {
+    results.set("CometBFT", format!("{}, {COMET:?} (milliseconds), block 1 MB", Server::CometBft.version()));
+    results.set("operations", format!("query with one tag, 72 bytes; batches of {BATCH_BYTES} bytes, window 2"));
+    results.set("writers", format!("{WRITERS_1V} at one validator; {WRITERS_4V} at each of four"));
+    results.set(
+        "baseline",
+        format!("cometbft start --proxy_app=kvstore, {} keep-alive connections", kvstore::CONNECTIONS),
+    );
+    results.set(
+        "queries",
+        format!("{CLIENTS} clients with one key each; {BATCH_CLIENTS} clients with {KEYS} keys a query"),
+    );
+    results.set("streams", "nats-server with sync_interval always; every store with its production durability");
+}
+
+fn throughput_rows(results: &mut Results, name: &str, t: &Throughput, baseline: Option<&str>) {
+    results.add(name, t.per_second, "operations/s", baseline);
+    let per_block = t.operations as f64 / t.blocks.max(1) as f64;
+    println!("  {} operations in {:.1} s, {} blocks of {per_block:.0}", t.operations, t.seconds, t.blocks);
+    cpu_rows(results, name, &t.cpu);
+}
+
+fn cpu_rows(results: &mut Results, name: &str, cpu: &[(String, f64)]) {
+    for (group, percent) in cpu {
+        results.add(&format!("cpu_{}_{name}", group.replace([' ', '-'], "_")), *percent, "% of a core", None);
+    }
+}
+
+fn memory_rows(results: &mut Results, network: &Network, tag: &str, baseline: Option<&str>) {
+    let most = |pids: &mut dyn Iterator<Item = u32>| pids.map(peak_mb).fold(0.0, f64::max);
+    let comet = most(&mut network.nodes.iter().map(|n| n.comet.pid()));
+    results.add(&format!("memory_cometbft_{tag}"), comet, "MB", baseline);
+    let app = most(&mut network.nodes.iter().filter_map(|n| n.app.as_ref().map(Process::pid)));
+    if app > 0.0 {
+        results.add(&format!("memory_application_{tag}"), app, "MB", baseline);
+    }
+}
+
+async fn baseline(plan: &Plan, programs: &Programs, validators: &[&str]) -> Result<(Network, Throughput), BenchError> {
+    let spec = Spec { kind: Kind::Kvstore, validators, others: &[], writers: 0, comet: COMET };
+    let mut network = Network::start(programs, &spec).await?;
+    let found = kvstore::throughput(&mut network, plan.stretch(10)).await?;
+    Ok((network, found))
+}
+
+async fn ordered(
+    plan: &Plan,
+    programs: &Programs,
+    spec: &Spec<'_>,
+    seconds: u64,
+) -> Result<(Network, Throughput), BenchError> {
+    let mut network = Network::start(programs, spec).await?;
+    let licences = supply::licence(&network).await?;
+    let stretch = plan.stretch(seconds);
+    let operations = SUPPLY_PER_SECOND * (stretch.warm_up + stretch.measured).as_secs() as usize;
+    let batches = (operations / OPS_A_BATCH / licences.len()).max(4);
+    let supplies = supply::sign(&network, &licences, Amount { batches, bytes: BATCH_BYTES })?;
+    let found = ordered::throughput(&mut network, supplies, stretch).await?;
+    Ok((network, found))
+}
+
+async fn one_validator(plan: &Plan, programs: &Programs, results: &mut Results) -> Result<(), BenchError> {
+    let (network, found) = baseline(plan, programs, &["police"]).await?;
+    throughput_rows(results, "kvstore_ops_1v", &found, None);
+    memory_rows(results, &network, "kvstore_1v", None);
+    drop(network);
+    let spec =
+        Spec { kind: Kind::Concordat, validators: &["police"], others: &["court"], writers: WRITERS_1V, comet: COMET };
+    let (network, found) = ordered(plan, programs, &spec, 15).await?;
+    throughput_rows(results, "ordered_ops_1v", &found, Some("kvstore_ops_1v"));
+    memory_rows(results, &network, "1v", Some("memory_cometbft_kvstore_1v"));
+    Ok(())
+}
+
+async fn four_validators(plan: &Plan, programs: &Programs, results: &mut Results) -> Result<(), BenchError> {
+    let validators = ["court", "grid", "police", "transport"];
+    let samples = if plan.quick { 3 } else { 40 };
+    let rest = Duration::from_millis(250);
+    let (network, found) = baseline(plan, programs, &validators).await?;
+    throughput_rows(results, "kvstore_ops_4v", &found, None);
+    memory_rows(results, &network, "kvstore_4v", None);
+    drop(network);
+    // Latency needs an idle ledger, so it has networks of its own, without a queue behind it.
+    let quiet = Spec { kind: Kind::Kvstore, validators: &validators, others: &[], writers: 0, comet: COMET };
+    let network = Network::start(programs, &quiet).await?;
+    latency_rows(results, "kvstore_latency_4v", &kvstore::latency(&network, samples, rest).await?, "");
+    drop(network);
+    let spec = Spec { kind: Kind::Concordat, validators: &validators, others: &[], writers: WRITERS_4V, comet: COMET };
+    let (network, found) = ordered(plan, programs, &spec, 15).await?;
+    throughput_rows(results, "ordered_ops_4v", &found, Some("kvstore_ops_4v"));
+    memory_rows(results, &network, "4v", Some("memory_cometbft_kvstore_4v"));
+    drop(network);
+    let network = Network::start(programs, &Spec { writers: 1, ..spec }).await?;
+    let licences = supply::licence(&network).await?;
+    let supplies = supply::sign(&network, &licences[..1], Amount { batches: samples as usize, bytes: 0 })?;
+    let measured = ordered::latency(&network, &supplies[0], rest).await?;
+    latency_rows(results, "commit_latency_4v", &measured, "kvstore_latency_4v");
+    Ok(())
+}
+
+fn latency_rows(results: &mut Results, name: &str, samples: &[f64], baseline: &str) {
+    for (tag, share) in [("p50", 0.5), ("p99", 0.99)] {
+        let base = format!("{baseline}_{tag}");
+        results.add(&format!("{name}_{tag}"), percentile(samples, share), "ms", Some(&base));
+    }
+}
+
+async fn queries(plan: &Plan, programs: &Programs, results: &mut Results) -> Result<(), BenchError> {
+    let city = City::up(&programs.concordat).await?;
+    let clerk = Clerk::of(&city)?;
+    let all = Arc::new(clerk.keys(if plan.quick { 1_000 } else { 5_000 }).await?);
+    let length = Duration::from_secs(if plan.quick { 1 } else { 4 });
+    results.add("holding_lookups", holding_lookups(&city, &all, length)?, "queries/s", None);
+    let clients = if plan.quick { CLIENTS / 8 } else { CLIENTS };
+    let single = clerk.load(&city, &all, clients, 1, plan.stretch(20)).await?;
+    results.add("query_strict_4v", single.per_second, "queries/s", Some("holding_lookups"));
+    latency_rows(results, "query_strict_4v_latency", &single.latencies, "");
+    cpu_rows(results, "query_strict_4v", &single.cpu);
+    let batch = clerk.load(&city, &all, BATCH_CLIENTS, KEYS, plan.stretch(10)).await?;
+    results.add("query_strict_4v_keys", batch.per_second * KEYS as f64, "keys/s", Some("query_strict_4v"));
+    latency_rows(results, "query_strict_4v_keys_latency", &batch.latencies, "");
+    cpu_rows(results, "query_strict_4v_keys", &batch.cpu);
+    for (kind, pids) in city.groups() {
+        let most = pids.into_iter().map(peak_mb).fold(0.0, f64::max);
+        results.add(&format!("memory_{kind}_query"), most, "MB", None);
+    }
+    Ok(())
+}
