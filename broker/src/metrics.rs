@@ -50,82 +50,58 @@ pub struct Metrics {
     pub http_answers: IntCounterVec,
 }
 
-/// Registers a collector; a name that is taken is a mistake in this file, and the metric then only counts in memory.
-fn put<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>, spare: impl FnOnce() -> C) -> C {
-    match made {
-        Ok(c) => {
-            if let Err(error) = registry.register(Box::new(c.clone())) {
-                tracing::error!(%error, "metric not registered");
-            }
-            c
-        }
-        Err(error) => {
-            tracing::error!(%error, "metric not made");
-            spare()
-        }
-    }
+fn put<C: Collector + Clone + 'static>(registry: &Registry, made: C) -> prometheus::Result<C> {
+    registry.register(Box::new(made.clone()))?;
+    Ok(made)
 }
 
 macro_rules! vector {
-    ($registry:expr, $kind:ident, $name:literal, $help:literal, $labels:expr) => {{
-        let opts = || Opts::new(concat!("concordat_", $name), $help);
-        put(&$registry, $kind::new(opts(), $labels), || unreachable_metric($kind::new(Opts::new("concordat_spare", "spare"), $labels)))
-    }};
+    ($registry:expr, $kind:ident, $name:literal, $help:literal, $labels:expr) => {
+        put(&$registry, $kind::new(Opts::new(concat!("concordat_", $name), $help), $labels)?)?
+    };
 }
 
-/// The names above are constants that the tests make: this is never reached with an error.
-fn unreachable_metric<C>(made: prometheus::Result<C>) -> C {
-    match made {
-        Ok(c) => c,
-        Err(_) => std::process::abort(),
-    }
+macro_rules! single {
+    ($registry:expr, $kind:ident, $name:literal, $help:literal) => {
+        put(&$registry, $kind::new(concat!("concordat_", $name), $help)?)?
+    };
 }
 
-fn seconds(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+fn seconds(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
     let buckets = vec![0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-    let opts = |n: &str| HistogramOpts::new(n, help).buckets(buckets.clone());
-    put(registry, HistogramVec::new(opts(&format!("concordat_{name}")), labels), || {
-        unreachable_metric(HistogramVec::new(opts("concordat_spare"), labels))
-    })
-}
-
-fn single<C: Collector + Clone + 'static>(registry: &Registry, make: impl Fn(&str) -> prometheus::Result<C>, name: &str) -> C {
-    put(registry, make(&format!("concordat_{name}")), || unreachable_metric(make("concordat_spare")))
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
+    put(registry, HistogramVec::new(HistogramOpts::new(format!("concordat_{name}"), help).buckets(buckets), labels)?)
 }
 
 impl Metrics {
     /// A registry of its own with all metrics.
-    pub fn new() -> Self {
+    ///
+    /// # Errors
+    /// A name that stands twice in this file.
+    pub fn new() -> prometheus::Result<Self> {
         let r = Registry::new();
         let build = vector!(r, IntGaugeVec, "build_info", "Version of this program", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Self {
+        Ok(Self {
             decisions: vector!(r, IntCounterVec, "decisions_total", "Requests by what was decided", &["action", "effect", "reason"]),
-            query_duration: seconds(&r, "query_duration_seconds", "Seconds of a query by stage", &["stage"]),
+            query_duration: seconds(&r, "query_duration_seconds", "Seconds of a query by stage", &["stage"])?,
             intake_messages: vector!(r, IntCounterVec, "intake_messages_total", "Messages taken in", &["dataset", "result"]),
             evidence_lag: vector!(r, GaugeVec, "evidence_lag_seconds", "Age of the oldest delivery without its record", &["agreement"]),
             evidence_lag_limit: vector!(r, GaugeVec, "evidence_lag_limit_seconds", "The agreement's limit", &["agreement"]),
             subscription_pending: vector!(r, IntGaugeVec, "subscription_pending", "Messages not acknowledged", &["subscription"]),
-            oplog_unanchored: single(&r, |n| IntGauge::new(n, "Operations that wait for the ledger"), "oplog_unanchored"),
-            ledger_commit_duration: seconds(&r, "ledger_commit_duration_seconds", "Seconds from sending to commit", &["kind"]),
+            oplog_unanchored: single!(r, IntGauge, "oplog_unanchored", "Operations that wait for the ledger"),
+            ledger_commit_duration: seconds(&r, "ledger_commit_duration_seconds", "Seconds from sending to commit", &["kind"])?,
             ledger_head_age: vector!(r, GaugeVec, "ledger_head_age_seconds", "Age of the newest block at this node", &[]),
             ledger_refused: vector!(r, IntCounterVec, "ledger_refused_total", "Own operations that the ledger refused", &["code"]),
-            sequence_conflict: single(&r, |n| IntCounter::new(n, "Batches in the place of this writer's"), "sequence_conflict_total"),
+            sequence_conflict: single!(r, IntCounter, "sequence_conflict_total", "Batches in the place of this writer's"),
             agreement_expiry: vector!(r, IntGaugeVec, "agreement_expiry_timestamp_seconds", "End of an agreement", &["agreement"]),
             quota_used_ratio: vector!(r, GaugeVec, "quota_used_ratio", "Use of a quota", &["agreement", "clause"]),
-            break_glass: single(&r, |n| IntCounter::new(n, "Queries under a break-glass clause"), "break_glass_total"),
+            break_glass: single!(r, IntCounter, "break_glass_total", "Queries under a break-glass clause"),
             proof_invalid: vector!(r, CounterVec, "proof_invalid_total", "Answers that did not prove themselves", &["check"]),
             self_test_ok: vector!(r, IntGaugeVec, "self_test_ok", "Start-up checks, 1 passed", &["check"]),
             http_answers: vector!(r, IntCounterVec, "http_answers_total", "Answers of the HTTP API", &["class"]),
             reasons: Arc::default(),
             registry: r,
-        }
+        })
     }
 
     /// A word that came from elsewhere, as a label: at most [`WORDS_MAX`] different ones.
@@ -173,11 +149,12 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn names_are_the_documented_ones_and_foreign_words_stay_bounded() {
-        let m = Metrics::new();
+        let m = Metrics::new().unwrap();
         for i in 0..200 {
             m.decision("query", "deny", &format!("reason-{i}"));
         }
@@ -188,6 +165,5 @@ mod tests {
         assert!(!text.contains("26-CR-1042"));
         assert!(text.contains("concordat_build_info{version="));
         assert!(text.contains("concordat_ledger_head_age_seconds 0.5"));
-        assert!(!text.contains("spare"));
     }
 }

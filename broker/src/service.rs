@@ -75,6 +75,9 @@ pub enum ServiceError {
         /// What is wrong.
         rule: String,
     },
+    /// The metrics' names.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// The cryptographic library failed its self test.
     #[error(transparent)]
     SelfTest(#[from] concordat_protocol::keys::KeyError),
@@ -94,6 +97,7 @@ impl ServiceError {
             Self::Intake(e) => e.code(),
             Self::Listen { .. } => "listen",
             Self::ActorSecret { .. } => "actor-secret",
+            Self::Metrics(_) => "metrics",
             Self::SelfTest(_) => "self-test",
         }
     }
@@ -155,7 +159,7 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     let nats = connect_streams(&cfg, "broker").await?;
     let (node, rpc) = (NodeClient::new(cfg.node_socket()), CometRpc::new(&cfg.rpc()?)?);
     let watch = LedgerWatch::start(node.clone());
-    let metrics = Metrics::new();
+    let metrics = Metrics::new()?;
     let gateway = Gateway::new(GatewaySetup {
         cfg: cfg.clone(),
         node: node.clone(),

@@ -11,6 +11,7 @@ pub mod watch;
 pub mod wire;
 
 mod answer;
+mod outcome;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -22,29 +23,22 @@ use crate::ledger::node_client::NodeClient;
 use crate::ledger::rpc::CometRpc;
 use crate::metrics::Metrics;
 use crate::store::Store;
-use check::{Expected, ProofError};
 use concordat_protocol::cbor;
-use concordat_protocol::codes;
 use concordat_protocol::hash::sha256;
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::keys::{KemKey, SigningKey};
-use concordat_protocol::limits::TICKET_CHECK_MS;
-use concordat_protocol::ops::Op;
 use concordat_protocol::seal::SealReceiver;
-use concordat_protocol::session::{Denied, QueryCall, QueryReply, Released, Request, SignedRequest};
+use concordat_protocol::session::{Denied, QueryCall, QueryReply, Request, SignedRequest};
 use provider::{ActDesk, Provider, Signed};
-use records::{IdempotencyKey, KeptAnswer, Known, QueryRecord, Records};
+use records::{IdempotencyKey, KeptAnswer, Known, Records};
 use serde_json::{Map, Value, json};
 use sign::Draft;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
-use tracing::{info, warn};
+use tracing::info;
 use watch::LedgerWatch;
-
-/// Sessions whose opened encapsulation is kept.
-const RECEIVERS_KEPT: usize = 512;
 
 /// What a gateway needs.
 pub struct GatewaySetup {
@@ -99,6 +93,9 @@ pub struct Gateway {
     inner: Arc<Inner>,
 }
 
+/// Opened encapsulations by session.
+type Receivers = BTreeMap<(u64, Vec<u8>), Arc<SealReceiver>>;
+
 struct Inner {
     cfg: Arc<NodeConfig>,
     watch: LedgerWatch,
@@ -108,7 +105,7 @@ struct Inner {
     desk: Arc<ActDesk>,
     kem: KemKey,
     providers: Mutex<BTreeMap<AgencyId, Provider>>,
-    receivers: Mutex<BTreeMap<(u64, Vec<u8>), Arc<SealReceiver>>>,
+    receivers: Mutex<Receivers>,
     busy_keys: Arc<Mutex<BTreeSet<IdempotencyKey>>>,
     room: Semaphore,
 }
@@ -133,7 +130,7 @@ impl Drop for BusyKey {
 
 enum Begun {
     Answered(KeptAnswer),
-    Resume(Call),
+    Resume(Box<Call>),
     Fresh,
 }
 
@@ -183,7 +180,7 @@ impl Gateway {
         let _busy = x.take_key(&ask)?;
         let call = match x.begin(&ask, now.tick_ms).await? {
             Begun::Answered(kept) => return x.replay(&ask, kept),
-            Begun::Resume(call) => call,
+            Begun::Resume(call) => *call,
             Begun::Fresh => x.prepare(&ask, now.tick_ms).await?,
         };
         x.time("session", started);
@@ -240,7 +237,8 @@ impl Inner {
                 let sent: QueryCall = cbor::decode(&call).map_err(kept)?;
                 let request = cbor::decode(&sent.signed.request).map_err(kept)?;
                 info!(request_id = %ask.request_id, "the same bytes are sent again under this Idempotency-Key");
-                Ok(Begun::Resume(Call { request, signed: sent.signed, session_ends_ms, bytes: call, _place: None }))
+                let call = Call { request, signed: sent.signed, session_ends_ms, bytes: call, _place: None };
+                Ok(Begun::Resume(Box::new(call)))
             }
         }
     }
@@ -290,155 +288,6 @@ impl Inner {
             bytes,
             _place: Some(signed),
         })
-    }
-
-    async fn released(&self, ask: &Ask, call: &Call, r: Released, sent: Instant, at_ms: u64) -> Result<Answered, GatewayError> {
-        let since = Instant::now();
-        let provider = call.request.provider.clone();
-        let invalid = |error: ProofError| {
-            self.metrics.proof_invalid.with_label_values(&[error.check]).inc();
-            GatewayError::Proof { provider: provider.clone(), error }
-        };
-        let within = Duration::from_millis(TICKET_CHECK_MS);
-        self.watch.reach(r.ticket.height, within).await;
-        let (key, entry) = (self.watch.key(r.release_key).await?, self.watch.entry(r.ticket.log_index).await?);
-        let agreements = self.watch.agreements().await?;
-        let expected = Expected {
-            chain: &self.cfg.chain,
-            consumer: &self.cfg.agency,
-            request: &call.request,
-            key: key.as_ref(),
-            entry: entry.as_ref(),
-            agreements: &agreements,
-        };
-        let checked = check::check(&expected, &r).map_err(invalid)?;
-        let receiver = self.receiver(call.request.session, &r).map_err(invalid)?;
-        let content = check::open(&expected, &r, &checked, &receiver).map_err(invalid)?;
-        let answer = Answer {
-            index: r.ticket.log_index,
-            height: r.ticket.height,
-            agreement: checked.agreement,
-            clause: checked.clause,
-            released_after_ms: sent.elapsed().as_millis() as u64,
-            request_id: ask.request_id.clone(),
-            content,
-        };
-        let body = answer.body().map_err(invalid)?;
-        self.time("verify", since);
-        if matches!(checked.op, Op::BreakGlass { .. }) {
-            self.metrics.break_glass.inc();
-        }
-        let kept = Released { sealed: cbor::Bytes::default(), ..r };
-        let record = QueryRecord {
-            outcome: "released".into(),
-            op: Some(answer.index),
-            height: Some(answer.height),
-            agreement: answer.agreement.clone(),
-            clause: answer.clause.clone(),
-            rows: Some(answer.content.rows.len() as u64),
-            released: Some(cbor::encode(&kept)),
-            ..record(ask, call, at_ms)
-        };
-        let again = ask.idempotency.clone().map(|k| (k, KeptAnswer { status: 200, body: body.clone() }));
-        let since = Instant::now();
-        self.records.keep(record, again).await?;
-        self.time("store", since);
-        self.metrics.decision("query", "permit", "permitted");
-        info!(request_id = %ask.request_id, op = answer.index, height = answer.height, "released");
-        Ok(Answered { body, replayed: false })
-    }
-
-    /// One encapsulation serves a whole session: opening it once saves most of a query's cost here.
-    fn receiver(&self, session: u64, r: &Released) -> Result<Arc<SealReceiver>, ProofError> {
-        let key = (session, r.encapsulation.0.clone());
-        let kept = self.receivers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some(receiver) = kept {
-            return Ok(receiver);
-        }
-        let made = SealReceiver::new(&self.kem, &r.encapsulation, &self.cfg.chain, &format!("session/{session}"), 0);
-        let receiver = Arc::new(made.map_err(|e| ProofError { check: "seal", sentence: e.to_string() })?);
-        let mut all = self.receivers.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(key, receiver.clone());
-        while all.len() > RECEIVERS_KEPT {
-            all.pop_first();
-        }
-        Ok(receiver)
-    }
-
-    async fn denied(&self, ask: &Ask, call: &Call, denied: Denied, at_ms: u64) -> GatewayError {
-        self.metrics.decision("query", "deny", &denied.reason);
-        let provider = call.request.provider.clone();
-        if matches!(denied.code, codes::SESSION_UNKNOWN | codes::SESSION_EXPIRED | codes::SESSION_WINDOW) {
-            self.provider(&provider).give_up(call.request.session).await;
-        }
-        info!(request_id = %ask.request_id, code = denied.code, reason = %denied.reason, op = denied.operation, "denied");
-        let record = QueryRecord {
-            outcome: "denied".into(),
-            op: denied.operation,
-            clause: denied.clause.clone(),
-            problem: Some(denied_json(&denied).to_string()),
-            ..record(ask, call, at_ms)
-        };
-        let is_final = denied.operation.is_some() && denied.retry == 0;
-        let kept = KeptAnswer { status: 403, body: cbor::encode(&denied) };
-        let again = ask.idempotency.clone().filter(|_| is_final).map(|k| (k, kept));
-        let id = match self.records.keep(record, again).await {
-            Ok(id) => id,
-            Err(e) => {
-                warn!(request_id = %ask.request_id, error = %e, "the denial was not kept");
-                0
-            }
-        };
-        if let (false, Some(key)) = (is_final, ask.idempotency.clone()) {
-            // Nothing stands on the ledger, or the data was withheld for ever: the next attempt signs a new request.
-            let _ = self.records.sending(key, None, 0).await;
-        }
-        GatewayError::Denied { provider, denied: Box::new(denied), id }
-    }
-
-    async fn failed(&self, ask: &Ask, call: &Call, e: &GatewayError, at_ms: u64) {
-        if matches!(e, GatewayError::Denied { .. }) {
-            return;
-        }
-        warn!(request_id = %ask.request_id, code = e.code(), error = %e, "query failed");
-        self.metrics.decision("query", "error", e.code());
-        let problem = json!({"code": e.code(), "detail": e.to_string()}).to_string();
-        let record = QueryRecord { outcome: "failed".into(), problem: Some(problem), ..record(ask, call, at_ms) };
-        if let Err(e) = self.records.keep(record, None).await {
-            warn!(request_id = %ask.request_id, error = %e, "the failure was not kept");
-        }
-    }
-}
-
-/// A denial as JSON, for the store and for `why`.
-fn denied_json(d: &Denied) -> Value {
-    json!({
-        "code": d.code,
-        "code_text": codes::text(d.code),
-        "reason": d.reason,
-        "detail": d.detail,
-        "clause": d.clause,
-        "clause_text": d.clause_text,
-        "missing": d.missing,
-        "clauses": d.clauses,
-        "retry": d.retry != 0,
-    })
-}
-
-fn record(ask: &Ask, call: &Call, at_ms: u64) -> QueryRecord {
-    QueryRecord {
-        request_id: ask.request_id.clone(),
-        caller: ask.caller.clone(),
-        at_ms,
-        provider: call.request.provider.to_string(),
-        dataset: ask.dataset.to_string(),
-        purpose: ask.purpose.clone(),
-        case_ref: ask.case.clone(),
-        session: call.request.session,
-        n: call.request.n,
-        session_ends_ms: call.session_ends_ms,
-        signed: cbor::encode(&call.signed),
-        ..QueryRecord::default()
     }
 }
 

@@ -94,8 +94,11 @@ impl Drop for Place {
     }
 }
 
+/// Where a signed request goes.
+type Reply = oneshot::Sender<Result<Signed, GatewayError>>;
+
 enum Command {
-    Sign(Draft, oneshot::Sender<Result<Signed, GatewayError>>),
+    Sign(Draft, Reply),
     Done(Slot),
     GiveUp(u64),
 }
@@ -150,7 +153,7 @@ struct Task {
     watch: LedgerWatch,
     own: mpsc::WeakSender<Command>,
     pool: Pool<SigningKey>,
-    waiting: VecDeque<(Draft, oneshot::Sender<Result<Signed, GatewayError>>)>,
+    waiting: VecDeque<(Draft, Reply)>,
     opening: bool,
     opened_tx: mpsc::Sender<OpenedSessions>,
     rest: Option<(Instant, Duration, String)>,
@@ -201,7 +204,7 @@ impl Task {
         }
     }
 
-    fn sign_group(&self, session: u64, group: Vec<(Request, Place, oneshot::Sender<Result<Signed, GatewayError>>)>) {
+    fn sign_group(&self, session: u64, group: Vec<(Request, Place, Reply)>) {
         let (Some(key), Some(ends)) = (self.pool.key(session), self.pool.expires_ms(session)) else { return };
         let requests: Vec<Request> = group.iter().map(|(r, ..)| r.clone()).collect();
         match sign(key, &self.chain, &requests) {

@@ -95,4 +95,6 @@ pub fn router(state: AppState) -> Router {
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
+mod testing_ledger;
+#[cfg(test)]
 mod tests;

@@ -31,6 +31,8 @@ pub(super) fn entry_json(index: u64, e: &LogEntry) -> Value {
         "operation": OpRef(index).to_string(),
         "height": e.height,
         "tick_ms": e.tick_ms,
+        "time": jiff::Timestamp::from_millisecond(e.tick_ms as i64).map(|t| t.to_string()).ok(),
+        "kind": if e.writer.starts_with("act:") { "act" } else { "operation" },
         "writer": e.writer,
         "incarnation": e.incarnation,
         "seq": e.seq,

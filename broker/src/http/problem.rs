@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use concordat_protocol::codes;
 use concordat_protocol::session::Denied;
 use serde::Serialize;
+use std::ops::{Deref, DerefMut};
 
 /// Who has the problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -22,9 +23,27 @@ pub enum Side {
     Provider,
 }
 
-/// A problem. Empty members are left out.
+/// A problem; its members are those of [`Members`]. Boxed, because it is the rare way out of every handler.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Problem {
+#[serde(transparent)]
+pub struct Problem(Box<Members>);
+
+impl Deref for Problem {
+    type Target = Members;
+    fn deref(&self) -> &Members {
+        &self.0
+    }
+}
+
+impl DerefMut for Problem {
+    fn deref_mut(&mut self) -> &mut Members {
+        &mut self.0
+    }
+}
+
+/// Members of a problem. Empty ones are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Members {
     /// `urn:concordat:problem:<code>`
     #[serde(rename = "type")]
     pub kind: String,
@@ -77,7 +96,7 @@ fn status_number<S: serde::Serializer>(status: &StatusCode, s: S) -> Result<S::O
 impl Problem {
     /// A problem on the gateway's side that does not go away by repeating.
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Members {
             kind: format!("urn:concordat:problem:{code}"),
             status,
             code: code.to_owned(),
@@ -94,7 +113,7 @@ impl Problem {
             retry: false,
             next: String::new(),
             request_id: String::new(),
-        }
+        }))
     }
 
     /// 400: the body or a parameter does not parse.

@@ -80,9 +80,9 @@ pub async fn frame(State(state): State<AppState>, mut request: Request, next: Ne
 /// Problems carry the id in their body too.
 fn named(mut response: Response, id: &RequestId) -> Response {
     match response.extensions_mut().remove::<Problem>() {
-        Some(problem) if problem.request_id.is_empty() => {
-            let with_id = Problem { request_id: id.0.clone(), ..problem };
-            with_id.respond()
+        Some(mut problem) if problem.request_id.is_empty() => {
+            problem.request_id.clone_from(&id.0);
+            problem.respond()
         }
         _ => response,
     }

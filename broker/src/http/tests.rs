@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::testing::{ADAPTER, CLERK, Conduct, Fake, OPERATOR, OTHER, broker};
-use concordat_protocol::session::{Content, Denied};
+use concordat_protocol::cbor;
+use concordat_protocol::leaves::Redacted;
+use concordat_protocol::session::{Content, Denied, QueryCall, Released, Request};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -64,7 +66,12 @@ async fn a_query_is_answered_after_its_record_and_can_be_explained() {
     assert_eq!(rows, r#"{"stop_id":"17-1","time":"2017-03-14T00:00:00Z"},{"stop_id":"17-2"}"#);
     let secret = hex::decode(a.body["content_secret"].as_str().unwrap()).unwrap().try_into().unwrap();
     let rows = a.body["rows"].as_array().unwrap().iter().map(|r| r.to_string().into_bytes().into()).collect();
-    assert_eq!(Content { secret, rows }.rows.len(), 2);
+    let store = crate::store::Store::open(&fake.dir.join("broker/broker.sqlite")).unwrap();
+    let kept = crate::gateway::records::Records::new(store).by_request("r-17").await.unwrap().unwrap();
+    let released: Released = cbor::decode(&kept.released.unwrap()).unwrap();
+    let opened: Redacted = cbor::decode(&released.openings).unwrap();
+    assert_eq!(opened.get("content_root"), Some(&Content { secret, rows }.root()[..]));
+    assert!(released.sealed.is_empty(), "the rows themselves are not kept");
 
     let shown = get(&fake.base, &format!("/v1/operations/{op}"), CLERK).await;
     assert_eq!((shown.body["verdict"].as_str(), shown.body["request"]["rows"].as_u64()), (Some("accepted"), Some(2)));
@@ -175,7 +182,6 @@ async fn many_at_once_share_sessions_and_no_number_is_used_twice() {
 }
 
 fn places(fake: &Fake) -> std::collections::BTreeSet<(u64, u64)> {
-    use concordat_protocol::{cbor, session::{QueryCall, Request}};
     let place = |bytes: &Vec<u8>| {
         let call: QueryCall = cbor::decode(bytes).unwrap();
         let request: Request = cbor::decode(&call.signed.request).unwrap();
