@@ -151,3 +151,56 @@ pub fn withheld(reference: u64, reason: &str) -> Result<Op, AnswerError> {
     let set = LeafSet::new(&random32()?, fields).map_err(|e| AnswerError::Leaves(e.to_string()))?;
     Ok(Op::Withheld { reference, commitment: set.root() })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use concordat_protocol::hash::sha256;
+    use concordat_protocol::ids::DatasetId;
+    use concordat_protocol::keys::KeyId;
+    use concordat_protocol::leaves::Redacted;
+
+    fn request() -> Request {
+        Request {
+            chain: "c".into(),
+            session: 3,
+            n: 9,
+            provider: AgencyId::new("police").unwrap(),
+            dataset: DatasetId::new("ds:police/stops@1").unwrap(),
+            clause: String::new(),
+            purpose: "purp:pending-case".into(),
+            case: "26-CR-1042".into(),
+            query_hash: [0; 32],
+            kem_key_id: KeyId([0; 16]),
+            not_after_ms: 0,
+        }
+    }
+
+    #[test]
+    fn a_denial_commits_to_who_asked_without_showing_it() {
+        let (request, consumer) = (request(), AgencyId::new("court").unwrap());
+        let facts = Facts { request: &request, request_hash: &request.hash(), consumer: &consumer, actor: "p-7", tick_ms: 2 * DAY_MS };
+        let refusal = crate::decide::denied(407, "purpose", "no");
+        let (prepared, secret) = deny(&facts, refusal.clone(), 0).unwrap();
+        let (again, _) = deny(&facts, refusal, 0).unwrap();
+        let recorded = prepared.op.recorded().unwrap();
+        assert_eq!((recorded.session, recorded.n, recorded.day), (3, 9, 2));
+        assert_ne!(prepared.op_hash, again.op_hash, "every commitment has its own salt");
+        let more = [(leaf::CLAUSE, vec![]), (leaf::COUNT, 1u64.to_be_bytes().to_vec()), (leaf::EVIDENCE, b"strict".to_vec())];
+        let opened = leaves(&facts, &more, &secret).unwrap().redact(|name| name == leaf::ACTOR);
+        let opened: Redacted = cbor::decode(&cbor::encode(&opened)).unwrap();
+        opened.verify(recorded.commitment).unwrap();
+        assert_eq!(opened.get(leaf::ACTOR), Some(&b"p-7"[..]));
+        assert!(opened.get(leaf::CASE).is_none());
+    }
+
+    #[test]
+    fn content_roots_are_salted_even_when_empty() {
+        let empty = |b: u8| Content { secret: [b; 32], rows: vec![] }.root();
+        assert_ne!(empty(1), empty(2));
+        assert_ne!(empty(1), sha256(&[]));
+        let one = Content { secret: [1; 32], rows: vec![Bytes(b"{}".to_vec())] };
+        assert_ne!(one.root(), empty(1));
+    }
+}

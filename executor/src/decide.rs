@@ -194,3 +194,7 @@ fn need_text(need: &Need) -> String {
         Some(ms) => format!("{} within {} h", need.field, ms / 3_600_000),
     }
 }
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod tests;

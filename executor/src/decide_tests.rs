@@ -1,0 +1,120 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::query::FieldType;
+use concordat_policies::compile::compile;
+use concordat_policies::duty::Capabilities;
+use concordat_policies::evaluate::Evaluator;
+use concordat_policies::template::fill;
+use concordat_protocol::ids::DatasetId;
+use concordat_protocol::keys::KeyId;
+use serde_json::json;
+use std::sync::Arc;
+
+const NOW: u64 = 1_790_000_000_000;
+
+fn fields() -> Fields {
+    let text = ["stop_id", "problem", "race", "precinct", "neighborhood"].map(|n| (n.to_owned(), FieldType::String));
+    let rest = [("time".to_owned(), FieldType::Timestamp), ("citation_issued".to_owned(), FieldType::Boolean)];
+    Fields::new(text.into_iter().chain(rest).collect()).unwrap()
+}
+
+/// The demo's own agreement between police and court.
+fn set(consumer: &str) -> AgreementSet {
+    let template = include_str!("../../cli/demo/agreements/AGR-2026-0142.yaml");
+    let yaml = fill(template, &[("from", "2026-01-01T00:00:00Z"), ("until", "2027-01-01T00:00:00Z")]).unwrap();
+    let evaluator = Evaluator::new(compile(&yaml).unwrap(), Capabilities::default()).unwrap();
+    AgreementSet::new(DatasetId::new("ds:police/stops@1").unwrap(), AgencyId::new(consumer).unwrap(), [Arc::new(evaluator)])
+}
+
+fn request(purpose: &str, case: &str, clause: &str) -> Request {
+    Request {
+        chain: "c".into(),
+        session: 1,
+        n: 1,
+        provider: AgencyId::new("police").unwrap(),
+        dataset: DatasetId::new("ds:police/stops@1").unwrap(),
+        clause: clause.into(),
+        purpose: purpose.into(),
+        case: case.into(),
+        query_hash: [0; 32],
+        kem_key_id: KeyId([0; 16]),
+        not_after_ms: 0,
+    }
+}
+
+fn document(role: &str, query: Value) -> QueryDocument {
+    let mut all = json!({"dataset": "ds:police/stops@1", "roles": [role], "actor": "p-1", "nonce": "00".repeat(16)});
+    query.as_object().unwrap().iter().for_each(|(k, v)| all[k] = v.clone());
+    QueryDocument::read(all.to_string().as_bytes()).unwrap()
+}
+
+fn ask(request: &Request, role: &str, query: Value) -> Result<Permitted, Denied> {
+    let court = AgencyId::new("court").unwrap();
+    decide(request, &court, &document(role, query), &set("court"), &fields(), NOW)
+}
+
+fn day() -> Value {
+    json!({"time": {"range": {"from": "2017-03-14T00:00:00Z", "to": "2017-03-15T00:00:00Z"}}})
+}
+
+#[test]
+fn a_permitted_query_is_planned_with_row_filter_and_open_fields_only() {
+    let permitted = ask(&request("purp:pending-case", "26-CR-1042", ""), "clerk", json!({"where": day()})).unwrap();
+    assert_eq!(permitted.grant.clause.clause, "C1");
+    let mut select = permitted.plan.select.clone().unwrap();
+    select.sort();
+    assert_eq!(select, ["citation_issued", "neighborhood", "problem", "stop_id", "time"]);
+    let row = |precinct: &str| json!({"stop_id": "1", "time": "2017-03-14T10:00:00Z", "precinct": precinct}).as_object().unwrap().clone();
+    assert!(permitted.plan.filter.matches(&row("1")));
+    assert!(!permitted.plan.filter.matches(&row("3")), "rows outside the row filter do not exist for the consumer");
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let good = request("purp:pending-case", "26-CR-1042", "");
+    // (request, role, query, reason, part of what is missing)
+    let cases = [
+        (good.clone(), "clerk", json!({}), "require-filter", "stop_id"),
+        (good.clone(), "clerk", json!({"where": {"time": {"range": {"from": "2017-03-14T00:00:00Z", "to": "2017-03-16T00:00:00Z"}}}}), "require-filter", "24 h"),
+        (good.clone(), "clerk", json!({"where": {"and": [day(), {"race": "X"}]}}), "fields", "race"),
+        (good.clone(), "clerk", json!({"where": day(), "select": ["stop_id", "race"]}), "fields", "race"),
+        (good.clone(), "janitor", json!({"where": day()}), "role", "clerk"),
+        (request("purp:pending-case", "1042", ""), "clerk", json!({"where": day()}), "reference", "case"),
+        (request("purp:curiosity", "26-CR-1042", ""), "clerk", json!({"where": day()}), "purpose", ""),
+        (request("purp:profiling", "26-CR-1042", ""), "clerk", json!({"where": day()}), "prohibited", ""),
+        (request("purp:pending-case", "26-CR-1042", "AGR-2026-0142/C9"), "clerk", json!({"where": day()}), "unknown-clause", ""),
+    ];
+    for (request, role, query, reason, missing) in cases {
+        let denied = ask(&request, role, query.clone()).unwrap_err();
+        assert_eq!(denied.reason, reason, "{query} {}", denied.detail);
+        assert!(denied.missing.contains(missing), "{query}: missing {:?}", denied.missing);
+        assert_ne!(denied.code, codes::BAD_VALUE, "recorded as a denial");
+    }
+}
+
+#[test]
+fn a_hidden_field_cannot_be_probed_inside_not_or_or() {
+    let good = request("purp:pending-case", "26-CR-1042", "");
+    for probe in [json!({"not": {"race": "X"}}), json!({"or": [{"stop_id": "1"}, {"race": {"prefix": "X"}}]})] {
+        let denied = ask(&good, "clerk", json!({"where": {"and": [day(), probe]}})).unwrap_err();
+        assert_eq!(denied.reason, "fields");
+    }
+}
+
+#[test]
+fn a_query_that_does_not_parse_is_an_error_and_no_denial() {
+    let good = request("purp:pending-case", "26-CR-1042", "");
+    let denied = ask(&good, "clerk", json!({"where": {"stop_di": "1"}})).unwrap_err();
+    assert_eq!(denied.code, codes::BAD_VALUE);
+    assert!(denied.detail.contains("stop_id"), "names the nearest field: {}", denied.detail);
+    for bytes in [&b"[]"[..], br#"{"dataset":"ds:police/stops@1"}"#, br#"{"a":1,"a":2}"#, b"\xff"] {
+        assert_eq!(QueryDocument::read(bytes).unwrap_err().reason, "bad-query");
+    }
+}
+
+#[test]
+fn another_consumer_has_no_agreement() {
+    let grid = AgencyId::new("grid").unwrap();
+    let denied = decide(&request("purp:pending-case", "26-CR-1042", ""), &grid, &document("clerk", json!({"where": day()})), &set("grid"), &fields(), NOW);
+    assert_eq!(denied.unwrap_err().code, codes::NO_AGREEMENT);
+}
