@@ -1,6 +1,7 @@
 //! The broker's process: `concordat node broker --dir D`.
 
 use crate::config::{ConfigError, NodeConfig};
+use crate::feed::{FeedSetup, Subscriptions};
 use crate::gateway::watch::LedgerWatch;
 use crate::gateway::{Gateway, GatewaySetup};
 use crate::host::{HostError, connect_streams, load_datasets};
@@ -124,7 +125,15 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
         writer: state.writer.clone(),
         metrics: state.metrics.clone(),
     })?;
-    let api = router(state).layer(Extension(intake));
+    let feeds = Subscriptions::start(FeedSetup {
+        cfg: state.cfg.clone(),
+        watch: state.watch.clone(),
+        node: NodeClient::new(state.cfg.node_socket()),
+        nats: state.nats.clone(),
+        store: state.store.clone(),
+        metrics: state.metrics.clone(),
+    })?;
+    let api = router(state).layer(Extension(intake)).layer(Extension(feeds));
     let server = axum::serve(listener, api).with_graceful_shutdown(async move {
         let _ = asked.wait_for(|s| *s).await;
     });
@@ -180,7 +189,11 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
 }
 
 /// Starts the writer `<agency>/broker` beside the API: it waits for the ledger, the API does not wait for it.
-fn start_writer(cfg: &NodeConfig, folder: &KeyFolder, rpc: &CometRpc) -> Result<watch::Receiver<Option<Writer>>, ServiceError> {
+fn start_writer(
+    cfg: &NodeConfig,
+    folder: &KeyFolder,
+    rpc: &CometRpc,
+) -> Result<watch::Receiver<Option<Writer>>, ServiceError> {
     let setup = WriterSetup {
         chain: cfg.chain.clone(),
         writer: WriterId::new(format!("{}/broker", cfg.agency))?,

@@ -77,6 +77,7 @@ fn resources() -> Router<AppState> {
         .merge(ledger::routes())
         .merge(health::routes())
         .merge(crate::intake::http::routes())
+        .merge(crate::feed::http::routes())
 }
 
 /// The API.
@@ -86,7 +87,9 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "this resource has no such method")
         })
-        .fallback(async || Problem::not_found("unknown-resource", "there is no such resource: see docs/api.md"))
+        .fallback(async || {
+            Problem::not_found("unknown-resource", "there is no such resource: check the path and its version")
+        })
         .layer(DefaultBodyLimit::max(limit))
         .layer(axum::middleware::from_fn_with_state(state.clone(), request::frame))
         .with_state(state)

@@ -1,0 +1,1 @@
+//! Tests of the consumer's checks: see `host::feed::tests` for the provider's half.
