@@ -1,7 +1,10 @@
 //! Metrics under `concordat_`, in Prometheus's text form. No label names an actor, a subject or a case.
 
+use concordat_protocol::cbor;
 use concordat_protocol::codes::Verdict;
+use concordat_protocol::node::AgreementView;
 use concordat_protocol::ops::LogEntry;
+use concordat_protocol::terms::{Status, Terms};
 use prometheus::{
     CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder, core::Collector,
@@ -36,8 +39,7 @@ pub struct Metrics {
     ledger_refused: IntCounterVec,
     /// Another batch stood where this writer's should be.
     pub sequence_conflict: IntCounter,
-    /// End of agreements, Unix seconds.
-    pub agreement_expiry: IntGaugeVec,
+    agreement_expiry: IntGaugeVec,
     /// Use of a quota between 0 and 1.
     pub quota_used_ratio: GaugeVec,
     /// Queries under a break-glass clause.
@@ -82,21 +84,85 @@ impl Metrics {
         let build = vector!(r, IntGaugeVec, "build_info", "Version of this program", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
-            decisions: vector!(r, IntCounterVec, "decisions_total", "Requests by what was decided", &["action", "effect", "reason"]),
+            decisions: vector!(
+                r,
+                IntCounterVec,
+                "decisions_total",
+                "Requests by what was decided",
+                &["action", "effect", "reason"]
+            ),
             query_duration: seconds(&r, "query_duration_seconds", "Seconds of a query by stage", &["stage"])?,
-            intake_messages: vector!(r, IntCounterVec, "intake_messages_total", "Messages taken in", &["dataset", "result"]),
-            evidence_lag: vector!(r, GaugeVec, "evidence_lag_seconds", "Age of the oldest delivery without its record", &["agreement"]),
-            evidence_lag_limit: vector!(r, GaugeVec, "evidence_lag_limit_seconds", "The agreement's limit", &["agreement"]),
-            subscription_pending: vector!(r, IntGaugeVec, "subscription_pending", "Messages not acknowledged", &["subscription"]),
+            intake_messages: vector!(
+                r,
+                IntCounterVec,
+                "intake_messages_total",
+                "Messages taken in",
+                &["dataset", "result"]
+            ),
+            evidence_lag: vector!(
+                r,
+                GaugeVec,
+                "evidence_lag_seconds",
+                "Age of the oldest delivery without its record",
+                &["agreement"]
+            ),
+            evidence_lag_limit: vector!(
+                r,
+                GaugeVec,
+                "evidence_lag_limit_seconds",
+                "The agreement's limit",
+                &["agreement"]
+            ),
+            subscription_pending: vector!(
+                r,
+                IntGaugeVec,
+                "subscription_pending",
+                "Messages not acknowledged",
+                &["subscription"]
+            ),
             oplog_unanchored: single!(r, IntGauge, "oplog_unanchored", "Operations that wait for the ledger"),
-            ledger_commit_duration: seconds(&r, "ledger_commit_duration_seconds", "Seconds from sending to commit", &["kind"])?,
-            ledger_head_age: vector!(r, GaugeVec, "ledger_head_age_seconds", "Age of the newest block at this node", &[]),
-            ledger_refused: vector!(r, IntCounterVec, "ledger_refused_total", "Own operations that the ledger refused", &["code"]),
-            sequence_conflict: single!(r, IntCounter, "sequence_conflict_total", "Batches in the place of this writer's"),
-            agreement_expiry: vector!(r, IntGaugeVec, "agreement_expiry_timestamp_seconds", "End of an agreement", &["agreement"]),
+            ledger_commit_duration: seconds(
+                &r,
+                "ledger_commit_duration_seconds",
+                "Seconds from sending to commit",
+                &["kind"],
+            )?,
+            ledger_head_age: vector!(
+                r,
+                GaugeVec,
+                "ledger_head_age_seconds",
+                "Age of the newest block at this node",
+                &[]
+            ),
+            ledger_refused: vector!(
+                r,
+                IntCounterVec,
+                "ledger_refused_total",
+                "Own operations that the ledger refused",
+                &["code"]
+            ),
+            sequence_conflict: single!(
+                r,
+                IntCounter,
+                "sequence_conflict_total",
+                "Batches in the place of this writer's"
+            ),
+            agreement_expiry: vector!(
+                r,
+                IntGaugeVec,
+                "agreement_expiry_timestamp_seconds",
+                "End of an agreement",
+                &["agreement"]
+            ),
             quota_used_ratio: vector!(r, GaugeVec, "quota_used_ratio", "Use of a quota", &["agreement", "clause"]),
             break_glass: single!(r, IntCounter, "break_glass_total", "Queries under a break-glass clause"),
-            proof_invalid: vector!(r, CounterVec, "proof_invalid_total", "Answers that did not prove themselves", &["check"]),
+            proof_invalid: vector!(
+                r,
+                CounterVec,
+                "proof_invalid_total",
+                "Answers that did not prove themselves",
+                &["check"]
+            ),
             self_test_ok: vector!(r, IntGaugeVec, "self_test_ok", "Start-up checks, 1 passed", &["check"]),
             http_answers: vector!(r, IntCounterVec, "http_answers_total", "Answers of the HTTP API", &["class"]),
             reasons: Arc::default(),
@@ -106,7 +172,8 @@ impl Metrics {
 
     /// A word that came from elsewhere, as a label: at most [`WORDS_MAX`] different ones.
     fn word(&self, word: &str) -> String {
-        let plain = word.len() <= 40 && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
+        let plain = word.len() <= 40
+            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.');
         let mut known = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
         if plain && (known.contains(word) || known.len() < WORDS_MAX) {
             known.insert(word.to_owned());
@@ -123,6 +190,16 @@ impl Metrics {
     /// Sets the age of the newest block.
     pub fn head_age(&self, seconds: f64) {
         self.ledger_head_age.with_label_values(&[] as &[&str]).set(seconds);
+    }
+
+    /// Sets the ends of the agreements in force: the first millisecond at which no clause holds any more.
+    pub fn agreements(&self, views: &[AgreementView]) {
+        self.agreement_expiry.reset();
+        for view in views.iter().filter(|v| v.status == Status::Active) {
+            let Ok(terms) = cbor::decode::<Terms>(&view.terms) else { continue };
+            let end = terms.clauses.iter().map(|c| c.until_ms).max().unwrap_or_default();
+            self.agreement_expiry.with_label_values(&[view.agreement.as_str()]).set((end / 1_000) as i64);
+        }
     }
 
     /// Counts an own operation that the ledger refused.

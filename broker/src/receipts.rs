@@ -167,7 +167,12 @@ impl Receipts {
     }
 
     /// Asks the node for the proof and CometBFT for the header it leads to, and keeps both for an own query.
-    async fn fetch(&self, index: u64, entry: &LogEntry, kept: Option<&Kept>) -> Result<(EntryProof, Header), ReceiptsError> {
+    async fn fetch(
+        &self,
+        index: u64,
+        entry: &LogEntry,
+        kept: Option<&Kept>,
+    ) -> Result<(EntryProof, Header), ReceiptsError> {
         // The proof stands under the header of the block after the entry's.
         if !self.watch.reach(entry.height + 1, NEXT_BLOCK).await {
             return Err(ReceiptsError::NotYet(index));

@@ -39,7 +39,8 @@ impl Case {
     fn resign(&mut self) {
         let opened: Redacted = cbor::decode(&self.released.openings).unwrap();
         let content_root = opened.get(leaf::CONTENT_ROOT).unwrap().try_into().unwrap();
-        let release = Release { request_hash: self.request.hash(), op_hash: self.released.ticket.op_hash, content_root };
+        let release =
+            Release { request_hash: self.request.hash(), op_hash: self.released.ticket.op_hash, content_root };
         self.released.release_signature =
             self.pair.release.sign(Statement::Release, CHAIN, &cbor::encode(&release)).ed25519;
     }
@@ -96,7 +97,11 @@ fn a_lying_provider_cannot_answer_another_request() {
         case.resign();
         assert_eq!(case.run().unwrap_err().code(), "operation", "a true answer to request {n} is none to request 3");
     }
-    for change in [|r: &mut Request| r.purpose = "purp:other".into(), |r: &mut Request| r.case = "26-CR-1".into(), |r: &mut Request| r.query_hash = [9; 32]] {
+    for change in [
+        |r: &mut Request| r.purpose = "purp:other".into(),
+        |r: &mut Request| r.case = "26-CR-1".into(),
+        |r: &mut Request| r.query_hash = [9; 32],
+    ] {
         let mut case = Case::new();
         let mut other = case.request.clone();
         change(&mut other);

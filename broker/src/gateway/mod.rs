@@ -233,7 +233,8 @@ impl Inner {
             Known::Other => Err(GatewayError::KeyReused),
             Known::Answered(kept) => Ok(Begun::Answered(kept)),
             Known::Sent { call, session_ends_ms } => {
-                let kept = |e: cbor::CborError| crate::store::StoreError::Failed(format!("a kept call does not decode: {e}"));
+                let kept =
+                    |e: cbor::CborError| crate::store::StoreError::Failed(format!("a kept call does not decode: {e}"));
                 let sent: QueryCall = cbor::decode(&call).map_err(kept)?;
                 let request = cbor::decode(&sent.signed.request).map_err(kept)?;
                 info!(request_id = %ask.request_id, "the same bytes are sent again under this Idempotency-Key");

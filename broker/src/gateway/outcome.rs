@@ -72,7 +72,11 @@ impl Inner {
 
     /// Asks the own node for what the response names, and checks every part of it.
     async fn prove(&self, call: &Call, r: &Released) -> Result<(Checked, Content), GatewayError> {
-        self.watch.reach(r.ticket.height, Duration::from_millis(TICKET_CHECK_MS)).await;
+        let reached = self.watch.reach(r.ticket.height, Duration::from_millis(TICKET_CHECK_MS)).await;
+        if !reached {
+            // A node that stands still proves nothing against the provider; one that goes on does.
+            self.watch.fresh().map_err(GatewayError::StaleLedger)?;
+        }
         let (key, entry) = (self.watch.key(r.release_key).await?, self.watch.entry(r.ticket.log_index).await?);
         let agreements = self.watch.agreements().await?;
         let expected = Expected {

@@ -231,7 +231,8 @@ impl Task {
             return;
         }
         self.opening = true;
-        let (desk, watch, provider, tx) = (self.desk.clone(), self.watch.clone(), self.provider.clone(), self.opened_tx.clone());
+        let (desk, watch, provider, tx) =
+            (self.desk.clone(), self.watch.clone(), self.provider.clone(), self.opened_tx.clone());
         tokio::spawn(async move {
             let result = open(&desk, &watch, provider, wanted).await;
             let _ = tx.send(result).await;

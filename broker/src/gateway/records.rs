@@ -219,7 +219,11 @@ impl Records {
         self.store.run(move |db| db.execute(sql, (k.caller, k.key, call, ends_ms as i64)).map(drop)).await
     }
 
-    async fn one(&self, condition: &'static str, value: rusqlite::types::Value) -> Result<Option<QueryRecord>, StoreError> {
+    async fn one(
+        &self,
+        condition: &'static str,
+        value: rusqlite::types::Value,
+    ) -> Result<Option<QueryRecord>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM query WHERE {condition} ORDER BY id DESC LIMIT 1");
         self.store.run(move |db| db.prepare_cached(&sql)?.query_row([value], read).optional()).await
     }

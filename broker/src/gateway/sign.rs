@@ -86,8 +86,7 @@ mod tests {
         };
         let public: [u8; 32] = key.public().ed25519.0.clone().try_into().unwrap();
         for size in [1, 2, 5, 256] {
-            let requests: Vec<Request> =
-                (1..=size).map(|n| draft.clone().at("city", Slot { session: 3, n })).collect();
+            let requests: Vec<Request> = (1..=size).map(|n| draft.clone().at("city", Slot { session: 3, n })).collect();
             for (signed, request) in sign(&key, "city", &requests).unwrap().into_iter().zip(&requests) {
                 assert_eq!(cbor::decode::<Request>(&signed.request).unwrap(), *request);
                 let ok = |s: &SignedRequest, chain| {

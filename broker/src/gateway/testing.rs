@@ -134,7 +134,14 @@ impl Pair {
     }
 
     /// Seals the content and fills the ticket in.
-    pub fn seal(&self, sender: &mut SealSender, request: &Request, mut r: Released, content: &Content, at: (u64, u64)) -> Released {
+    pub fn seal(
+        &self,
+        sender: &mut SealSender,
+        request: &Request,
+        mut r: Released,
+        content: &Content,
+        at: (u64, u64),
+    ) -> Released {
         r.encapsulation = sender.encapsulation().to_vec().into();
         r.sealed = sender.seal(request.n, &request.hash(), &cbor::encode(content)).unwrap().into();
         (r.ticket.log_index, r.ticket.height) = at;

@@ -98,7 +98,11 @@ impl LedgerWatch {
 
     /// Puts an answer in the cache, unless governance moved on while it was asked for.
     fn keep(&self, rev: u64, put: impl FnOnce(&mut Cache)) {
-        self.with_cache(|c| if c.meta_rev == rev { put(c) });
+        self.with_cache(|c| {
+            if c.meta_rev == rev {
+                put(c)
+            }
+        });
     }
 
     fn rev(&self) -> u64 {

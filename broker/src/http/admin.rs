@@ -28,7 +28,10 @@ const SIGNATURE_BYTES: usize = 4_096;
 
 /// Reads a signed act of this agency.
 fn read_act(state: &AppState, bytes: &[u8]) -> Result<Act, Problem> {
-    let bad = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-act", detail).next("sign it again with this release of the CLI");
+    let bad = |detail: String| {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-act", detail)
+            .next("sign it again with this release of the CLI")
+    };
     if bytes.len() > ACT_BYTES_MAX + SIGNATURE_BYTES {
         return Err(bad(format!("the act has {} bytes, at most {ACT_BYTES_MAX} are allowed", bytes.len())));
     }
@@ -56,13 +59,21 @@ fn key_id(text: &str) -> Result<KeyId, Problem> {
     text.parse().map_err(|_| Problem::bad_request("key_id: 32 hexadecimal digits"))
 }
 
-async fn counters(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+async fn counters(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
     caller.require(&[OPERATOR])?;
     let (urgent, other) = state.node.counters(key_id(&id)?).await?;
     Ok(Json(json!({"key_id": id, "urgent": urgent, "other": other})))
 }
 
-async fn keys(State(state): State<AppState>, caller: Caller, Path(agency): Path<String>) -> Result<Json<Value>, Problem> {
+async fn keys(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(agency): Path<String>,
+) -> Result<Json<Value>, Problem> {
     caller.require(&[OPERATOR])?;
     let agency = AgencyId::new(agency).map_err(|e| Problem::bad_request(e.to_string()))?;
     let keys = state.node.keys(&agency).await?;

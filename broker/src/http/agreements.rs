@@ -70,9 +70,10 @@ fn view_json(v: &AgreementView, all: &[AgreementView], known: &Sentences) -> Res
             "review_ms": c.review_ms,
         })
     });
-    let approvals = v.approvals.iter().map(|a| {
-        json!({"agency": a.agency, "role": a.role, "key_id": a.key_id.to_string(), "what": a.what.word()})
-    });
+    let approvals = v
+        .approvals
+        .iter()
+        .map(|a| json!({"agency": a.agency, "role": a.role, "key_id": a.key_id.to_string(), "what": a.what.word()}));
     Ok(json!({
         "agreement": v.agreement,
         "version": v.version,
@@ -97,7 +98,11 @@ async fn all(state: &AppState, id: Option<&str>) -> Result<Vec<Value>, Problem> 
     let views = state.node.agreements().await?;
     let folder = state.cfg.path("agreements");
     let known = tokio::task::spawn_blocking(move || sentences(&folder)).await.unwrap_or_default();
-    views.iter().filter(|v| id.is_none_or(|id| v.agreement.as_str() == id)).map(|v| view_json(v, &views, &known)).collect()
+    views
+        .iter()
+        .filter(|v| id.is_none_or(|id| v.agreement.as_str() == id))
+        .map(|v| view_json(v, &views, &known))
+        .collect()
 }
 
 async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {

@@ -155,14 +155,19 @@ impl Tokens {
     /// Checks and takes tokens.
     pub fn new(file: TokenFile) -> Result<Self, String> {
         let (mut names, mut known) = (BTreeSet::new(), Vec::new());
-        let word = |w: &str| !w.is_empty() && w.len() <= 64 && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let word = |w: &str| {
+            !w.is_empty() && w.len() <= 64 && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        };
         for entry in file.tokens {
             let token = Zeroizing::new(entry.token);
             if !word(&entry.name) || !names.insert(entry.name.clone()) {
                 return Err("tokens.name: each is named once, 1 to 64 of a-z, A-Z, 0-9, - _ and .".into());
             }
             if entry.roles.is_empty() || !entry.roles.iter().all(|r| word(r)) {
-                return Err(format!("tokens.roles of {}: at least one; 1 to 64 of a-z, A-Z, 0-9, - _ and .", entry.name));
+                return Err(format!(
+                    "tokens.roles of {}: at least one; 1 to 64 of a-z, A-Z, 0-9, - _ and .",
+                    entry.name
+                ));
             }
             if token.len() < TOKEN_CHARS_MIN {
                 return Err(format!("tokens.token of {}: at least {TOKEN_CHARS_MIN} characters", entry.name));

@@ -71,7 +71,8 @@ mod tests {
             sentence(&denied),
             "police denied it: the clause is for another purpose (the clause says: Never for profiling.)"
         );
-        let released = json!({"outcome": "released", "provider": "police", "rows": 47, "agreement": "A-1", "clause": "C1"});
+        let released =
+            json!({"outcome": "released", "provider": "police", "rows": 47, "agreement": "A-1", "clause": "C1"});
         assert_eq!(sentence(&released), "police released 47 rows under A-1/C1.");
         let failed = json!({"outcome": "failed", "provider": "police", "why": {"detail": "no answer"}});
         assert_eq!(sentence(&failed), "It failed: no answer");

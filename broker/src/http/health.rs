@@ -14,10 +14,7 @@ use std::time::Duration;
 const CHECK: Duration = Duration::from_secs(2);
 
 pub(super) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
+    Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(ready)).route("/metrics", get(metrics))
 }
 
 async fn checked<E: std::fmt::Display>(check: impl Future<Output = Result<(), E>>) -> Result<(), String> {
@@ -59,6 +56,9 @@ async fn ready(State(state): State<AppState>) -> Response {
 async fn metrics(State(state): State<AppState>) -> Response {
     if let Some(now) = state.watch.now() {
         state.metrics.head_age(now.at.elapsed().as_secs_f64());
+    }
+    if let Ok(Ok(agreements)) = tokio::time::timeout(CHECK, state.watch.agreements()).await {
+        state.metrics.agreements(&agreements);
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.text()).into_response()
 }

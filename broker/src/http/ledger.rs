@@ -74,7 +74,9 @@ async fn batch(State(state): State<AppState>, Body(tx): Body) -> Result<(StatusC
         return Ok((StatusCode::OK, Json(known)));
     }
     match state.rpc.submit(&tx).await {
-        Submission::Pending => Ok((StatusCode::ACCEPTED, Json(json!({"result": "pending", "last_seq": view.last_seq})))),
+        Submission::Pending => {
+            Ok((StatusCode::ACCEPTED, Json(json!({"result": "pending", "last_seq": view.last_seq}))))
+        }
         Submission::Unknown(why) => {
             let p = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "ledger-busy", why);
             Err(p.on(Side::Ledger).retry(true).next("send the same bytes again"))

@@ -81,7 +81,11 @@ struct Page {
     limit: Option<u64>,
 }
 
-async fn list(State(state): State<AppState>, caller: Caller, Params(page): Params<Page>) -> Result<Json<Value>, Problem> {
+async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    Params(page): Params<Page>,
+) -> Result<Json<Value>, Problem> {
     caller.require_person()?;
     let count = page.limit.unwrap_or(50).clamp(1, PAGE_MAX);
     let size = state.node.head().await?.log_size;

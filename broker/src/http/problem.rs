@@ -178,22 +178,29 @@ impl IntoResponse for Problem {
 /// A provider's denial. What the query itself has wrong is the caller's mistake, not a refusal.
 pub fn of_denied(denied: &Denied) -> Problem {
     let is_query = denied.code == codes::BAD_VALUE;
+    // This gateway gives no number twice: the provider recorded the request in an earlier life and withholds its answer.
+    let replayed = matches!(denied.code, codes::REPLAY | codes::SESSION_WINDOW);
     let (status, code, title) = match denied.code {
         codes::BAD_VALUE => (StatusCode::UNPROCESSABLE_ENTITY, "bad-query", "The query breaks a rule"),
         codes::BUSY => (StatusCode::SERVICE_UNAVAILABLE, "provider-busy", "The provider is busy"),
         codes::REPLAY | codes::SESSION_WINDOW => (StatusCode::CONFLICT, "denied", "Denied"),
-        0 if denied.retry != 0 => (StatusCode::SERVICE_UNAVAILABLE, "provider-not-ready", "The provider cannot answer now"),
+        0 if denied.retry != 0 => {
+            (StatusCode::SERVICE_UNAVAILABLE, "provider-not-ready", "The provider cannot answer now")
+        }
         _ => (StatusCode::FORBIDDEN, "denied", "Denied"),
     };
     let next = match (is_query, denied.retry != 0, denied.clauses.is_empty()) {
         (_, _, false) => "name one of these clauses in the request".to_owned(),
         (true, ..) => "correct the query; the rule is in the detail".to_owned(),
-        (_, true, _) => "send the request again".to_owned(),
-        _ if !denied.missing.is_empty() => format!("bring what is missing ({}), or rely on another clause", denied.missing),
+        (_, true, _) => "send it again".to_owned(),
+        _ if replayed => "send it again: a new request is signed".to_owned(),
+        _ if !denied.missing.is_empty() => {
+            format!("bring what is missing ({}), or rely on another clause", denied.missing)
+        }
         _ => "see GET /v1/agreements for what is agreed with this provider".to_owned(),
     };
     let mut p = Problem::new(status, code, denied.detail.clone()).title(title).on(Side::Provider);
-    p.retry = denied.retry != 0;
+    p.retry = denied.retry != 0 || replayed;
     p.reason.clone_from(&denied.reason);
     p.ledger_code = (denied.code != 0).then_some(denied.code);
     p.clause.clone_from(&denied.clause);
@@ -216,10 +223,14 @@ impl From<GatewayError> for Problem {
             G::Proof { .. } => {
                 (StatusCode::BAD_GATEWAY, Side::Provider, "report this to the provider's operator with the request id")
             }
-            G::Timeout { .. } => {
-                (StatusCode::GATEWAY_TIMEOUT, Side::Provider, "repeat it with the same Idempotency-Key: the same request is sent")
+            G::Timeout { .. } => (
+                StatusCode::GATEWAY_TIMEOUT,
+                Side::Provider,
+                "repeat it with the same Idempotency-Key: the same request is sent",
+            ),
+            G::NoProvider(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Side::Provider, "ask the provider's operator whether its node is up")
             }
-            G::NoProvider(_) => (StatusCode::SERVICE_UNAVAILABLE, Side::Provider, "ask the provider's operator whether its node is up"),
             G::StaleLedger(_) => (StatusCode::SERVICE_UNAVAILABLE, Side::Ledger, "see GET /v1/ledger/status"),
             G::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, Side::Gateway, "take a new Idempotency-Key"),
             G::InProgress => (StatusCode::CONFLICT, Side::Gateway, "wait for the first request's answer"),
@@ -244,9 +255,13 @@ impl From<LedgerError> for Problem {
         match &e {
             LedgerError::Refused { code, .. } => {
                 let (status, retry, next) = match *code {
-                    codes::BUSY | codes::WINDOW_FULL => (StatusCode::SERVICE_UNAVAILABLE, true, "send the same bytes again"),
+                    codes::BUSY | codes::WINDOW_FULL => {
+                        (StatusCode::SERVICE_UNAVAILABLE, true, "send the same bytes again")
+                    }
                     300..400 => (StatusCode::CONFLICT, false, "read the newest state and sign again"),
-                    400..500 | 200..300 => (StatusCode::FORBIDDEN, false, "see GET /v1/agreements and the agency's keys"),
+                    400..500 | 200..300 => {
+                        (StatusCode::FORBIDDEN, false, "see GET /v1/agreements and the agency's keys")
+                    }
                     _ => (StatusCode::UNPROCESSABLE_ENTITY, false, "correct it and sign again"),
                 };
                 let mut p = Self::new(status, e.code(), e.to_string()).on(Side::Ledger).retry(retry).next(next);

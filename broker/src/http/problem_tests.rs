@@ -25,8 +25,14 @@ fn police() -> AgencyId {
 fn a_denial_names_clause_sentence_side_and_entry() {
     let e = GatewayError::Denied { provider: police(), denied: Box::new(denied(codes::CLAUSE, "prohibited")), id: 1 };
     let v = serde_json::to_value(Problem::from(e)).unwrap();
-    assert_eq!((v["status"].as_u64(), v["code"].as_str(), v["reason"].as_str()), (Some(403), Some("denied"), Some("prohibited")));
-    assert_eq!((v["clause"].as_str(), v["clause_text"].as_str()), (Some("AGR-2026-0142/X1"), Some("Never for profiling.")));
+    assert_eq!(
+        (v["status"].as_u64(), v["code"].as_str(), v["reason"].as_str()),
+        (Some(403), Some("denied"), Some("prohibited"))
+    );
+    assert_eq!(
+        (v["clause"].as_str(), v["clause_text"].as_str()),
+        (Some("AGR-2026-0142/X1"), Some("Never for profiling."))
+    );
     assert_eq!((v["side"].as_str(), v["operation"].as_str()), (Some("provider"), Some("op:5824")));
     assert_eq!((v["retry"].as_bool(), v["ledger_code"].as_u64()), (Some(false), Some(407)));
     assert!(!v["next"].as_str().unwrap().is_empty());

@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::time::{Duration, Instant};
-use tracing::{Instrument, info, info_span};
+use tracing::{Instrument, debug, info, info_span};
 
 /// Header of the request id, in and out.
 pub const HEADER: &str = "x-request-id";
@@ -26,7 +26,8 @@ impl RequestId {
     /// The caller's id where it is well formed, else a new one.
     pub fn of(given: Option<&str>) -> Self {
         let plain = |s: &&str| {
-            (1..=ID_CHARS_MAX).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+            (1..=ID_CHARS_MAX).contains(&s.len())
+                && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
         };
         match given.filter(plain) {
             Some(id) => Self(id.to_owned()),
@@ -53,6 +54,7 @@ pub async fn frame(State(state): State<AppState>, mut request: Request, next: Ne
     let id = RequestId::of(header(request.headers(), HEADER));
     request.extensions_mut().insert(id.clone());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let quiet = matches!(path.as_str(), "/livez" | "/readyz" | "/metrics");
     let span = info_span!("request", id = %id.0, %method, path);
     let limit = Duration::from_millis(state.cfg.limits.query_ms) + SPARE;
     async move {
@@ -67,7 +69,13 @@ pub async fn frame(State(state): State<AppState>, mut request: Request, next: Ne
         let mut response = named(response, &id);
         let status = response.status();
         state.metrics.http_answers.with_label_values(&[class(status)]).inc();
-        info!(status = status.as_u16(), ms = since.elapsed().as_millis() as u64, "answered");
+        let ms = since.elapsed().as_millis() as u64;
+        // Supervisors and scrapers ask every few seconds: only what is wrong is worth a line.
+        if quiet && status.is_success() {
+            debug!(status = status.as_u16(), ms, "answered");
+        } else {
+            info!(status = status.as_u16(), ms, "answered");
+        }
         if let Ok(value) = HeaderValue::from_str(&id.0) {
             response.headers_mut().insert(HEADER, value);
         }

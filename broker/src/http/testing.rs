@@ -2,8 +2,8 @@
 //! The fakes enforce the contract: signatures, counters, sessions, one answer a request.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use crate::config::{CometConfig, ExchangeNames, NatsConfig, NodeConfig, NodeLimits, SecretRef};
 use super::testing_ledger::{Ledger, Shared, broadcast, serve_node};
+use crate::config::{CometConfig, ExchangeNames, NatsConfig, NodeConfig, NodeLimits, SecretRef};
 use crate::gateway::testing::{CHAIN, Pair, agency};
 use crate::http::auth::{TokenEntry, TokenFile};
 use crate::keys::{self, KeyFolder};
@@ -174,7 +174,11 @@ fn folder(dir: &Path, nats: u16, rpc: u16, query_ms: u64, pair: &Pair) -> (Publi
     };
     private("kem.key", &pair.kem.to_secret_text());
     private("nats.password", "pw");
-    let token = |name: &str, role: &str, token: &str| TokenEntry { name: name.into(), roles: vec![role.into()], token: token.into() };
+    let token = |name: &str, role: &str, token: &str| TokenEntry {
+        name: name.into(),
+        roles: vec![role.into()],
+        token: token.into(),
+    };
     let tokens = TokenFile {
         tokens: vec![
             token("clerk-1", "clerk", CLERK),
@@ -189,7 +193,11 @@ fn folder(dir: &Path, nats: u16, rpc: u16, query_ms: u64, pair: &Pair) -> (Publi
         agency: agency("court"),
         chain: CHAIN.into(),
         listen: "127.0.0.1:1".into(),
-        nats: NatsConfig { url: format!("nats://127.0.0.1:{nats}"), user: "court".into(), password: SecretRef::File("keys/nats.password".into()) },
+        nats: NatsConfig {
+            url: format!("nats://127.0.0.1:{nats}"),
+            user: "court".into(),
+            password: SecretRef::File("keys/nats.password".into()),
+        },
         exchange: ExchangeNames { account: "EXCHANGE".into(), own: "COURT".into() },
         comet: CometConfig { rpc: format!("http://127.0.0.1:{rpc}"), p2p: "127.0.0.1:2".into() },
         node_socket: "node.sock".into(),
@@ -215,7 +223,8 @@ impl Fake {
         let ledger = Ledger::new(gateway, writer, pair.clone());
         let ledger = Arc::new(Mutex::new(ledger));
         tokio::spawn(serve_node(UnixListener::bind(dir.join("node.sock")).unwrap(), ledger.clone()));
-        let status = json!({"result": {"sync_info": {"latest_block_height": "1", "latest_app_hash": "", "catching_up": false}}});
+        let status =
+            json!({"result": {"sync_info": {"latest_block_height": "1", "latest_app_hash": "", "catching_up": false}}});
         let comet = Router::new()
             .route("/broadcast_tx_sync", post(broadcast))
             .route("/status", get(async move || axum::Json(status)))

@@ -85,7 +85,9 @@ impl Ledger {
             Q::Session { session } => {
                 NodeReply::Session { body: self.sessions.iter().find(|s| s.session == session).cloned() }
             }
-            Q::SessionByKey { key } => NodeReply::Session { body: self.sessions.iter().find(|s| s.key == key).cloned() },
+            Q::SessionByKey { key } => {
+                NodeReply::Session { body: self.sessions.iter().find(|s| s.key == key).cloned() }
+            }
             Q::Key { key_id } => {
                 let key = Some(self.pair.key_view()).filter(|k| k.key.key_id() == key_id);
                 NodeReply::Keys { body: key.into_iter().collect() }
@@ -127,7 +129,14 @@ impl Ledger {
             for key in keys {
                 let session = 70 + self.sessions.len() as u64;
                 let (consumer, provider) = (act.agency.clone(), provider.clone());
-                self.sessions.push(SessionView { session, consumer, provider, key: key.key, expires_ms: *expires_ms, newest_n: 0 });
+                self.sessions.push(SessionView {
+                    session,
+                    consumer,
+                    provider,
+                    key: key.key,
+                    expires_ms: *expires_ms,
+                    newest_n: 0,
+                });
             }
         }
         self.commit(&format!("act:{}", act.agency), act_hash(&act));

@@ -88,6 +88,7 @@ async fn a_query_is_answered_after_its_record_and_can_be_explained() {
     assert_eq!(agreement.body["newest"]["clauses"][0]["id"], "C1", "{}", agreement.text);
     let metrics = get(&fake.base, "/metrics", "").await.text;
     assert!(metrics.contains(r#"concordat_decisions_total{action="query",effect="permit",reason="permitted"} 1"#));
+    assert!(metrics.contains(r#"concordat_agreement_expiry_timestamp_seconds{agreement="AGR-2026-0142"}"#));
     assert!(!metrics.contains("clerk-1") && !metrics.contains("26-CR-1042"));
 }
 
@@ -147,7 +148,10 @@ async fn a_denial_names_its_clause_and_is_remembered() {
     *fake.police.conduct.lock().unwrap() = Conduct::Deny(denied);
     let a = query(&fake.base, Some("k-1"), BODY).await;
     assert_eq!((a.status, a.kind.as_str(), a.body["code"].as_str()), (403, "application/problem+json", Some("denied")));
-    assert_eq!((a.body["clause_text"].as_str(), a.body["operation"].as_str()), (Some("Never for profiling."), Some("op:0")));
+    assert_eq!(
+        (a.body["clause_text"].as_str(), a.body["operation"].as_str()),
+        (Some("Never for profiling."), Some("op:0"))
+    );
     assert_eq!(a.body["request_id"].as_str(), Some(a.request_id.as_str()));
     let again = query(&fake.base, Some("k-1"), BODY).await;
     assert_eq!((again.status, again.body["reason"].as_str(), fake.police.calls().len()), (403, Some("prohibited"), 1));
@@ -160,7 +164,10 @@ async fn what_does_not_prove_itself_is_not_handed_on() {
     let fake = fake!(20_000);
     *fake.police.conduct.lock().unwrap() = Conduct::Tamper(|r| *r.sealed.0.last_mut().unwrap() ^= 1);
     let a = query(&fake.base, None, BODY).await;
-    assert_eq!((a.status, a.body["code"].as_str(), a.body["side"].as_str()), (502, Some("proof-invalid"), Some("provider")));
+    assert_eq!(
+        (a.status, a.body["code"].as_str(), a.body["side"].as_str()),
+        (502, Some("proof-invalid"), Some("provider"))
+    );
     assert!(!a.text.contains("17-1"));
     *fake.police.conduct.lock().unwrap() = Conduct::Tamper(|r| r.ticket.log_index = 0);
     let a = query(&fake.base, None, BODY).await;
@@ -194,7 +201,8 @@ fn places(fake: &Fake) -> std::collections::BTreeSet<(u64, u64)> {
 async fn doors_are_closed_to_strangers_and_bad_bodies() {
     let fake = fake!(20_000);
     let base = &fake.base;
-    let post = |token: &'static str, path: &'static str, body: &'static str| ask(base, Method::POST, path, token, body, &[]);
+    let post =
+        |token: &'static str, path: &'static str, body: &'static str| ask(base, Method::POST, path, token, body, &[]);
     let a = post("", "/v1/queries", BODY).await;
     assert_eq!((a.status, a.body["code"].as_str()), (401, Some("unauthorized")));
     assert_eq!(post("x-token-0123456789abcdef0123456789abcd", "/v1/queries", BODY).await.status, 401);
