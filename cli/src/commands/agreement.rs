@@ -17,8 +17,11 @@ use concordat_protocol::ids::AgreementId;
 use concordat_protocol::keys::SigningKey;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const DAY_MS: u64 = 86_400_000;
+/// How long one agency's node may be behind another's.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(15);
 
 /// An agency's own side: its gateway and its keys.
 pub struct Side {
@@ -58,6 +61,26 @@ impl Side {
         let versions = found["versions"].as_array().cloned().unwrap_or_else(|| vec![found.clone()]);
         let newest = versions.into_iter().max_by_key(|v| v["version"].as_u64());
         newest.ok_or_else(|| Failure::new(Exit::NotFound, "agreement", format!("{agreement} is not on the ledger: propose it first")))
+    }
+
+    /// Waits until this side's node shows an agreement in a state: it may be a block behind the node that took the act.
+    pub async fn reaches(&self, agreement: &AgreementId, status: &str) -> Result<(), Failure> {
+        let end = Instant::now() + FOLLOWS_WITHIN;
+        loop {
+            let found = match self.newest(agreement).await {
+                Ok(newest) => newest["status"].clone(),
+                Err(e) if e.exit == Exit::NotFound => json!("unknown"),
+                Err(e) => return Err(e),
+            };
+            if found == status {
+                return Ok(());
+            }
+            if Instant::now() >= end {
+                let what = format!("{agreement} is {found} at {}, not {status}", self.cfg.agency);
+                return Err(Failure::new(Exit::Failed, "agreement-state", what));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 

@@ -199,12 +199,12 @@ pub async fn bring_into_force(city: &City, provider: &Side, consumer: Option<&st
     }
     if let Some(consumer) = consumer {
         let side = Side::open(&city.root.join(consumer))?;
+        side.reaches(&terms.agreement, "proposed").await?;
         for role in &terms.assignee_roles {
             approve_as(&side, &terms.agreement, role, ApprovalKind::Activate).await?;
         }
     }
-    let status = provider.newest(&terms.agreement).await?["status"].clone();
-    if status == "active" { Ok(()) } else { Err(failed("not-active", format!("{} is {status} after all approvals", terms.agreement))) }
+    provider.reaches(&terms.agreement, "active").await
 }
 
 /// Validity that holds now: from the day's beginning for a year.

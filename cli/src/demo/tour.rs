@@ -93,12 +93,12 @@ async fn feed(city: &City) -> Checked {
     let fail = |e: Failure| e.to_string();
     let id = text(&subscription(&transport).await?, "id");
     // What an earlier tour left is taken first.
-    while !pull(&transport, &id, 256, "0s").await.map_err(fail)?.is_empty() {}
+    while !pull(&transport, &id, 256, "0").await.map_err(fail)?.is_empty() {}
     let begun = Instant::now();
     let accepted = publish(city, FEED_ROWS)?;
     let (mut got, mut first) = (Vec::new(), None);
     while (got.len() as u64) < accepted && begun.elapsed() < WITHIN {
-        got.extend(pull(&transport, &id, 256, "1s").await.map_err(fail)?);
+        got.extend(pull(&transport, &id, 256, "1").await.map_err(fail)?);
         if !got.is_empty() {
             first.get_or_insert(begun.elapsed());
         }
@@ -126,7 +126,7 @@ async fn anchored(transport: &Api, id: &str) -> Result<u64, String> {
     loop {
         let all = transport.get("/v1/subscriptions").await.map_err(|e| e.to_string())?;
         let ours = all["subscriptions"].as_array().and_then(|l| l.iter().find(|s| text(s, "id") == id)).cloned().unwrap_or_default();
-        let (got, anchored) = (ours["delivered"].as_u64(), ours["anchored"].as_u64());
+        let (got, anchored) = (ours["last_sub_seq"].as_u64(), ours["anchored_sub_seq"].as_u64());
         if got.is_some() && anchored >= got {
             return Ok(begun.elapsed().as_millis() as u64);
         }
@@ -207,7 +207,7 @@ async fn close_stream(city: &City, grid: &Side, load: &AgreementId) -> Result<u6
     stop_as(grid, load, StopKind::Suspend, "tour").await.map_err(|e| e.to_string())?;
     let begun = Instant::now();
     loop {
-        match pull(&transport, &id, 1, "5s").await {
+        match pull(&transport, &id, 1, "5").await {
             Err(e) if matches!(e.exit, Exit::Denied | Exit::NotFound | Exit::Conflict) => return Ok(begun.elapsed().as_millis() as u64),
             Err(e) => return Err(e.to_string()),
             Ok(_) => expect(begun.elapsed() < WITHIN, || "the stream stays open after the suspension".into())?,
@@ -221,9 +221,9 @@ async fn resume(city: &City, provider: &Side, agreement: &AgreementId, consumer:
         approve_as(provider, agreement, role, ApprovalKind::Resume).await.map_err(fail)?;
     }
     let consumer = Side::open(&city.root.join(consumer)).map_err(fail)?;
+    consumer.reaches(agreement, "suspended").await.map_err(fail)?;
     approve_as(&consumer, agreement, "legal", ApprovalKind::Resume).await.map_err(fail)?;
-    let status = text(&provider.newest(agreement).await.map_err(fail)?, "status");
-    expect(status == "active", || format!("{agreement} is {status} after all approvals"))
+    provider.reaches(agreement, "active").await.map_err(fail)
 }
 
 /// Runs the verifier as a process of its own in an empty folder, with only the receipt and trust.json.
