@@ -171,16 +171,17 @@ impl App {
         }
     }
 
-    fn publish(&self, applied: &Applied) {
-        let first = applied.first_index;
-        let entries = applied.entries.iter().enumerate().map(|(i, e)| (first + i as u64, e.clone())).collect();
-        self.inner.frames.publish(Frame {
-            height: applied.head.height,
-            tick_ms: applied.head.tick_ms,
-            app_hash: applied.app_hash,
-            meta_rev: applied.head.meta_rev,
-            entries,
-        });
+}
+
+/// The frame of a block; its entries are taken out.
+fn frame_of(applied: &mut Applied) -> Frame {
+    let entries = std::mem::take(&mut applied.entries);
+    Frame {
+        height: applied.head.height,
+        tick_ms: applied.head.tick_ms,
+        app_hash: applied.app_hash,
+        meta_rev: applied.head.meta_rev,
+        entries: (applied.first_index..).zip(entries).collect(),
     }
 }
 
@@ -294,7 +295,7 @@ impl Application for App {
     }
 
     fn commit(&self) -> ResponseCommit {
-        let Some(Pending { applied, txs }) = lock(&self.inner.pending).take() else {
+        let Some(Pending { mut applied, txs }) = lock(&self.inner.pending).take() else {
             panic!("Commit without FinalizeBlock");
         };
         {
@@ -305,16 +306,18 @@ impl Application for App {
                 panic!("{e}");
             }
         }
+        let frame = frame_of(&mut applied);
+        let tick_ms = frame.tick_ms;
         let mut committed = self.inner.committed.write().unwrap_or_else(PoisonError::into_inner);
         committed.genesis = None;
-        let undo = committed.state.merge(applied.clone());
+        let undo = committed.state.merge(applied);
         committed.undo.push_front(undo);
         committed.undo.truncate(UNDO_BLOCKS);
         lock(&self.inner.pool).committed(&committed.state, &txs, self.inner.clock.monotonic_ms());
         drop(committed);
+        self.inner.frames.publish(frame);
         lock(&self.inner.cache).forget(&txs);
-        self.publish(&applied);
-        self.alarm_on_skew(applied.head.tick_ms);
+        self.alarm_on_skew(tick_ms);
         ResponseCommit { retain_height: 0 }
     }
 
