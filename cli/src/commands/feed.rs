@@ -20,23 +20,22 @@ pub async fn tail(ctx: &Ctx, subscription: Option<&str>, max: Option<u64>, ack: 
             }
         }
     };
-    let (mut seen, mut last) = (0u64, Instant::now());
+    let (mut seen, mut last, mut after) = (0u64, Instant::now(), String::new());
     while max.is_none_or(|m| seen < m) && last.elapsed() < Duration::from_secs(idle_s) {
         let want = max.map_or(256, |m| (m - seen).min(256));
-        let page = api.get(&format!("/v1/subscriptions/{id}/messages?max={want}&wait=1s")).await?;
+        let page = api.get(&format!("/v1/subscriptions/{id}/messages?max={want}&wait=1{after}")).await?;
         let messages = page["messages"].as_array().cloned().unwrap_or_default();
         for m in &messages {
             ctx.out.result(m, || format!("{} {} {}", m["time"].as_str().unwrap_or("-"), text_of(&m["id"]), m["data"]));
         }
-        if !messages.is_empty() {
-            (seen, last) = (seen + messages.len() as u64, Instant::now());
-            if ack {
-                api.post(&format!("/v1/subscriptions/{id}/acks"), &json!({"cursor": page["cursor"]})).await?;
-            }
+        if messages.is_empty() {
+            continue;
         }
-        if !ack && !messages.is_empty() {
-            // Without acknowledgement the same messages would come again.
-            break;
+        (seen, last) = (seen + messages.len() as u64, Instant::now());
+        if ack {
+            api.post(&format!("/v1/subscriptions/{id}/acks"), &json!({"cursor": page["cursor"]})).await?;
+        } else {
+            after = format!("&after={}", text_of(&page["cursor"]));
         }
     }
     ctx.out.say(format!("{seen} messages of subscription {id}"));
