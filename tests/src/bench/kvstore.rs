@@ -95,6 +95,21 @@ fn find(body: &[u8], what: &[u8]) -> bool {
     body.windows(what.len()).any(|w| w == what)
 }
 
+/// Waits until nothing more is committed.
+pub async fn drained(network: &Network) -> Result<(), BenchError> {
+    let mut connection = Connection::new(&network.nodes[0].rpc);
+    let mut before = 0;
+    for _ in 0..30 {
+        let now = committed(&mut connection).await?;
+        if now == before {
+            return Ok(());
+        }
+        before = now;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    Err(BenchError::Late { what: "an empty mempool of the baseline".into(), seconds: 60 })
+}
+
 /// Milliseconds from handing a transaction in to its commit, one after another.
 pub async fn latency(network: &Network, count: u64, rest: Duration) -> Result<Vec<f64>, BenchError> {
     let mut connection = Connection::new(&network.nodes[0].rpc);

@@ -205,6 +205,20 @@ async fn submit(connection: &mut Connection, batch: &Ready) -> Result<(), BenchE
     if later { Ok(()) } else { Err(BenchError::refused("a batch", &value["result"])) }
 }
 
+/// Waits until the log no longer grows.
+pub async fn drained(network: &Network) -> Result<(), BenchError> {
+    let mut before = 0;
+    for _ in 0..30 {
+        let now = network.node_of(0).client.head().await?.log_size;
+        if now == before {
+            return Ok(());
+        }
+        before = now;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
+    Err(BenchError::Late { what: "an empty mempool".into(), seconds: 60 })
+}
+
 /// Sends one small batch after another, each when the one before is committed and `rest` has passed, and returns the
 /// milliseconds from handing it in to its accepted verdict at the writer's own node.
 pub async fn latency(network: &Network, supply: &Supply, rest: Duration) -> Result<Vec<f64>, BenchError> {

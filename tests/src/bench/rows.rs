@@ -8,7 +8,7 @@ use super::ordered::{self, Stretch, Throughput};
 use super::process::{Process, peak_mb};
 use super::query::{Clerk, holding_lookups};
 use super::report::{Results, percentile};
-use super::supply::{self, Amount};
+use super::supply::{self, Amount, Licence};
 use concordat_cli::layout::CometSettings;
 use concordat_cli::servers::{self, Server};
 use std::path::PathBuf;
@@ -156,20 +156,18 @@ async fn baseline(plan: &Plan, programs: &Programs, validators: &[&str]) -> Resu
     Ok((network, found))
 }
 
-async fn ordered(
+/// Operations ordered a second by the writers of these licences.
+async fn loaded(
     plan: &Plan,
-    programs: &Programs,
-    spec: &Spec<'_>,
+    network: &mut Network,
+    licences: &[Licence],
     seconds: u64,
-) -> Result<(Network, Throughput), BenchError> {
-    let mut network = Network::start(programs, spec).await?;
-    let licences = supply::licence(&network).await?;
+) -> Result<Throughput, BenchError> {
     let stretch = plan.stretch(seconds);
     let operations = SUPPLY_PER_SECOND * (stretch.warm_up + stretch.measured).as_secs() as usize;
-    let batches = (operations / OPS_A_BATCH / licences.len()).max(4);
-    let supplies = supply::sign(&network, &licences, Amount { batches, bytes: BATCH_BYTES })?;
-    let found = ordered::throughput(&mut network, supplies, stretch).await?;
-    Ok((network, found))
+    let batches = (operations / OPS_A_BATCH / licences.len().max(1)).max(4);
+    let supplies = supply::sign(network, licences, Amount { batches, bytes: BATCH_BYTES })?;
+    ordered::throughput(network, supplies, stretch).await
 }
 
 async fn one_validator(plan: &Plan, programs: &Programs, results: &mut Results) -> Result<(), BenchError> {
@@ -179,7 +177,9 @@ async fn one_validator(plan: &Plan, programs: &Programs, results: &mut Results) 
     drop(network);
     let spec =
         Spec { kind: Kind::Concordat, validators: &["police"], others: &["court"], writers: WRITERS_1V, comet: COMET };
-    let (network, found) = ordered(plan, programs, &spec, 15).await?;
+    let mut network = Network::start(programs, &spec).await?;
+    let licences = supply::licence(&network).await?;
+    let found = loaded(plan, &mut network, &licences, 15).await?;
     throughput_rows(results, "ordered_ops_1v", &found, Some("kvstore_ops_1v"));
     memory_rows(results, &network, "1v", Some("memory_cometbft_kvstore_1v"));
     Ok(())
@@ -192,22 +192,29 @@ async fn four_validators(plan: &Plan, programs: &Programs, results: &mut Results
     let (network, found) = baseline(plan, programs, &validators).await?;
     throughput_rows(results, "kvstore_ops_4v", &found, None);
     memory_rows(results, &network, "kvstore_4v", None);
-    drop(network);
-    // Latency needs an idle ledger, so it has networks of its own, without a queue behind it.
-    let quiet = Spec { kind: Kind::Kvstore, validators: &validators, others: &[], writers: 0, comet: COMET };
-    let network = Network::start(programs, &quiet).await?;
+    kvstore::drained(&network).await?;
     latency_rows(results, "kvstore_latency_4v", &kvstore::latency(&network, samples, rest).await?, "");
     drop(network);
-    let spec = Spec { kind: Kind::Concordat, validators: &validators, others: &[], writers: WRITERS_4V, comet: COMET };
-    let (network, found) = ordered(plan, programs, &spec, 15).await?;
+    let spec =
+        Spec { kind: Kind::Concordat, validators: &validators, others: &[], writers: WRITERS_4V + 1, comet: COMET };
+    let mut network = Network::start(programs, &spec).await?;
+    let licences = supply::licence(&network).await?;
+    // The last writer of each agency is kept for the latency, so that its batches have no queue of their own before them.
+    let (mut quiet, loud): (Vec<_>, Vec<_>) = licences.into_iter().partition(|l| l.writer == WRITERS_4V);
+    quiet.truncate(1);
+    let found = loaded(plan, &mut network, &loud, 15).await?;
     throughput_rows(results, "ordered_ops_4v", &found, Some("kvstore_ops_4v"));
     memory_rows(results, &network, "4v", Some("memory_cometbft_kvstore_4v"));
-    drop(network);
-    let network = Network::start(programs, &Spec { writers: 1, ..spec }).await?;
-    let licences = supply::licence(&network).await?;
-    let supplies = supply::sign(&network, &licences[..1], Amount { batches: samples as usize, bytes: 0 })?;
-    let measured = ordered::latency(&network, &supplies[0], rest).await?;
-    latency_rows(results, "commit_latency_4v", &measured, "kvstore_latency_4v");
+    ordered::drained(&network).await?;
+    let amount = Amount { batches: samples as usize, bytes: 0 };
+    for supply in supply::sign(&network, &quiet, amount)? {
+        latency_rows(
+            results,
+            "commit_latency_4v",
+            &ordered::latency(&network, &supply, rest).await?,
+            "kvstore_latency_4v",
+        );
+    }
     Ok(())
 }
 

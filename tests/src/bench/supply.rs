@@ -11,7 +11,7 @@ use concordat_protocol::ids::{AgreementId, DatasetId, WriterId};
 use concordat_protocol::keys::{SigningKey, Statement, Suite};
 use concordat_protocol::ops::{Batch, Op, Tags, Tx, batch_hash};
 use concordat_protocol::terms::{Action, ClauseTerms, Effect, Evidence, Terms};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const DAY_MS: u64 = 86_400_000;
 
@@ -75,15 +75,27 @@ pub async fn licence(network: &Network) -> Result<Vec<Licence>, BenchError> {
             };
             act(network, side, &network.agencies[side].legal, body).await?;
         }
-        let found = agreement(network, provider, &terms.agreement).await?;
-        let handle = found.handles.first().copied();
-        let handle =
-            handle.ok_or_else(|| BenchError::refused("the agreement", format!("{} has no handle", found.status)))?;
+        let handle = until(|| async {
+            let found = agreement(network, provider, &terms.agreement).await?;
+            Ok(found.handles.first().copied())
+        });
+        let handle = handle.await?;
         for (writer, session) in sessions(network, provider, consumer).await?.into_iter().enumerate() {
             licences.push(Licence { agency: provider, writer, handle, session });
         }
     }
     Ok(licences)
+}
+
+/// Waits for what another agency's node has shown already: this one may be a block behind.
+async fn until<T, F: Future<Output = Result<Option<T>, BenchError>>>(look: impl Fn() -> F) -> Result<T, BenchError> {
+    for _ in 0..500 {
+        if let Some(found) = look().await? {
+            return Ok(found);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Err(BenchError::Late { what: "an act of another agency at the provider's node".into(), seconds: 10 })
 }
 
 async fn act(network: &Network, agency: usize, key: &SigningKey, body: ActBody) -> Result<(), BenchError> {
@@ -116,18 +128,9 @@ async fn sessions(network: &Network, provider: usize, consumer: usize) -> Result
     act(network, consumer, &c.gateway, body).await?;
     let mut numbers = Vec::new();
     for key in keys {
-        // The provider's node may be a block behind the consumer's.
-        let mut tries = 0;
-        numbers.push(loop {
-            if let Some(view) = network.node_of(provider).client.session_by_key(key.key).await? {
-                break view.session;
-            }
-            tries += 1;
-            if tries > 200 {
-                return Err(BenchError::refused("opening sessions", "they do not show at the provider's node"));
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        });
+        let node = &network.node_of(provider).client;
+        let session = until(|| async { Ok(node.session_by_key(key.key).await?.map(|view| view.session)) });
+        numbers.push(session.await?);
     }
     Ok(numbers)
 }
