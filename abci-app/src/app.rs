@@ -74,9 +74,12 @@ impl App {
     /// # Errors
     /// The store cannot be read.
     pub fn new(store: Store, clock: impl Clock, limits: MempoolLimits) -> Result<Self, StoreError> {
-        let state = store.load()?.unwrap_or_else(State::empty);
+        let (state, undo) = match store.load()? {
+            Some((state, undo)) => (state, VecDeque::from([undo])),
+            None => (State::empty(), VecDeque::new()),
+        };
         let frames = Frames::new(state.head.height);
-        let committed = Committed { state, undo: VecDeque::new(), genesis: None };
+        let committed = Committed { state, undo, genesis: None };
         let inner = Inner {
             store,
             committed: RwLock::new(committed),
@@ -170,7 +173,6 @@ impl App {
             tracing::warn!(tick_ms, now_ms = now, "ledger time and this machine's clock differ: check the clock");
         }
     }
-
 }
 
 /// The frame of a block; its entries are taken out.
@@ -298,19 +300,21 @@ impl Application for App {
         let Some(Pending { mut applied, txs }) = lock(&self.inner.pending).take() else {
             panic!("Commit without FinalizeBlock");
         };
-        {
+        let undo = {
             let committed = self.committed();
+            let undo = committed.state.undo(&applied);
             let blocks: Vec<&Applied> = committed.genesis.iter().chain([&applied]).collect();
-            if let Err(e) = self.inner.store.commit(&blocks) {
+            if let Err(e) = self.inner.store.commit(&blocks, &undo) {
                 tracing::error!(error = %e, height = applied.head.height, "cannot store the block; nothing of it is kept");
                 panic!("{e}");
             }
-        }
+            undo
+        };
         let frame = frame_of(&mut applied);
         let tick_ms = frame.tick_ms;
         let mut committed = self.inner.committed.write().unwrap_or_else(PoisonError::into_inner);
         committed.genesis = None;
-        let undo = committed.state.merge(applied);
+        committed.state.merge(applied);
         committed.undo.push_front(undo);
         committed.undo.truncate(UNDO_BLOCKS);
         lock(&self.inner.pool).committed(&committed.state, &txs, self.inner.clock.monotonic_ms());

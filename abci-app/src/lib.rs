@@ -3,13 +3,8 @@
 //!
 //! [`state`] is pure: a block against the committed state gives changes, results and log entries. Around it stand the
 //! [`store`] (one atomic write a block), the ABCI [`server`], and the node's own service for verdicts and proofs.
-#![deny(
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    clippy::float_arithmetic,
-    clippy::float_cmp,
-    clippy::iter_over_hash_type
-)]
+#![deny(clippy::float_arithmetic)]
+#![deny(clippy::disallowed_types, clippy::disallowed_methods, clippy::float_cmp, clippy::iter_over_hash_type)]
 
 pub mod app;
 pub mod clock;

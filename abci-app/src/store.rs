@@ -16,6 +16,7 @@ use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTabl
 use crate::state::apply::Applied;
 use crate::state::history::{BatchKey, History, PAST_LEN, PastOp};
 use crate::state::rows::Head;
+use crate::state::trees::Undo;
 use crate::state::{State, Tables};
 use crate::tiles::{TileKey, TileSource, grow};
 
@@ -174,11 +175,12 @@ impl Store {
         }
     }
 
-    /// The committed state, or `None` before the first block. The trees must give the stored app hash.
+    /// The committed state and what undoes its newest block, or `None` before the first block. The trees must give the
+    /// stored app hash.
     ///
     /// # Errors
     /// Database trouble or damage.
-    pub fn load(&self) -> Result<Option<State>, StoreError> {
+    pub fn load(&self) -> Result<Option<(State, Undo)>, StoreError> {
         let read = self.reader()?;
         let Some(newest) = read.newest()? else { return Ok(None) };
         let mut tables = Tables::default();
@@ -191,19 +193,20 @@ impl Store {
         if state.app_hash() != newest.app_hash {
             return Err(self.damaged("its rows do not give its app hash"));
         }
-        Ok(Some(state))
+        Ok(Some((state, read.undo()?)))
     }
 
-    /// Writes blocks, all or nothing; durable when it returns.
+    /// Writes blocks, and what undoes the newest of them, all or nothing; durable when it returns.
     ///
     /// # Errors
     /// Database trouble, a full disk among it; then nothing of it is kept.
-    pub fn commit(&self, blocks: &[&Applied]) -> Result<(), StoreError> {
+    pub fn commit(&self, blocks: &[&Applied], undo: &Undo) -> Result<(), StoreError> {
         let mut write = self.db.begin_write().map_err(|e| self.failed(e))?;
         write.set_durability(Durability::Immediate).map_err(|e| self.failed(e))?;
         for block in blocks {
             write_block(&write, block).map_err(|e| self.failed(e))?;
         }
+        write_undo(&write, undo).map_err(|e| self.failed(e))?;
         write.commit().map_err(|e| self.failed(e))
     }
 
@@ -276,6 +279,11 @@ fn write_block(write: &WriteTransaction, block: &Applied) -> Result<(), redb::Er
     Ok(())
 }
 
+fn write_undo(write: &WriteTransaction, undo: &Undo) -> Result<(), redb::Error> {
+    write.open_table(META)?.insert("undo", cbor::encode(undo).as_slice())?;
+    Ok(())
+}
+
 /// A consistent view of the store at one block.
 pub struct Reader<'a> {
     store: &'a Store,
@@ -301,6 +309,13 @@ impl Reader<'_> {
     pub fn newest(&self) -> Result<Option<Newest>, StoreError> {
         let found = self.table(META)?.get("newest").map_err(|e| self.store.failed(e))?;
         found.map(|v| self.row(v.value())).transpose()
+    }
+
+    /// What undoes the newest block.
+    fn undo(&self) -> Result<Undo, StoreError> {
+        let found = self.table(META)?.get("undo").map_err(|e| self.store.failed(e))?;
+        found
+            .map_or_else(|| Err(self.store.damaged("the undo of its newest block is missing")), |v| self.row(v.value()))
     }
 
     /// What is known of a height.

@@ -184,13 +184,17 @@ impl State {
         trees::app_hash(&self.roots())
     }
 
-    /// Takes a computed block in; gives what undoes it, for proofs at earlier heights.
-    pub fn merge(&mut self, applied: apply::Applied) -> trees::Undo {
-        let undo = self.trees.merge(&self.tables, &applied);
+    /// What undoes a computed block, for proofs at earlier heights.
+    pub fn undo(&self, applied: &apply::Applied) -> trees::Undo {
+        self.trees.undo(&self.tables, applied)
+    }
+
+    /// Takes a computed block in.
+    pub fn merge(&mut self, applied: apply::Applied) {
+        self.trees.merge(applied.leaves);
         self.tables.merge(applied.changes);
         self.head = applied.head;
         self.log = applied.log;
-        undo
     }
 
     /// The approval roles, writers and so on of one agency are few: a plain scan serves.

@@ -77,9 +77,14 @@ impl SlotTree {
         (root, changes)
     }
 
-    /// Sets the nodes of a [`SlotTree::preview`]; gives what undoes it: the former nodes and the former length.
-    pub fn merge(&mut self, changes: NodeChanges) -> SlotUndo {
-        let mut undo = SlotUndo { len: self.len(), nodes: NodeChanges::new() };
+    /// What undoes the nodes of a [`SlotTree::preview`]: the former nodes and the former length.
+    pub fn undo(&self, changes: &NodeChanges) -> SlotUndo {
+        let former = |at: &(u8, u64)| self.node(at.0, at.1).map(|hash| (*at, *hash));
+        SlotUndo { len: self.len(), nodes: changes.keys().filter_map(former).collect() }
+    }
+
+    /// Sets the nodes of a [`SlotTree::preview`].
+    pub fn merge(&mut self, changes: NodeChanges) {
         for ((level, index), hash) in changes {
             let (level, index) = (usize::from(level), index as usize);
             while self.levels.len() <= level {
@@ -87,13 +92,11 @@ impl SlotTree {
             }
             let row = &mut self.levels[level];
             if index < row.len() {
-                undo.nodes.insert((level as u8, index as u64), row[index]);
                 row[index] = hash;
             } else {
                 row.push(hash);
             }
         }
-        undo
     }
 
     /// The inclusion path of a slot, from the leaf up.
@@ -167,7 +170,8 @@ mod tests {
             }
             let (new_root, nodes) = tree.preview(&changes);
             prop_assert_eq!(new_root, root(&plain));
-            let undo = tree.merge(nodes);
+            let undo = tree.undo(&nodes);
+            tree.merge(nodes);
             prop_assert_eq!(&tree, &SlotTree::from_leaves(plain.clone()));
             for slot in 0..plain.len() {
                 prop_assert_eq!(tree.path(slot as u64), inclusion_path(&plain, slot));

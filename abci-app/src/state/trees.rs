@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use concordat_protocol::cbor;
+use concordat_protocol::cbor::{self, Bytes, Canon, CborError, Dec, Enc};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::node::{LeafProof, StoreRoots, key_leaf_key, session_leaf_key};
 use concordat_protocol::tree::{inclusion_path, root, value_leaf};
@@ -87,13 +87,37 @@ pub struct LeafChanges {
 }
 
 /// What the trees held before a block, where the block changed it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Undo {
     /// Height of the block.
     pub height: u64,
     meta: Leaves<Option<Vec<u8>>>,
     heads: Leaves<Option<HeadsLeaf>>,
     slots: SlotUndo,
+}
+
+impl Canon for Undo {
+    fn put(&self, e: &mut Enc) {
+        let bytes = |b: &Vec<u8>| Bytes(b.clone());
+        let meta: Vec<_> = self.meta.iter().map(|(k, v)| (bytes(k), v.as_ref().map(bytes))).collect();
+        let slot = |(slot, value): &HeadsLeaf| (*slot, bytes(value));
+        let heads: Vec<_> = self.heads.iter().map(|(k, v)| (bytes(k), v.as_ref().map(slot))).collect();
+        let nodes: Vec<_> = self.slots.nodes.iter().map(|(at, hash)| (*at, *hash)).collect();
+        ((self.height, self.slots.len), (meta, (heads, nodes))).put(e);
+    }
+
+    fn get(d: &mut Dec<'_>) -> Result<Self, CborError> {
+        type Meta = Vec<(Bytes, Option<Bytes>)>;
+        type Heads = Vec<(Bytes, Option<(u64, Bytes)>)>;
+        type Nodes = Vec<((u8, u64), Hash)>;
+        let ((height, len), (meta, (heads, nodes))) = <((u64, u64), (Meta, (Heads, Nodes)))>::get(d)?;
+        Ok(Self {
+            height,
+            meta: meta.into_iter().map(|(k, v)| (k.0, v.map(|v| v.0))).collect(),
+            heads: heads.into_iter().map(|(k, v)| (k.0, v.map(|(slot, v)| (slot, v.0)))).collect(),
+            slots: SlotUndo { len, nodes: nodes.into_iter().collect() },
+        })
+    }
 }
 
 /// The meta and heads trees.
@@ -134,17 +158,21 @@ impl Trees {
         LeafChanges { meta, heads, nodes, meta_root, heads_root }
     }
 
-    /// Takes a block's changes in; `before` are the tables without them.
-    pub fn merge(&mut self, before: &Tables, applied: &Applied) -> Undo {
+    /// What undoes a block's changes; `before` are the tables without them.
+    pub fn undo(&self, before: &Tables, applied: &Applied) -> Undo {
         let leaves = &applied.leaves;
         let meta = leaves.meta.keys().map(|key| (key.clone(), meta_value(before, key))).collect();
         let heads = leaves.heads.keys().map(|key| (key.clone(), heads_value(before, key))).collect();
+        Undo { height: applied.head.height, meta, heads, slots: self.heads.undo(&leaves.nodes) }
+    }
+
+    /// Takes a block's changes in.
+    pub fn merge(&mut self, leaves: LeafChanges) {
         if !leaves.meta.is_empty() {
             self.meta.leaves = self.meta.with(&leaves.meta);
         }
         self.meta.root = Some(leaves.meta_root);
-        let slots = self.heads.merge(leaves.nodes.clone());
-        Undo { height: applied.head.height, meta, heads, slots }
+        self.heads.merge(leaves.nodes);
     }
 
     /// The leaf of a meta key as it was before `undo` (newest block first), with its path.
