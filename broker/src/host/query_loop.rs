@@ -1,5 +1,7 @@
 //! The loop that owns the step and the release store.
 
+#![allow(clippy::result_large_err, reason = "a denial is as usual an outcome as an answer, and it moves only a few times")]
+
 use super::calls::{Sessions, admit};
 use super::feed::View;
 use super::fetch::{Done, Fetcher, Job};
@@ -12,7 +14,7 @@ use crate::ledger::node_client::NodeClient;
 use crate::ledger::writer::Writer;
 use concordat_executor::answer;
 use concordat_executor::decide::denied;
-use concordat_executor::step::{Effect, Input, Key, ReplyTo, Step, refuse};
+use concordat_executor::step::{Effect, Input, Key, Reason, ReplyTo, Step, refuse};
 use concordat_protocol::cbor;
 use concordat_protocol::codes;
 use concordat_protocol::keys::PublicKey;
@@ -150,7 +152,7 @@ impl Loop {
     fn drop_unrecorded(&mut self) -> Result<(), StoreError> {
         let on_their_way: BTreeSet<_> = self.host.writer.reopened().iter().collect();
         let open = self.host.store.open_releases()?;
-        let gone: Vec<Key> = open.iter().filter(|(_, op)| !on_their_way.contains(op)).map(|(k, _)| *k).collect();
+        let gone: Vec<Key> = open.iter().filter(|(_, _, op)| !on_their_way.contains(op)).map(|(k, ..)| *k).collect();
         self.host.store.drop_unrecorded(&gone)
     }
 
@@ -351,7 +353,11 @@ impl Loop {
     /// The same bytes again, while the agreement still stands.
     fn repeat(&self, key: Key) -> Result<QueryReply, StoreError> {
         let no = |reason: &str, detail: &str| Ok(QueryReply::Denied { body: denied(codes::REPLAY, reason, detail) });
-        let Some(Found { state, body: Some(body), index, height, .. }) = self.host.store.find(key)? else {
+        let found = self.host.store.find(key)?;
+        if found.as_ref().is_some_and(|f| f.state == State::Withheld as i64) {
+            return Ok(QueryReply::Denied { body: refuse(Reason::Withheld) });
+        }
+        let Some(Found { state, body: Some(body), index, height, .. }) = found else {
             return no("repeat-over", "this request was answered already and its bytes are no longer kept: sign a new request");
         };
         if state != State::Released as i64 {
@@ -360,7 +366,7 @@ impl Loop {
         let Ok(mut released) = cbor::decode::<Released>(&body) else { return no("store", "the stored response does not decode") };
         let handle = cbor::decode::<Op>(&released.op).ok().and_then(|op| op.recorded().map(|r| r.handle)).unwrap_or_default();
         if let Some(code) = self.step.barred_now(handle) {
-            return Ok(QueryReply::Denied { body: refuse(concordat_executor::step::Reason::Ledger(code)) });
+            return Ok(QueryReply::Denied { body: refuse(Reason::Ledger(code)) });
         }
         (released.ticket.log_index, released.ticket.height) = (index, height);
         Ok(QueryReply::Released { body: released })

@@ -140,19 +140,22 @@ impl ReleaseStore {
         Ok(found.map(|v| v as u64))
     }
 
-    /// Stored responses whose record may be on the ledger: (key, operation hash).
-    pub fn open_releases(&self) -> Result<Vec<(Key, Hash)>, StoreError> {
-        self.list("SELECT session, n, op_hash FROM release WHERE state = 0")
+    /// Stored responses whose record may be on the ledger: (key, request hash, operation hash).
+    pub fn open_releases(&self) -> Result<Vec<(Key, Hash, Hash)>, StoreError> {
+        self.list("SELECT session, n, request_hash, op_hash FROM release WHERE state = 0")
     }
 
     /// Settled responses: (key, request hash).
     pub fn settled(&self) -> Result<Vec<(Key, Hash)>, StoreError> {
-        self.list("SELECT session, n, request_hash FROM release WHERE state > 0")
+        let rows = self.list("SELECT session, n, request_hash, op_hash FROM release WHERE state > 0")?;
+        Ok(rows.into_iter().map(|(key, request, _)| (key, request)).collect())
     }
 
-    fn list(&self, sql: &str) -> Result<Vec<(Key, Hash)>, StoreError> {
+    fn list(&self, sql: &str) -> Result<Vec<(Key, Hash, Hash)>, StoreError> {
         let mut statement = self.db.prepare(sql)?;
-        let rows = statement.query_map([], |r| Ok(((r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64), hash_of(r.get(2)?))))?;
+        let rows = statement.query_map([], |r| {
+            Ok(((r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64), hash_of(r.get(2)?), hash_of(r.get(3)?)))
+        })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -207,7 +210,7 @@ mod tests {
         drop(store);
         let mut store = ReleaseStore::open(&path).unwrap();
         assert_eq!(store.cursor().unwrap(), Some(9));
-        assert_eq!(store.open_releases().unwrap(), [((1, 3), [103; 32])]);
+        assert_eq!(store.open_releases().unwrap(), [((1, 3), [3; 32], [103; 32])]);
         assert_eq!(store.settled().unwrap().len(), 2);
         let found = store.find((1, 1)).unwrap().unwrap();
         assert_eq!((found.state, found.index, found.height), (State::Released as i64, 40, 9));

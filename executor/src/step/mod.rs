@@ -122,8 +122,8 @@ pub enum Input {
     },
     /// After a restart: stored calls whose record may be on the ledger, and calls already settled.
     Restored {
-        /// (key, operation hash) of calls that were stored but not settled.
-        open: Vec<(Key, Hash)>,
+        /// (key, request hash, operation hash) of calls that were stored but not settled.
+        open: Vec<(Key, Hash, Hash)>,
         /// (key, request hash) of calls that are settled; the same request gets the stored bytes.
         settled: Vec<(Key, Hash)>,
     },
@@ -276,11 +276,11 @@ impl Step {
         }
     }
 
-    fn restore(&mut self, open: Vec<(Key, Hash)>, settled: Vec<(Key, Hash)>) {
-        for (key, op_hash) in open {
+    fn restore(&mut self, open: Vec<(Key, Hash, Hash)>, settled: Vec<(Key, Hash)>) {
+        for (key, request_hash, op_hash) in open {
             self.by_op.insert(op_hash, key);
             self.note_n(key);
-            self.calls.insert(key, Open { request_hash: [0; 32], replies: vec![], phase: Phase::Orphan });
+            self.calls.insert(key, Open { request_hash, replies: vec![], phase: Phase::Orphan });
         }
         for (key, request_hash) in settled {
             self.note_n(key);
@@ -299,8 +299,8 @@ impl Step {
         let Some(head) = self.head.filter(|_| self.lost_since_ms.is_none()) else { return deny(Reason::StaleLedger) };
         if let Some(known) = self.calls.get_mut(&key) {
             return match known.phase {
-                Phase::Orphan => deny(Reason::Withheld),
                 _ if known.request_hash != call.request_hash => deny(Reason::Replay),
+                Phase::Orphan => deny(Reason::Withheld),
                 Phase::Settled => vec![Effect::Repeat { key, reply }],
                 _ => {
                     known.replies.push(reply);

@@ -121,10 +121,12 @@ fn a_commit_seen_too_late_is_withheld() {
 fn after_a_restart_an_accepted_release_is_withheld_for_ever() {
     let mut s = ready();
     let p = prepared(1, None);
-    s.step(Input::Restored { open: vec![((1, 1), p.op_hash)], settled: vec![] }, 0);
+    s.step(Input::Restored { open: vec![((1, 1), call(1, 1).request_hash, p.op_hash)], settled: vec![] }, 0);
     let effects = s.step(Input::Call { call: call(1, 1), reply: 3 }, 0);
     assert!(matches!(&effects[..], [Effect::Deny { denied, .. }] if denied.reason == "withheld"));
     assert_eq!(words(&s.step(frame(vec![entry(&p, Verdict::Accepted, 0)]), 5)), ["withhold"]);
+    assert_eq!(words(&s.step(Input::Call { call: call(1, 1), reply: 4 }, 6)), ["repeat"], "the store says that it was withheld");
+    assert!(matches!(&s.step(Input::Call { call: call(1, 2), reply: 5 }, 7)[..], [Effect::Deny { denied, .. }] if denied.reason == "replay"));
 }
 
 #[test]

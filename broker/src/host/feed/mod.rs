@@ -10,8 +10,6 @@ mod item;
 mod redaction;
 mod store;
 mod subscription;
-#[cfg(test)]
-mod tests;
 
 use super::policy::Policies;
 use crate::config::NodeConfig;

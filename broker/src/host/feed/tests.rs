@@ -1,1 +1,0 @@
-//! Tests of redaction, promises and sealing.
