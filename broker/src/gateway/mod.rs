@@ -24,6 +24,7 @@ use crate::ledger::rpc::CometRpc;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use concordat_protocol::cbor;
+use concordat_protocol::codes;
 use concordat_protocol::hash::sha256;
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::keys::{KemKey, SigningKey};
@@ -184,26 +185,47 @@ impl Gateway {
             Begun::Fresh => x.prepare(&ask, now.tick_ms).await?,
         };
         x.time("session", started);
-        let sent = Instant::now();
-        let within = Duration::from_millis(x.cfg.limits.query_ms);
-        let (provider, dataset) = (&call.request.provider, &call.request.dataset);
-        let result = match wire::call(&x.nats, provider, dataset, call.bytes.clone(), within).await {
-            Ok(QueryReply::Released { body }) => {
-                x.time("provider", sent);
-                x.released(&ask, &call, body, sent, now.tick_ms).await
-            }
-            Ok(QueryReply::Denied { body }) => Err(x.denied(&ask, &call, body, now.tick_ms).await),
-            Err(e) => Err(e),
-        };
-        if let Err(e) = &result {
-            x.failed(&ask, &call, e, now.tick_ms).await;
+        let deadline = started + Duration::from_millis(x.cfg.limits.query_ms);
+        let mut result = x.attempt(&ask, &call, deadline, now.tick_ms).await;
+        drop(call);
+        if result.as_ref().is_err_and(is_withheld) {
+            // The provider restarted between record and release: that operation is withheld for ever, so another is made.
+            info!(request_id = %ask.request_id, "withheld by the provider, asked anew");
+            let tick_ms = x.watch.fresh().map_err(GatewayError::StaleLedger)?.tick_ms;
+            let call = x.prepare(&ask, tick_ms).await?;
+            result = x.attempt(&ask, &call, deadline, tick_ms).await;
         }
         x.time("total", started);
         result
     }
 }
 
+/// Whether the request was recorded, and its answer withheld for ever: data was never released for it.
+fn is_withheld(e: &GatewayError) -> bool {
+    let GatewayError::Denied { denied, .. } = e else { return false };
+    denied.operation.is_none() && (denied.code == codes::REPLAY || denied.reason == "withheld")
+}
+
 impl Inner {
+    /// Sends a call once; what became of it is kept.
+    async fn attempt(&self, ask: &Ask, call: &Call, deadline: Instant, at_ms: u64) -> Result<Answered, GatewayError> {
+        let sent = Instant::now();
+        let within = deadline.saturating_duration_since(sent);
+        let (provider, dataset) = (&call.request.provider, &call.request.dataset);
+        let result = match wire::call(&self.nats, provider, dataset, call.bytes.clone(), within).await {
+            Ok(QueryReply::Released { body }) => {
+                self.time("provider", sent);
+                self.released(ask, call, body, sent, at_ms).await
+            }
+            Ok(QueryReply::Denied { body }) => Err(self.denied(ask, call, body, at_ms).await),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = &result {
+            self.failed(ask, call, e, at_ms).await;
+        }
+        result
+    }
+
     fn time(&self, stage: &str, since: Instant) {
         self.metrics.query_duration.with_label_values(&[stage]).observe(since.elapsed().as_secs_f64());
     }

@@ -35,6 +35,8 @@ pub const ADAPTER: &str = "adapter-token-0123456789abcdef0123456";
 pub enum Conduct {
     Honest,
     Deny(Denied),
+    /// Records the first call and withholds its answer, as after a restart.
+    WithholdFirst,
     /// Changes a true answer before it is sent.
     Tamper(fn(&mut Released)),
     /// Records, but the first so many answers get lost on their way.
@@ -84,6 +86,11 @@ impl Police {
             None => self.answer(account, &call, request),
         };
         let mut conduct = self.conduct.lock().unwrap();
+        if let Conduct::WithholdFirst = *conduct {
+            *conduct = Conduct::Honest;
+            let reason = concordat_executor::step::Reason::Withheld;
+            return Some(cbor::encode(&QueryReply::Denied { body: concordat_executor::step::refuse(reason) }));
+        }
         if let Conduct::Lose(left @ 1..) = &mut *conduct {
             *left -= 1;
             return None;

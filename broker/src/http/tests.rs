@@ -132,6 +132,17 @@ async fn a_call_without_an_answer_is_sent_again_by_itself() {
 }
 
 #[tokio::test]
+async fn what_a_restarted_provider_withholds_is_asked_anew() {
+    let fake = fake!(20_000);
+    *fake.police.conduct.lock().unwrap() = Conduct::WithholdFirst;
+    let first = query(&fake.base, Some("k-1"), BODY).await;
+    assert_eq!(first.status, 200, "{}", first.text);
+    assert_eq!((fake.ops(), places(&fake).len()), (2, 2), "the withheld operation stays, the answer has its own");
+    let again = query(&fake.base, Some("k-1"), BODY).await;
+    assert_eq!((again.text == first.text, fake.ops()), (true, 2));
+}
+
+#[tokio::test]
 async fn a_denial_names_its_clause_and_is_remembered() {
     let fake = fake!(20_000);
     let denied = Denied {
