@@ -141,7 +141,7 @@ async fn anchor(shared: &Shared, forever: bool) {
     let number = shared.clause.handle;
     let mut every = tokio::time::interval(Duration::from_millis((shared.clause.max_lag_ms / 4).max(20)));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
+    while shared.setup.view.has_changed().is_ok() {
         every.tick().await;
         let Some(now_ms) = shared.setup.view.borrow().now_ms() else { continue };
         let open: Vec<Open> = shared.unanchored(|u| u.all().to_vec());
@@ -268,6 +268,9 @@ impl Work {
     fn permitted(&self) -> Result<(Lens, u64), FeedError> {
         let view = self.view.borrow().clone();
         let paused = |why: String| Err(FeedError::Paused(why));
+        if self.view.has_changed().is_err() {
+            return paused("the host stops".into());
+        }
         let Some(now_ms) = view.now_ms() else { return paused("the ledger stands still".into()) };
         let (d, c) = (&self.delivery, &self.shared.clause);
         let ask = Ask {
