@@ -87,7 +87,7 @@ impl<T> Buffer<T> {
     }
 
     /// Deliveries held.
-    pub fn len(&self) -> usize {
+    pub fn held_count(&self) -> usize {
         self.ready.len() + self.ahead.len()
     }
 

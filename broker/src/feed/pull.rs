@@ -51,7 +51,7 @@ pub(super) async fn run(parts: Arc<Parts>, sub: Arc<Subscription>) {
 async fn fetch(parts: &Parts, sub: &Subscription) {
     let mut said = String::new();
     loop {
-        let (open, room) = sub.with(|i| (is_open(i.status), HELD.saturating_sub(i.buffer.len())));
+        let (open, room) = sub.with(|i| (is_open(i.status), HELD.saturating_sub(i.buffer.held_count())));
         if !open || room == 0 {
             let _ = tokio::time::timeout(EXPIRES, sub.room.notified()).await;
             continue;
@@ -86,7 +86,7 @@ async fn fetch_batch(parts: &Parts, sub: &Subscription, max: usize) -> Result<()
             any = true;
             take(parts, sub, &message.payload, acker).await?;
         }
-        let (open, full) = sub.with(|i| (is_open(i.status), i.buffer.len() + max > HELD));
+        let (open, full) = sub.with(|i| (is_open(i.status), i.buffer.held_count() + max > HELD));
         if !open || full || !any {
             return Ok(());
         }
