@@ -1,1 +1,3 @@
-//! End-to-end tests.
+//! End-to-end tests, and the benchmark beside them.
+
+pub mod harness;

@@ -1,0 +1,129 @@
+//! End-to-end tests on a real city of four agencies: the shipped program, CometBFT, nats-server, the demo's data.
+//!
+//! Most tests share one city and have their own agreements, datasets and writers in it; those that kill things have a
+//! second one. They run one after another; `cargo test --test e2e -- queries` runs one area.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod agreements;
+mod ledger;
+mod observe;
+mod queries;
+mod receipts;
+mod revocation;
+mod streams;
+mod supervision;
+mod tour;
+mod whole;
+
+use concordat_tests::harness::{City, Workplace, servers};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+/// The cities of this run, each made when the first test asks for it.
+pub struct World {
+    place: Workplace,
+    shared: OnceLock<City>,
+    second: OnceLock<City>,
+}
+
+impl World {
+    /// The city that tests share.
+    pub fn shared(&self) -> &City {
+        self.shared.get_or_init(|| self.place.city("1"))
+    }
+
+    /// The city in which things are killed.
+    pub fn second(&self) -> &City {
+        self.second.get_or_init(|| self.place.city("2"))
+    }
+
+    /// A new, empty folder.
+    pub fn folder(&self, name: &str) -> std::path::PathBuf {
+        self.place.folder(name)
+    }
+}
+
+type Test = fn(&World);
+type Times = Arc<Mutex<BTreeMap<&'static str, Duration>>>;
+
+/// All tests in their order: the last ones look at what the others left.
+const TESTS: &[(&str, &str, Test)] = &[
+    ("queries", "released_rows_are_those_of_the_file", queries::released_rows_are_those_of_the_file),
+    ("queries", "select_order_and_limit", queries::select_order_and_limit),
+    ("queries", "denials_name_clause_and_missing_term", queries::denials_name_clause_and_missing_term),
+    ("queries", "mistakes_are_usage_errors_that_name_the_nearest_word", queries::mistakes_are_usage_errors),
+    ("queries", "one_idempotency_key_is_one_operation", queries::one_idempotency_key_is_one_operation),
+    ("queries", "a_denial_is_recorded_and_why_explains_it", queries::a_denial_is_recorded_and_why_explains_it),
+    ("queries", "a_quota_ends", queries::a_quota_ends),
+    ("streams", "a_forged_request_is_refused", streams::a_forged_request_is_refused),
+    ("streams", "a_replayed_request_discloses_nothing_new", streams::a_replayed_request_discloses_nothing_new),
+    ("streams", "another_agency_gets_nothing", streams::another_agency_gets_nothing),
+    ("agreements", "lint_names_place_and_nearest_word", agreements::lint_names_place_and_nearest_word),
+    ("agreements", "approvals_count_once_a_key_and_for_these_terms", agreements::approvals_count_once_a_key),
+    ("agreements", "only_parties_propose", agreements::only_parties_propose),
+    ("agreements", "suspended_resumes_and_revoked_is_final", agreements::suspended_resumes_and_revoked_is_final),
+    ("agreements", "versions_only_rise", agreements::versions_only_rise),
+    ("revocation", "no_read_is_released_after_a_suspension", revocation::no_read_is_released_after_a_suspension),
+    ("ledger", "bad_batches_are_refused", ledger::bad_batches_are_refused),
+    ("ledger", "bad_acts_are_refused", ledger::bad_acts_are_refused),
+    ("ledger", "what_cannot_be_read_is_refused", ledger::what_cannot_be_read_is_refused),
+    ("observe", "health_and_metrics_answer", observe::health_and_metrics_answer),
+    ("observe", "a_request_id_goes_through_all_processes", observe::a_request_id_goes_through_all_processes),
+    ("observe", "errors_are_problems", observe::errors_are_problems),
+    ("tour", "every_check_of_the_tour_is_ok", tour::every_check_of_the_tour_is_ok),
+    ("tour", "status_shows_every_process", tour::status_shows_every_process),
+    ("receipts", "a_receipt_is_verified_with_nothing_else", receipts::a_receipt_is_verified_with_nothing_else),
+    ("receipts", "a_denial_has_a_receipt", receipts::a_denial_has_a_receipt),
+    ("receipts", "any_flipped_byte_is_found", receipts::any_flipped_byte_is_found),
+    ("receipts", "another_chains_trust_proves_nothing", receipts::another_chains_trust_proves_nothing),
+    ("whole", "canaries_are_nowhere", whole::canaries_are_nowhere),
+    ("whole", "four_nodes_have_the_same_app_hashes", whole::four_nodes_have_the_same_app_hashes),
+    ("supervision", "folders_are_their_owners_only", supervision::folders_are_their_owners_only),
+    ("supervision", "killed_processes_come_back", supervision::killed_processes_come_back),
+    ("supervision", "a_folder_has_one_supervisor", supervision::a_folder_has_one_supervisor),
+    ("supervision", "a_taken_port_is_named", supervision::a_taken_port_is_named),
+    ("supervision", "stop_leaves_no_process", supervision::stop_leaves_no_process),
+];
+
+fn trial(area: &'static str, name: &'static str, test: Test, world: &Arc<World>, times: &Times) -> Trial {
+    let (world, times) = (Arc::clone(world), Arc::clone(times));
+    Trial::test(format!("{area}::{name}"), move || {
+        let begun = Instant::now();
+        let result = catch_unwind(AssertUnwindSafe(|| test(&world)));
+        *times.lock().unwrap().entry(area).or_default() += begun.elapsed();
+        result.map_err(|why| {
+            let text = why.downcast_ref::<String>().map(String::as_str).or(why.downcast_ref::<&str>().copied());
+            Failed::from(text.unwrap_or("it panicked").to_owned())
+        })
+    })
+}
+
+fn main() -> ExitCode {
+    let mut args = Arguments::from_args();
+    // They share a city, and some of them its time.
+    args.test_threads = Some(1);
+    let missing = servers().err();
+    if let Some(why) = &missing {
+        if std::env::var("CI").is_ok_and(|v| v == "true") {
+            eprintln!("error: {why}");
+            return ExitCode::FAILURE;
+        }
+        eprintln!("skipped: {} end-to-end tests: {why}", TESTS.len());
+    }
+    let world = Arc::new(World { place: Workplace::new(), shared: OnceLock::new(), second: OnceLock::new() });
+    let times = Times::default();
+    let trials = TESTS.iter().map(|(area, name, test)| trial(area, name, *test, &world, &times));
+    let trials = trials.map(|t| t.with_ignored_flag(missing.is_some())).collect();
+    let conclusion = libtest_mimic::run(&args, trials);
+    for (area, time) in times.lock().unwrap().iter() {
+        println!("{area:<12} {:>6.1} s", time.as_secs_f64());
+    }
+    if let Some(world) = Arc::into_inner(world) {
+        world.place.end(conclusion.has_failed());
+    }
+    conclusion.exit_code()
+}

@@ -1,0 +1,127 @@
+//! Killing things, in a city of their own.
+
+use crate::World;
+use crate::queries::stops;
+use concordat_tests::harness::{City, Process, SOON, alive, open_files_below, until};
+use std::net::TcpListener;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+
+fn private(dir: &Path, broken: &mut Vec<String>) {
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let (path, meta) = (entry.path(), entry.metadata().unwrap());
+        let mode = meta.permissions().mode() & 0o777;
+        if meta.is_dir() {
+            if mode & 0o077 != 0 {
+                broken.push(format!("{} {mode:o}", path.display()));
+            }
+            private(&path, broken);
+        } else if !meta.file_type().is_socket() && mode & 0o077 != 0 {
+            broken.push(format!("{} {mode:o}", path.display()));
+        }
+    }
+}
+
+/// One agency's system user cannot open another's files: its folders are 0700, so what lies below is out of reach too;
+/// files of secrets and evidence are 0600 themselves.
+pub fn folders_are_their_owners_only(world: &World) {
+    let city = world.second();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for node in city.nodes() {
+        assert_eq!(mode(&city.dir(node)), 0o700, "{node}");
+        for folder in ["keys", "run", "logs", "ledger", "executor", "broker", "nats"].map(|f| city.dir(node).join(f)) {
+            if folder.is_dir() {
+                assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+            }
+        }
+        let mut broken = Vec::new();
+        for folder in ["keys", "logs", "run"] {
+            private(&city.dir(node).join(folder), &mut broken);
+        }
+        assert!(broken.is_empty(), "others can read {broken:?}");
+    }
+    for key in ["config/priv_validator_key.json", "config/node_key.json", "data/priv_validator_state.json"] {
+        assert_eq!(mode(&city.dir("police/comet").join(key)) & 0o077, 0, "{key}");
+    }
+}
+
+/// Kills a process and waits until the supervisor has another in its place and the node is ready.
+fn killed_and_back(city: &City, node: &str, name: &str) {
+    let before = city.process(node, name);
+    assert!(before.0.kill_hard(), "{name} of {node} could not be killed");
+    until(&format!("{name} of {node} is started again"), SOON, || {
+        let state = city.state(node);
+        let found = state.processes.iter().find(|p| p.name == name).and_then(|p| p.process);
+        if found.is_some_and(|now| now != before.0) { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    city.wait_up(node);
+}
+
+pub fn killed_processes_come_back(world: &World) {
+    let city = world.second();
+    let clerk = city.api("court", "clerk");
+    let first = clerk.query(&stops()).is(200);
+    let victims = [
+        ("police", "executor"), ("court", "broker"), ("police", "app"), ("court", "comet"), ("exchange", "nats"), ("exchange", "exchange"),
+    ];
+    for (node, name) in victims {
+        killed_and_back(city, node, name);
+        let answer = until(&format!("queries after the kill of {name} of {node}"), SOON, || {
+            let answer = clerk.query(&stops());
+            if answer.status == 200 { Ok(answer) } else { Err(format!("{} {}", answer.status, answer.body)) }
+        });
+        assert_eq!(answer.body["rows"], first.body["rows"]);
+    }
+    // The operations of before are still there, and mean the same.
+    let entry = clerk.get(&format!("/v1/operations/op:{}", first.op())).is(200);
+    assert_eq!(entry.text("verdict"), "accepted");
+}
+
+pub fn a_folder_has_one_supervisor(world: &World) {
+    let city = world.second();
+    let running = city.state("grid").supervisor;
+    let said = city.at("grid", &["node", "up"]);
+    assert_ne!(said.code, 0);
+    assert!(said.err.contains(&running.pid.to_string()) && said.err.contains("node down"), "{}", said.err);
+    assert!(alive(Process(running)), "the first one goes on");
+    city.wait_up("grid");
+}
+
+pub fn a_taken_port_is_named(world: &World) {
+    let city = world.second();
+    city.at("grid", &["node", "down"]).done();
+    let listen = city.config("grid").listen;
+    let port = listen.rsplit(':').next().unwrap().to_owned();
+    let squatter = until("the port is free", SOON, || TcpListener::bind(&listen));
+    let said = city.at("grid", &["node", "up"]);
+    assert_ne!(said.code, 0);
+    let sentence = said.err.lines().last().unwrap_or_default();
+    assert!(sentence.contains(&port) && sentence.contains("node.yaml"), "{}", said.err);
+    drop(squatter);
+    // Without it everything starts again.
+    city.run(&["demo", "up", "--quiet"]).done();
+    city.wait_up("grid");
+}
+
+pub fn stop_leaves_no_process(world: &World) {
+    let city = world.second();
+    let mut processes = Vec::new();
+    for node in city.nodes() {
+        let state = city.state(node);
+        processes.push((format!("{node} supervisor"), Process(state.supervisor)));
+        processes.extend(state.processes.iter().filter_map(|p| Some((format!("{node} {}", p.name), Process(p.process?)))));
+    }
+    assert_eq!(processes.len(), 4 * 5 + 3);
+    city.run(&["demo", "stop"]).done();
+    let left: Vec<&String> = processes.iter().filter(|(_, p)| alive(*p)).map(|(name, _)| name).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(open_files_below(&city.root), []);
+    city.run(&["demo", "status"]).ends(8);
+    // What was stopped starts again, and has lost nothing.
+    city.run(&["demo", "up", "--quiet"]).done();
+    assert_eq!(city.api("court", "clerk").query(&stops()).is(200).rows().len(), 47);
+    city.run(&["demo", "reset"]).done();
+    assert!(!city.root.exists());
+    assert_eq!(open_files_below(&city.root), []);
+    city.run(&["demo", "status"]).ends(5);
+}
