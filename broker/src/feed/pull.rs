@@ -12,7 +12,7 @@ use futures::StreamExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 /// Deliveries asked for at once.
 const BATCH: usize = 64;
@@ -22,8 +22,8 @@ const EXPIRES: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_millis(500);
 /// How often the server is told that a delivery is still held (its own patience is 5 s).
 const PROGRESS: Duration = Duration::from_secs(2);
-/// How often promises are looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often promises are looked at while one is open.
+const LOOK: Duration = Duration::from_millis(200);
 /// After how long a delivery that did not come is given up. The server gives it out again every 5 s until then.
 const GAP: Duration = Duration::from_secs(60);
 /// What a promise may take beyond its bound before it counts as broken, milliseconds.
@@ -221,7 +221,5 @@ async fn look_at_promises(parts: &Parts, sub: &Subscription) {
         error!(subscription = sub.terms.name, provider = %x.provider, first, last, "the provider broke its promise: deliveries are not on the ledger");
         metrics.proof_invalid.with_label_values(&["promise-unkept"]).inc_by(broken.len() as f64);
         sub.count(|c| c.last_error = format!("deliveries {first} to {last} are not on the ledger"));
-    } else if anchored > 0 && lag_ms == 0 {
-        info!(subscription = sub.terms.name, anchored, "anchored");
     }
 }
