@@ -145,6 +145,16 @@ pub fn deny(facts: &Facts<'_>, denied: Denied, handle: u64) -> Result<(Prepared,
     Ok((Prepared { op_hash: op.hash(), op, handle, denied: Some(denied) }, secret))
 }
 
+/// The operation that counts denials of one session and reason which got no entry of their own (`n` is 0).
+pub fn deny_count(session: u64, reason: &str, count: u64, tick_ms: u64) -> Result<Op, AnswerError> {
+    let fields = BTreeMap::from([
+        ("reason".to_owned(), reason.as_bytes().to_vec()),
+        (leaf::COUNT.to_owned(), count.to_be_bytes().to_vec()),
+    ]);
+    let set = LeafSet::new(&random32()?, fields).map_err(|e| AnswerError::Leaves(e.to_string()))?;
+    Ok(Op::Deny { handle: 0, session, n: 0, day: tick_ms / DAY_MS, tags: Tags::none(), commitment: set.root() })
+}
+
 /// The operation that says an accepted one was never released. `reason` is a stable word.
 pub fn withheld(reference: u64, reason: &str) -> Result<Op, AnswerError> {
     let fields = BTreeMap::from([("reason".to_owned(), reason.as_bytes().to_vec())]);

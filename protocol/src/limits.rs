@@ -44,6 +44,9 @@ pub const RELEASE_WITHIN_MS: u64 = 10_000;
 pub const RELEASE_REPEAT_MS: u64 = 600_000;
 /// How long a consumer waits for its own node to show the ticket's entry before it complains, milliseconds.
 pub const TICKET_CHECK_MS: u64 = 15_000;
+/// Age of the newest block, on a monotonic clock, past which a node's processes act as if the ledger were lost, milliseconds.
+/// An idle chain makes a block about every five seconds.
+pub const HEAD_STALE_MS: u64 = 15_000;
 /// Denials recorded one by one for each (session, reason) in a minute, before they are counted.
 pub const DENIALS_PER_MINUTE: u32 = 10;
 /// Most messages in one envelope.

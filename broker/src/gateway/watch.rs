@@ -15,7 +15,7 @@ use tracing::{info, warn};
 /// Latest entries kept in memory; older ones are asked of the node.
 const ENTRIES_KEPT: usize = 32_768;
 /// After how long without a new block the ledger counts as standing still (PROTOCOL 2).
-pub const STALE: Duration = Duration::from_secs(15);
+pub const STALE: Duration = Duration::from_millis(concordat_protocol::limits::HEAD_STALE_MS);
 
 /// The newest block.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,7 @@ use concordat_protocol::codes;
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::node::SessionView;
 use concordat_protocol::session::{Denied, QueryCall};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing::debug;
 
@@ -25,6 +25,13 @@ impl Sessions {
     /// An empty cache over a node.
     pub fn new(node: NodeClient) -> Self {
         Self { node, known: Mutex::default() }
+    }
+
+    /// Forgets sessions that are over at `tick_ms`; returns those that are left.
+    pub fn sweep(&self, tick_ms: u64) -> BTreeSet<u64> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, s| s.expires_ms > tick_ms);
+        known.keys().copied().collect()
     }
 
     async fn get(&self, session: u64) -> Result<Option<Arc<SessionView>>, Denied> {

@@ -9,7 +9,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::node_client::NodeClient;
 use concordat_executor::answer::{self, Facts};
 use concordat_executor::decide::{QueryDocument, decide, denied};
-use concordat_executor::holding::{DatasetSpec, Holding, SqliteHolding};
+use concordat_executor::holding::{DatasetSpec, Holding, Plan, SqliteHolding};
 use concordat_executor::step::{Call, Prepared};
 use concordat_protocol::acts::KeyRole;
 use concordat_protocol::cbor;
@@ -17,7 +17,7 @@ use concordat_protocol::codes;
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::keys::{KeyId, PublicKey, SigningKey};
 use concordat_protocol::seal::SealSender;
-use concordat_protocol::session::{Denied, Released};
+use concordat_protocol::session::{Denied, Released, Request};
 use concordat_protocol::terms::Status;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -97,6 +97,11 @@ impl Fetcher {
         self.policies.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Forgets sealing contexts of sessions that are over.
+    pub fn forget_sessions(&self, over: impl Fn(u64) -> bool) {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner).retain(|(session, _), _| !over(*session));
+    }
+
     /// Forgets cached keys, so that revocations are seen; called when governance changed.
     pub fn forget_keys(&self) {
         self.kems.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -134,7 +139,7 @@ impl Fetcher {
             Ok(permitted) => permitted,
             Err(denied) if denied.code == codes::BAD_VALUE => return Err(denied),
             Err(denied) => {
-                let denied = explain_inactive(denied, &policies, &request.dataset, &job.consumer);
+                let denied = explain_inactive(denied, &policies, request, &job.consumer);
                 return self.deny(&facts, job, denied);
             }
         };
@@ -142,11 +147,18 @@ impl Fetcher {
         let Some(handle) = policies.handle(&clause.agreement, clause.version, permitted.grant.index) else {
             return Err(busy("the ledger has no handle for the clause yet: ask again".into()));
         };
-        let rows = self.holding.query(&permitted.plan).map_err(|e| busy(format!("the provider's store: {}", e.code())))?;
+        let limit = u32::try_from(self.cfg.limits.page_rows).unwrap_or(u32::MAX);
+        let plan = Plan { limit: permitted.plan.limit.min(limit), ..permitted.plan.clone() };
+        let rows = self.holding.query(&plan).map_err(|e| busy(format!("the provider's store: {}", e.code())))?;
         let failed = |e: answer::AnswerError| busy(e.to_string());
         let made = answer::disclose(&facts, &permitted.grant, handle, &rows, &self.release_key).map_err(failed)?;
         let mut released = made.released;
-        self.seal(job, &mut released, &cbor::encode(&made.content))?;
+        let content = cbor::encode(&made.content);
+        if content.len() > self.cfg.limits.response_bytes {
+            let rule = format!("the answer has {} bytes, this provider releases at most {}: ask for fewer rows or fields", content.len(), self.cfg.limits.response_bytes);
+            return Err(denied(codes::TOO_LARGE, "too-large", rule));
+        }
+        self.seal(job, &mut released, &content)?;
         let decision = json!({"agreement": clause.agreement, "version": clause.version, "clause": clause.clause, "rows": rows.rows.len()});
         let row = NewRelease {
             key: (request.session, request.n),
@@ -155,6 +167,7 @@ impl Fetcher {
             secret: *made.secret,
             body: Some(cbor::encode(&released)),
             decision: decision.to_string(),
+            session_expires_ms: job.call.session_expires_ms,
         };
         Ok(Done { prepared: made.prepared, row, released: Some(released) })
     }
@@ -169,6 +182,7 @@ impl Fetcher {
             secret: *secret,
             body: None,
             decision,
+            session_expires_ms: job.call.session_expires_ms,
         };
         Ok(Done { prepared, row, released: None })
     }
@@ -191,21 +205,19 @@ impl Fetcher {
     }
 }
 
-/// "No agreement" is told as "suspended" or "revoked" where that is the reason.
-fn explain_inactive(mut denied: Denied, policies: &Policies, dataset: &DatasetId, consumer: &AgencyId) -> Denied {
-    if denied.code != codes::NO_AGREEMENT {
-        return denied;
-    }
-    if let Some((agreement, status)) = policies.why_inactive(dataset, consumer) {
-        let code = match status {
-            Status::Suspended => codes::SUSPENDED,
-            Status::Revoked => codes::REVOKED,
-            Status::Superseded => codes::SUPERSEDED,
-            _ => codes::NO_AGREEMENT,
-        };
-        denied.code = code;
-        denied.reason = status.word().into();
-        denied.detail = format!("{agreement} is {status}: {}", codes::text(code));
-    }
-    denied
+/// What no agreement in force covers is told as "suspended" or "revoked" where that is the reason.
+fn explain_inactive(denied: Denied, policies: &Policies, request: &Request, consumer: &AgencyId) -> Denied {
+    let nothing = denied.code == codes::NO_AGREEMENT;
+    // Another agreement's nearest clause is no help to somebody whose own agreement was stopped.
+    let uncovered = nothing || ["purpose", "unknown-clause"].contains(&denied.reason.as_str());
+    let found = policies.why_inactive(&request.dataset, consumer, &request.purpose);
+    let Some(found) = found.filter(|f| nothing || (uncovered && f.covers)) else { return denied };
+    let code = match found.status {
+        Status::Suspended => codes::SUSPENDED,
+        Status::Revoked => codes::REVOKED,
+        Status::Superseded => codes::SUPERSEDED,
+        _ => codes::NO_AGREEMENT,
+    };
+    let detail = format!("{} is {}: {}", found.agreement, found.status, codes::text(code));
+    self::denied(code, found.status.word(), detail)
 }

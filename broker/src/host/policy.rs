@@ -10,7 +10,7 @@ use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::{AgencyId, AgreementId, DatasetId};
 use concordat_protocol::keys::{KeyId, PublicKey, Signature, Statement};
 use concordat_protocol::node::AgreementView;
-use concordat_protocol::terms::{Status, Terms};
+use concordat_protocol::terms::{Action, ClauseTerms, Effect, Status, Terms, purpose_hash};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +27,17 @@ pub struct InForce {
     pub handles: Vec<u64>,
     /// The evaluator, if the document is here and every approval verifies.
     pub evaluator: Option<Arc<Evaluator>>,
+}
+
+/// An agreement that is not in force.
+#[derive(Debug, Clone, Copy)]
+pub struct Inactive<'a> {
+    /// Which.
+    pub agreement: &'a AgreementId,
+    /// Its state.
+    pub status: Status,
+    /// Whether it would cover the purpose that was asked for, had it not ended.
+    pub covers: bool,
 }
 
 /// All agreements of one provider at one point of the ledger. Immutable: a new one is made and swapped in whole.
@@ -100,10 +111,19 @@ impl Policies {
         AgreementSet::new(dataset.clone(), consumer.clone(), evaluators)
     }
 
-    /// The state of the newest version between the two that is not active, to say why nothing is permitted.
-    pub fn why_inactive(&self, dataset: &DatasetId, consumer: &AgencyId) -> Option<(&AgreementId, Status)> {
+    /// The newest version between the two that is not active, to say why nothing is permitted: one with a clause for
+    /// the purpose where there is one.
+    pub fn why_inactive(&self, dataset: &DatasetId, consumer: &AgencyId, purpose: &str) -> Option<Inactive<'_>> {
+        let purpose = purpose_hash(purpose);
         let fits = |v: &InForce| v.terms.dataset == *dataset && v.terms.assignee.as_ref().is_none_or(|a| a == consumer);
-        self.versions.iter().rfind(|(_, v)| fits(v) && v.status != Status::Active).map(|((id, _), v)| (id, v.status))
+        let ended = |s: Status| matches!(s, Status::Suspended | Status::Revoked | Status::Superseded);
+        let covers = |v: &InForce| {
+            let grants = |c: &ClauseTerms| c.effect != Effect::Prohibit && c.purpose == purpose && c.actions & Action::Query.bit() != 0;
+            ended(v.status) && v.terms.clauses.iter().any(grants)
+        };
+        let found = self.versions.iter().rfind(|(_, v)| fits(v) && covers(v));
+        let found = found.or_else(|| self.versions.iter().rfind(|(_, v)| fits(v) && v.status != Status::Active));
+        found.map(|((agreement, _), v)| Inactive { agreement, status: v.status, covers: covers(v) })
     }
 
     /// The ledger's handle of a clause.

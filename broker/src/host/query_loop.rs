@@ -76,6 +76,7 @@ struct Loop {
     meta_rev: u64,
     policies: Arc<Policies>,
     messages: mpsc::Sender<Message>,
+    sessions: Arc<Sessions>,
     permits: Arc<Semaphore>,
     started: Instant,
 }
@@ -92,12 +93,13 @@ impl Host {
             meta_rev: u64::MAX,
             policies: Arc::default(),
             messages,
+            sessions: Arc::new(Sessions::new(self.node.clone())),
             permits: Arc::new(Semaphore::new(PREPARING)),
             started: Instant::now(),
             host: self,
         };
         let head = this.host.node.head().await?;
-        let from = this.restore(head.height)?;
+        let from = this.restore(head.height, head.tick_ms)?;
         let writer = format!("{}/executor", this.host.cfg.agency);
         let mut frames = follow(this.host.node.path(), from, vec![writer]);
         this.refresh_policies(head.meta_rev).await?;
@@ -125,8 +127,8 @@ impl Host {
                     }
                 },
                 _ = prune.tick() => {
-                    let tick = this.step.tick_ms().unwrap_or_default();
-                    this.host.store.prune(tick)?;
+                    this.sweep()?;
+                    this.count_denials().await?;
                 }
             }
         }
@@ -139,9 +141,9 @@ impl Loop {
     }
 
     /// Takes over what a former process left; returns the height to follow from.
-    fn restore(&mut self, height: u64) -> Result<u64, StoreError> {
+    fn restore(&mut self, height: u64, tick_ms: u64) -> Result<u64, StoreError> {
         let open = self.host.store.open_releases()?;
-        let settled = self.host.store.settled()?;
+        let settled = self.host.store.settled(tick_ms)?;
         let from = self.host.store.cursor()?.unwrap_or(height);
         info!(open = open.len(), settled = settled.len(), from, "release store read");
         self.step.step(Input::Restored { open, settled }, 0);
@@ -152,8 +154,29 @@ impl Loop {
     fn drop_unrecorded(&mut self) -> Result<(), StoreError> {
         let on_their_way: BTreeSet<_> = self.host.writer.reopened().iter().collect();
         let open = self.host.store.open_releases()?;
-        let gone: Vec<Key> = open.iter().filter(|(_, _, op)| !on_their_way.contains(op)).map(|(k, ..)| *k).collect();
+        let gone: Vec<Key> = open.iter().filter(|k| !on_their_way.contains(&k.op_hash)).map(|k| k.key).collect();
         self.host.store.drop_unrecorded(&gone)
+    }
+
+    /// Forgets what is too old to be asked for again, in memory and in the store.
+    fn sweep(&mut self) -> Result<(), StoreError> {
+        let tick = self.step.tick_ms().unwrap_or_default();
+        self.step.sweep();
+        let left = self.sessions.sweep(tick);
+        self.host.fetcher.forget_sessions(|s| !left.contains(&s));
+        self.host.store.prune(tick).map(|_| ())
+    }
+
+    /// Records how often each session was denied beyond what was recorded one by one.
+    async fn count_denials(&mut self) -> Result<(), HostError> {
+        let (now, tick) = (self.now_ms(), self.step.tick_ms().unwrap_or_default());
+        for (session, reason, count) in self.step.counted_denials(now) {
+            match answer::deny_count(session, &reason, count, tick) {
+                Ok(op) => self.record(op).await?,
+                Err(e) => warn!(session, reason, count, error = %e, "denials not counted on the ledger"),
+            }
+        }
+        Ok(())
     }
 
     async fn refresh_policies(&mut self, meta_rev: u64) -> Result<(), HostError> {
@@ -203,7 +226,7 @@ impl Loop {
         let nats = self.host.nats.clone();
         let mut calls = nats.queue_subscribe(subject, "executor".into()).await.map_err(|e| HostError::Nats(e.to_string()))?;
         let (messages, fetcher, cfg) = (self.messages.clone(), self.host.fetcher.clone(), self.host.cfg.clone());
-        let sessions = Arc::new(Sessions::new(self.host.node.clone()));
+        let sessions = self.sessions.clone();
         tokio::spawn(async move {
             while let Some(message) = calls.next().await {
                 let Some(reply) = message.reply.clone() else { continue };
@@ -365,7 +388,7 @@ impl Loop {
         }
         let Ok(mut released) = cbor::decode::<Released>(&body) else { return no("store", "the stored response does not decode") };
         let handle = cbor::decode::<Op>(&released.op).ok().and_then(|op| op.recorded().map(|r| r.handle)).unwrap_or_default();
-        if let Some(code) = self.step.barred_now(handle) {
+        if let Some(code) = self.step.barred_now(handle, self.now_ms()) {
             return Ok(QueryReply::Denied { body: refuse(Reason::Ledger(code)) });
         }
         (released.ticket.log_index, released.ticket.height) = (index, height);

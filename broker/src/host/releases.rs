@@ -1,6 +1,6 @@
 //! The release store: every response before its record, and what became of it.
 
-use concordat_executor::step::Key;
+use concordat_executor::step::{Kept, Key};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::limits::RELEASE_REPEAT_MS;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -40,6 +40,8 @@ pub struct NewRelease {
     pub body: Option<Vec<u8>>,
     /// The decision as JSON, for `why`.
     pub decision: String,
+    /// When the session is over, tick milliseconds.
+    pub session_expires_ms: u64,
 }
 
 /// A stored response as it is found again.
@@ -97,6 +99,7 @@ impl ReleaseStore {
              CREATE TABLE IF NOT EXISTS release (
                session INTEGER NOT NULL, n INTEGER NOT NULL, request_hash BLOB NOT NULL, op_hash BLOB NOT NULL,
                secret BLOB NOT NULL, body BLOB, decision TEXT NOT NULL, state INTEGER NOT NULL,
+               session_ends_ms INTEGER NOT NULL,
                op_index INTEGER NOT NULL DEFAULT 0, height INTEGER NOT NULL DEFAULT 0, released_ms INTEGER NOT NULL DEFAULT 0,
                PRIMARY KEY (session, n)) STRICT, WITHOUT ROWID;
              CREATE INDEX IF NOT EXISTS release_open ON release (session, n) WHERE state = 0;
@@ -110,11 +113,13 @@ impl ReleaseStore {
         let tx = self.db.transaction()?;
         {
             let mut insert = tx.prepare_cached(
-                "INSERT OR REPLACE INTO release (session, n, request_hash, op_hash, secret, body, decision, state)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT OR REPLACE INTO release (session, n, request_hash, op_hash, secret, body, decision, state, session_ends_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?;
             for r in &round.stores {
-                insert.execute(params![r.key.0 as i64, r.key.1 as i64, r.request_hash, r.op_hash, r.secret, r.body, r.decision, State::Stored as i64])?;
+                let (session, n, ends) = (r.key.0 as i64, r.key.1 as i64, r.session_expires_ms as i64);
+                let stored = State::Stored as i64;
+                insert.execute(params![session, n, r.request_hash, r.op_hash, r.secret, r.body, r.decision, stored, ends])?;
             }
             let mut settle = tx.prepare_cached(
                 "UPDATE release SET state = ?3, op_index = ?4, height = ?5, released_ms = ?6 WHERE session = ?1 AND n = ?2",
@@ -140,21 +145,26 @@ impl ReleaseStore {
         Ok(found.map(|v| v as u64))
     }
 
-    /// Stored responses whose record may be on the ledger: (key, request hash, operation hash).
-    pub fn open_releases(&self) -> Result<Vec<(Key, Hash, Hash)>, StoreError> {
-        self.list("SELECT session, n, request_hash, op_hash FROM release WHERE state = 0")
+    /// Stored responses whose record may be on the ledger.
+    pub fn open_releases(&self) -> Result<Vec<Kept>, StoreError> {
+        self.list("state = 0", 0)
     }
 
-    /// Settled responses: (key, request hash).
-    pub fn settled(&self) -> Result<Vec<(Key, Hash)>, StoreError> {
-        let rows = self.list("SELECT session, n, request_hash, op_hash FROM release WHERE state > 0")?;
-        Ok(rows.into_iter().map(|(key, request, _)| (key, request)).collect())
+    /// Settled responses of sessions that are not over at `tick_ms`.
+    pub fn settled(&self, tick_ms: u64) -> Result<Vec<Kept>, StoreError> {
+        self.list("state > 0", tick_ms)
     }
 
-    fn list(&self, sql: &str) -> Result<Vec<(Key, Hash, Hash)>, StoreError> {
-        let mut statement = self.db.prepare(sql)?;
-        let rows = statement.query_map([], |r| {
-            Ok(((r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64), hash_of(r.get(2)?), hash_of(r.get(3)?)))
+    fn list(&self, which: &str, tick_ms: u64) -> Result<Vec<Kept>, StoreError> {
+        let sql = format!("SELECT session, n, request_hash, op_hash, session_ends_ms FROM release WHERE {which} AND session_ends_ms > ?1");
+        let mut statement = self.db.prepare(&sql)?;
+        let rows = statement.query_map([tick_ms as i64], |r| {
+            Ok(Kept {
+                key: (r.get::<_, i64>(0)? as u64, r.get::<_, i64>(1)? as u64),
+                request_hash: hash_of(r.get(2)?),
+                op_hash: hash_of(r.get(3)?),
+                session_expires_ms: r.get::<_, i64>(4)? as u64,
+            })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
@@ -197,7 +207,7 @@ mod tests {
     use super::*;
 
     fn new(n: u64) -> NewRelease {
-        NewRelease { key: (1, n), request_hash: [n as u8; 32], op_hash: [n as u8 + 100; 32], secret: [0; 32], body: Some(vec![7]), decision: "{}".into() }
+        NewRelease { key: (1, n), request_hash: [n as u8; 32], op_hash: [n as u8 + 100; 32], secret: [0; 32], body: Some(vec![7]), decision: "{}".into(), session_expires_ms: 5_000 }
     }
 
     #[test]
@@ -210,8 +220,9 @@ mod tests {
         drop(store);
         let mut store = ReleaseStore::open(&path).unwrap();
         assert_eq!(store.cursor().unwrap(), Some(9));
-        assert_eq!(store.open_releases().unwrap(), [((1, 3), [3; 32], [103; 32])]);
-        assert_eq!(store.settled().unwrap().len(), 2);
+        assert_eq!(store.open_releases().unwrap(), [Kept { key: (1, 3), request_hash: [3; 32], op_hash: [103; 32], session_expires_ms: 5_000 }]);
+        assert_eq!(store.settled(4_999).unwrap().len(), 2);
+        assert!(store.settled(5_000).unwrap().is_empty(), "requests of that session are refused anyway");
         let found = store.find((1, 1)).unwrap().unwrap();
         assert_eq!((found.state, found.index, found.height), (State::Released as i64, 40, 9));
         store.drop_unrecorded(&[(1, 3), (1, 1)]).unwrap();

@@ -8,24 +8,32 @@ use std::collections::BTreeMap;
 pub struct Denials {
     minute: u64,
     counts: BTreeMap<(u64, String), u32>,
+    over: Vec<(u64, String, u64)>,
 }
 
 impl Denials {
+    fn turn(&mut self, now_ms: u64) {
+        let minute = now_ms / 60_000;
+        if minute == self.minute {
+            return;
+        }
+        self.minute = minute;
+        let counts = core::mem::take(&mut self.counts).into_iter().filter(|(_, n)| *n > DENIALS_PER_MINUTE);
+        self.over.extend(counts.map(|((session, reason), n)| (session, reason, u64::from(n - DENIALS_PER_MINUTE))));
+    }
+
     /// Whether this denial gets an entry of its own; counts it either way.
     pub fn record_one(&mut self, session: u64, reason: &str, now_ms: u64) -> bool {
-        let minute = now_ms / 60_000;
-        if minute != self.minute {
-            self.minute = minute;
-            self.counts.clear();
-        }
+        self.turn(now_ms);
         let count = self.counts.entry((session, reason.to_owned())).or_default();
         *count += 1;
         *count <= DENIALS_PER_MINUTE
     }
 
-    /// Denials of the running minute that got no entry of their own, by session and reason.
-    pub fn unrecorded(&self) -> impl Iterator<Item = (&(u64, String), u32)> {
-        self.counts.iter().filter(|(_, n)| **n > DENIALS_PER_MINUTE).map(|(k, n)| (k, n - DENIALS_PER_MINUTE))
+    /// Denials of minutes that are over and got no entry of their own; each is given once.
+    pub fn close(&mut self, now_ms: u64) -> Vec<(u64, String, u64)> {
+        self.turn(now_ms);
+        core::mem::take(&mut self.over)
     }
 }
 
@@ -38,8 +46,10 @@ mod tests {
         let mut d = Denials::default();
         let recorded = (0..25).filter(|_| d.record_one(1, "purpose", 100)).count();
         assert_eq!(recorded, 10);
-        assert_eq!(d.unrecorded().map(|(_, n)| n).sum::<u32>(), 15);
         assert!(d.record_one(1, "role", 100) && d.record_one(2, "purpose", 100));
+        assert!(d.close(59_999).is_empty(), "the minute is not over");
         assert!(d.record_one(1, "purpose", 60_100), "a new minute");
+        assert_eq!(d.close(60_200), [(1, "purpose".to_owned(), 15)]);
+        assert!(d.close(200_000).is_empty(), "counted once");
     }
 }

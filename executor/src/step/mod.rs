@@ -17,7 +17,7 @@ pub use refusal::{Reason, refuse};
 
 use concordat_protocol::codes::{self, Verdict};
 use concordat_protocol::hash::Hash;
-use concordat_protocol::limits::{RELEASE_WITHIN_MS, SESSION_WINDOW};
+use concordat_protocol::limits::{HEAD_STALE_MS, RELEASE_WITHIN_MS, SESSION_WINDOW};
 use concordat_protocol::ops::{LogEntry, Op};
 use concordat_protocol::session::{Denied, Request};
 use concordat_protocol::terms::Status;
@@ -77,6 +77,19 @@ impl Standing {
     }
 }
 
+/// What the store kept of a call of a former process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Which.
+    pub key: Key,
+    /// Hash of the request.
+    pub request_hash: Hash,
+    /// Hash of the operation.
+    pub op_hash: Hash,
+    /// When the session is over, tick milliseconds.
+    pub session_expires_ms: u64,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -122,10 +135,10 @@ pub enum Input {
     },
     /// After a restart: stored calls whose record may be on the ledger, and calls already settled.
     Restored {
-        /// (key, request hash, operation hash) of calls that were stored but not settled.
-        open: Vec<(Key, Hash, Hash)>,
-        /// (key, request hash) of calls that are settled; the same request gets the stored bytes.
-        settled: Vec<(Key, Hash)>,
+        /// Calls that were stored but not settled.
+        open: Vec<Kept>,
+        /// Calls that are settled; the same request gets the stored bytes.
+        settled: Vec<Kept>,
     },
 }
 
@@ -223,6 +236,14 @@ struct Open {
 struct Head {
     height: u64,
     tick_ms: u64,
+    seen_ms: u64,
+}
+
+/// Where a session stands.
+#[derive(Debug, Clone, Copy, Default)]
+struct Session {
+    newest_n: u64,
+    expires_ms: u64,
 }
 
 /// State of the executor's strict path.
@@ -233,7 +254,7 @@ pub struct Step {
     standings: BTreeMap<u64, Standing>,
     calls: BTreeMap<Key, Open>,
     by_op: BTreeMap<Hash, Key>,
-    newest_n: BTreeMap<u64, u64>,
+    sessions: BTreeMap<u64, Session>,
     denials: Denials,
 }
 
@@ -256,7 +277,7 @@ impl Step {
     /// One step. `now_ms` is monotonic.
     pub fn step(&mut self, input: Input, now_ms: u64) -> Vec<Effect> {
         match input {
-            Input::Call { call, reply } => self.call(call, reply),
+            Input::Call { call, reply } => self.call(call, reply, now_ms),
             Input::Prepared { key, result } => self.prepared(key, result, now_ms),
             Input::Stored { keys } => keys.into_iter().filter_map(|k| self.stored(k)).collect(),
             Input::Agreements { standings } => {
@@ -276,27 +297,31 @@ impl Step {
         }
     }
 
-    fn restore(&mut self, open: Vec<(Key, Hash, Hash)>, settled: Vec<(Key, Hash)>) {
-        for (key, request_hash, op_hash) in open {
-            self.by_op.insert(op_hash, key);
-            self.note_n(key);
-            self.calls.insert(key, Open { request_hash, replies: vec![], phase: Phase::Orphan });
+    fn restore(&mut self, open: Vec<Kept>, settled: Vec<Kept>) {
+        for kept in &open {
+            self.by_op.insert(kept.op_hash, kept.key);
         }
-        for (key, request_hash) in settled {
-            self.note_n(key);
-            self.calls.insert(key, Open { request_hash, replies: vec![], phase: Phase::Settled });
+        let phases = [(open, true), (settled, false)];
+        for (kept, orphan) in phases.into_iter().flat_map(|(list, orphan)| list.into_iter().map(move |k| (k, orphan))) {
+            self.note(kept.key, kept.session_expires_ms);
+            let phase = if orphan { Phase::Orphan } else { Phase::Settled };
+            self.calls.insert(kept.key, Open { request_hash: kept.request_hash, replies: vec![], phase });
         }
     }
 
-    fn note_n(&mut self, (session, n): Key) {
-        let newest = self.newest_n.entry(session).or_default();
-        *newest = (*newest).max(n);
+    fn note(&mut self, (session, n): Key, expires_ms: u64) {
+        let known = self.sessions.entry(session).or_default();
+        known.newest_n = known.newest_n.max(n);
+        known.expires_ms = expires_ms;
     }
 
-    fn call(&mut self, call: Call, reply: ReplyTo) -> Vec<Effect> {
+    fn call(&mut self, call: Call, reply: ReplyTo, now_ms: u64) -> Vec<Effect> {
         let deny = |reason| vec![Effect::Deny { replies: vec![reply], denied: refuse(reason) }];
         let key = (call.request.session, call.request.n);
-        let Some(head) = self.head.filter(|_| self.lost_since_ms.is_none()) else { return deny(Reason::StaleLedger) };
+        let Some(head) = self.fresh_head(now_ms) else { return deny(Reason::StaleLedger) };
+        if call.session_expires_ms <= head.tick_ms {
+            return deny(Reason::SessionExpired);
+        }
         if let Some(known) = self.calls.get_mut(&key) {
             return match known.phase {
                 _ if known.request_hash != call.request_hash => deny(Reason::Replay),
@@ -308,17 +333,14 @@ impl Step {
                 }
             };
         }
-        if call.session_expires_ms <= head.tick_ms {
-            return deny(Reason::SessionExpired);
-        }
         if call.request.not_after_ms < head.tick_ms {
             return deny(Reason::RequestExpired);
         }
-        let newest = self.newest_n.get(&key.0).copied().unwrap_or_default();
+        let newest = self.sessions.get(&key.0).map_or(0, |s| s.newest_n);
         if key.1 == 0 || key.1 + SESSION_WINDOW <= newest {
             return deny(Reason::SessionWindow);
         }
-        self.note_n(key);
+        self.note(key, call.session_expires_ms);
         let open = Open { request_hash: call.request_hash, replies: vec![reply], phase: Phase::Preparing };
         self.calls.insert(key, open);
         vec![Effect::Prepare { key }]
@@ -362,7 +384,7 @@ impl Step {
     }
 
     fn frame(&mut self, height: u64, tick_ms: u64, entries: &[(u64, LogEntry)], now_ms: u64) -> Vec<Effect> {
-        self.head = Some(Head { height, tick_ms });
+        self.head = Some(Head { height, tick_ms, seen_ms: now_ms });
         let effects = entries.iter().flat_map(|(index, entry)| self.entry(*index, entry, now_ms)).collect();
         self.lost_since_ms = None;
         effects
@@ -377,9 +399,19 @@ impl Step {
         if code != codes::OK { Some(code) } else { late.then_some(codes::BUSY) }
     }
 
+    /// The head, if the node is followed and its newest block is young enough to decide on.
+    fn fresh_head(&self, now_ms: u64) -> Option<Head> {
+        self.head.filter(|h| self.lost_since_ms.is_none() && now_ms.saturating_sub(h.seen_ms) <= HEAD_STALE_MS)
+    }
+
     /// The code that forbids handing out a stored response of this handle now, if any.
-    pub fn barred_now(&self, handle: u64) -> Option<u16> {
-        if self.lost_since_ms.is_some() { Some(codes::BUSY) } else { self.barred(handle, 0) }
+    pub fn barred_now(&self, handle: u64, now_ms: u64) -> Option<u16> {
+        if self.fresh_head(now_ms).is_none() { Some(codes::BUSY) } else { self.barred(handle, now_ms) }
+    }
+
+    /// Denials of minutes that are over and got no entry of their own: (session, reason, how many).
+    pub fn counted_denials(&mut self, now_ms: u64) -> Vec<(u64, String, u64)> {
+        self.denials.close(now_ms)
     }
 
     fn entry(&mut self, index: u64, entry: &LogEntry, now_ms: u64) -> Vec<Effect> {
@@ -426,10 +458,13 @@ impl Step {
         vec![Effect::Release { key, replies }, Effect::Forget { key }]
     }
 
-    /// Forgets settled calls of sessions that are over, so that memory stays bounded.
-    pub fn sweep(&mut self, gone: &BTreeSet<u64>) {
-        self.calls.retain(|(session, _), open| !gone.contains(session) || !matches!(open.phase, Phase::Settled));
-        self.newest_n.retain(|session, _| !gone.contains(session));
+    /// Forgets settled calls of sessions that are over, so that memory stays bounded: a request of such a session is
+    /// refused before anything else is looked at.
+    pub fn sweep(&mut self) {
+        let Some(tick) = self.tick_ms() else { return };
+        let over: BTreeSet<u64> = self.sessions.iter().filter(|(_, s)| s.expires_ms <= tick).map(|(id, _)| *id).collect();
+        self.calls.retain(|(session, _), open| !over.contains(session) || !matches!(open.phase, Phase::Settled));
+        self.sessions.retain(|session, _| !over.contains(session));
     }
 }
 

@@ -41,6 +41,10 @@ fn frame(entries: Vec<(u64, LogEntry)>) -> Input {
     Input::Frame { height: 2, tick_ms: 20, entries }
 }
 
+fn kept(n: u64, request_hash: Hash, op_hash: Hash) -> Kept {
+    Kept { key: (1, n), request_hash, op_hash, session_expires_ms: 1_000_000 }
+}
+
 /// A step that follows the ledger, with an active agreement.
 fn ready() -> Step {
     let mut s = Step::default();
@@ -121,7 +125,7 @@ fn a_commit_seen_too_late_is_withheld() {
 fn after_a_restart_an_accepted_release_is_withheld_for_ever() {
     let mut s = ready();
     let p = prepared(1, None);
-    s.step(Input::Restored { open: vec![((1, 1), call(1, 1).request_hash, p.op_hash)], settled: vec![] }, 0);
+    s.step(Input::Restored { open: vec![kept(1, call(1, 1).request_hash, p.op_hash)], settled: vec![] }, 0);
     let effects = s.step(Input::Call { call: call(1, 1), reply: 3 }, 0);
     assert!(matches!(&effects[..], [Effect::Deny { denied, .. }] if denied.reason == "withheld"));
     assert_eq!(words(&s.step(frame(vec![entry(&p, Verdict::Accepted, 0)]), 5)), ["withhold"]);
@@ -151,6 +155,9 @@ fn without_a_ledger_nothing_is_answered() {
     assert!(matches!(&s.step(Input::Call { call: call(1, 1), reply: 1 }, 6)[..], [Effect::Deny { denied, .. }] if denied.reason == "stale-ledger"));
     s.step(frame(vec![]), 7);
     assert_eq!(words(&s.step(Input::Call { call: call(1, 1), reply: 1 }, 8)), ["prepare"]);
+    let effects = s.step(Input::Call { call: call(2, 1), reply: 1 }, 8 + HEAD_STALE_MS);
+    assert!(matches!(&effects[..], [Effect::Deny { denied, .. }] if denied.reason == "stale-ledger"), "the chain stands still");
+    assert_eq!(s.barred_now(HANDLE, 8 + HEAD_STALE_MS), Some(codes::BUSY));
 }
 
 #[test]
@@ -165,7 +172,7 @@ fn a_denial_is_recorded_and_says_where() {
 #[test]
 fn old_and_late_requests_are_refused() {
     let mut s = ready();
-    s.step(Input::Restored { open: vec![], settled: vec![((1, 5_000), [0; 32])] }, 0);
+    s.step(Input::Restored { open: vec![], settled: vec![kept(5_000, [0; 32], [0; 32])] }, 0);
     let denied = |effects: Vec<Effect>| match &effects[..] {
         [Effect::Deny { denied, .. }] => denied.reason.clone(),
         other => panic!("{other:?}"),
@@ -178,4 +185,19 @@ fn old_and_late_requests_are_refused() {
     let mut over = call(5_001, 1);
     over.session_expires_ms = 20;
     assert_eq!(denied(s.step(Input::Call { call: over, reply: 1 }, 0)), "session-expired");
+}
+
+#[test]
+fn calls_of_sessions_that_are_over_are_forgotten_and_stay_refused() {
+    let mut s = ready();
+    let p = recorded(&mut s, None);
+    s.step(frame(vec![entry(&p, Verdict::Accepted, 0)]), 5);
+    s.step(Input::Marked { keys: vec![(1, 1)] }, 6);
+    s.sweep();
+    assert_eq!(words(&s.step(Input::Call { call: call(1, 1), reply: 2 }, 7)), ["repeat"], "the session still lives");
+    s.step(Input::Frame { height: 3, tick_ms: 1_000_000, entries: vec![] }, 8);
+    s.sweep();
+    assert!(s.calls.is_empty() && s.sessions.is_empty());
+    let effects = s.step(Input::Call { call: call(1, 1), reply: 3 }, 9);
+    assert!(matches!(&effects[..], [Effect::Deny { denied, .. }] if denied.reason == "session-expired"));
 }

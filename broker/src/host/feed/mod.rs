@@ -33,7 +33,7 @@ pub use redaction::{Lens, UnfitClause};
 pub use store::{FeedStore, FeedStoreError};
 
 /// After how long without a new block the ledger counts as standing still (PROTOCOL 2).
-const STALE: Duration = Duration::from_secs(15);
+const STALE: Duration = Duration::from_millis(concordat_protocol::limits::HEAD_STALE_MS);
 
 /// The ledger as the host sees it now: newest tick, and the agreements in force at it.
 #[derive(Debug, Clone)]
