@@ -20,6 +20,8 @@ use crate::state::trees::Undo;
 use crate::state::{State, Tables};
 use crate::tiles::{TileKey, TileSource, grow};
 
+/// Pages of the file kept in memory. A block needs a few of the newest ones only; the library's default is 1 GB.
+const CACHE_BYTES: usize = 64 << 20;
 /// Version of the store's layout. A store of another version is refused.
 pub const STORE_FORMAT: u64 = 1;
 
@@ -131,7 +133,7 @@ impl Store {
             std::fs::create_dir_all(folder)
                 .map_err(|source| StoreError::Folder { path: path.to_path_buf(), source })?;
         }
-        let db = Database::create(path).map_err(|e| database(path, e))?;
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| database(path, e))?;
         Self::with_database(db, path)
     }
 

@@ -148,7 +148,7 @@ impl Results {
 const MEANING: &str = "
 ## What the figures mean
 
-- `ordered_ops_*`: operations a second whose accepted verdicts came back to their writers, each a `query` of 72 bytes with one
+- `ordered_ops_*`: operations a second whose accepted verdicts came back to their writers, each a `query` of about 64 bytes with one
   tag under an active agreement, in batches of 64 KB with one signature each, at most two open batches a writer. `kvstore_ops_*`
   is CometBFT's own key-value store on the same settings: one operation of the same size a transaction, no signature, no
   agreement, nothing written to disk by the application.
@@ -167,7 +167,7 @@ fn line(row: &Row) -> String {
         (Some(ratio), Some(baseline)) => format!("   {} x {baseline}", shown(*ratio)),
         _ => String::new(),
     };
-    format!("{:<34} {:>12} {:<14}{to}", row.name, shown(row.value), row.unit)
+    format!("{:<40} {:>10} {:<14}{to}", row.name, shown(row.value), row.unit)
 }
 
 /// Three figures are enough for anything measured here.

@@ -22,9 +22,9 @@ const WRITERS_1V: usize = 16;
 /// Writers of each of four agencies.
 const WRITERS_4V: usize = 6;
 /// More operations a second than this are not signed in advance.
-const SUPPLY_PER_SECOND: usize = 130_000;
+const SUPPLY_PER_SECOND: usize = 160_000;
 /// Operations in a batch of [`BATCH_BYTES`].
-const OPS_A_BATCH: usize = 850;
+const OPS_A_BATCH: usize = 980;
 /// Clients that ask at the same time.
 const CLIENTS: usize = 512;
 /// Clients that ask for many keys at the same time.
@@ -113,7 +113,7 @@ fn programs(plan: &Plan) -> Result<Programs, BenchError> {
 
 fn settings(results: &mut Results) {
     results.set("CometBFT", format!("{}, {COMET:?} (milliseconds), block 1 MB", Server::CometBft.version()));
-    results.set("operations", format!("query with one tag, 72 bytes; batches of {BATCH_BYTES} bytes, window 2"));
+    results.set("operations", format!("query with one tag, about 64 bytes; batches of {BATCH_BYTES} bytes, window 2"));
     results.set("writers", format!("{WRITERS_1V} at one validator; {WRITERS_4V} at each of four"));
     results.set(
         "baseline",
