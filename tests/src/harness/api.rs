@@ -69,10 +69,10 @@ impl Client {
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
         let response = request.header("authorization", format!("Bearer {}", self.token)).send().await?;
-        let header = |name: &str| {
-            response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
-        };
-        let (status, request_id, content_type) = (response.status().as_u16(), header("x-request-id"), header("content-type"));
+        let header =
+            |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        let (status, request_id, content_type) =
+            (response.status().as_u16(), header("x-request-id"), header("content-type"));
         let bytes = response.bytes().await?.to_vec();
         let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
         let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| text());
@@ -114,5 +114,11 @@ impl Client {
 }
 
 fn broken(e: reqwest::Error) -> Answer {
-    Answer { status: 0, body: Value::String(e.to_string()), bytes: vec![], request_id: String::new(), content_type: String::new() }
+    Answer {
+        status: 0,
+        body: Value::String(e.to_string()),
+        bytes: vec![],
+        request_id: String::new(),
+        content_type: String::new(),
+    }
 }

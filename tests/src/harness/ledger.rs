@@ -1,6 +1,6 @@
 //! The ledger from below: transactions made by hand, straight at CometBFT's RPC.
 
-use super::{City, wait};
+use super::{City, SOON, until, wait};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use concordat_broker::ledger::LedgerError;
@@ -77,7 +77,14 @@ impl Rpc {
 }
 
 /// A batch's transaction and its hash, signed by `key`.
-pub fn batch_tx(chain: &str, writer: &WriterId, key: &SigningKey, first_seq: u64, prev: Hash, ops: Vec<Op>) -> (Vec<u8>, Hash) {
+pub fn batch_tx(
+    chain: &str,
+    writer: &WriterId,
+    key: &SigningKey,
+    first_seq: u64,
+    prev: Hash,
+    ops: Vec<Op>,
+) -> (Vec<u8>, Hash) {
     let batch = Batch { chain: chain.to_owned(), writer: writer.clone(), incarnation: 1, first_seq, prev, ops };
     let body = cbor::encode(&batch);
     let signature = key.sign(Statement::TxBatch, chain, &body).ed25519.0.try_into().expect("64 bytes");
@@ -112,8 +119,11 @@ impl City {
         wait(self.node(agency).writer(writer)).expect("the node").expect("the writer")
     }
 
-    /// An entry of the log, as an agency's node has it.
+    /// An entry of the log, as an agency's node has it; waits for it, since a node may be a block behind.
     pub fn entry(&self, agency: &str, index: u64) -> LogEntry {
-        wait(self.node(agency).log(index, 1)).expect("the node").pop().unwrap_or_else(|| panic!("op:{index}"))
+        let node = self.node(agency);
+        until(&format!("op:{index} at {agency}"), SOON, || {
+            wait(node.log(index, 1)).ok().and_then(|mut l| l.pop()).ok_or("not there")
+        })
     }
 }

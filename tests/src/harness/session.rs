@@ -27,7 +27,8 @@ pub fn subject() -> String {
 
 /// Sends bytes to a provider; nothing when nobody answers in time.
 pub fn provider_call(nats: &async_nats::Client, subject: String, bytes: Vec<u8>) -> Option<QueryReply> {
-    let answer = wait(async { tokio::time::timeout(Duration::from_secs(10), nats.request(subject, bytes.into())).await });
+    let answer =
+        wait(async { tokio::time::timeout(Duration::from_secs(10), nats.request(subject, bytes.into())).await });
     let message = answer.ok()?.ok()?;
     Some(cbor::decode(&message.payload).expect("a reply in canonical CBOR"))
 }

@@ -46,7 +46,10 @@ pub fn lint_names_place_and_nearest_word(world: &World) {
         assert_ne!(text, good, "{from}");
         let said = lint("bad", &text).ends(2).err;
         let line = text.lines().position(|l| l.contains(at)).unwrap() + 1;
-        assert!(said.contains(&format!("line {line}")) || said.contains(&format!(":{line}:")), "{to}: no line {line} in: {said}");
+        assert!(
+            said.contains(&format!("line {line}")) || said.contains(&format!(":{line}:")),
+            "{to}: no line {line} in: {said}"
+        );
         assert!(said.contains(nearest), "{to}: no {nearest} in: {said}");
     }
     let doubled = good.replacen("version: 1", "version: 1\nversion: 1", 1);
@@ -150,7 +153,10 @@ pub fn suspended_resumes_and_revoked_is_final(world: &World) {
         assert!(said["ledger_code"].as_u64().is_some_and(|c| (400..410).contains(&c)), "{said}");
     }
     let path = agreement.write(city);
-    city.at("police", &["agreement", "propose", &path]).ends(3);
+    assert_eq!(
+        city.at("police", &["agreement", "propose", &path, "--output", "json"]).ends(6).problem()["ledger_code"],
+        304
+    );
     assert_eq!(status(city, id), "revoked");
     // A third agency suspends nothing.
     let other = city.at("grid", &["agreement", "suspend", "AGR-2026-0142", "--output", "json"]).ends(3).problem();
@@ -167,8 +173,8 @@ pub fn versions_only_rise(world: &World) {
     first.reaches(city, "police", "superseded");
     for again in [&first, &second] {
         let path = again.write(city);
-        let said = city.at("police", &["agreement", "propose", &path, "--output", "json"]).ends(3).problem();
-        assert!(said["ledger_code"].as_u64().is_some(), "{said}");
+        let said = city.at("police", &["agreement", "propose", &path, "--output", "json"]).ends(6).problem();
+        assert_eq!(said["ledger_code"], 304, "{said}");
     }
     second.reaches(city, "court", "active");
     first.reaches(city, "court", "superseded");

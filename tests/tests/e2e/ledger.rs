@@ -27,7 +27,8 @@ fn code(said: &Result<u64, String>, expected: u16) {
 /// The ledger goes on: every node takes another block with an act in it.
 fn still_well(city: &City) {
     let before = city.log_size("grid");
-    let body = ActBody::Dataset { id: DatasetId::new(format!("ds:grid/well{before}@1")).unwrap(), schema_hash: [1; 32] };
+    let body =
+        ActBody::Dataset { id: DatasetId::new(format!("ds:grid/well{before}@1")).unwrap(), schema_hash: [1; 32] };
     let tx = act_tx(city, "grid", &city.key("grid", "gateway"), body);
     submit_act(city, "grid", &tx).expect("the ledger takes acts");
     for agency in ["court", "grid", "police", "transport"] {
@@ -51,7 +52,10 @@ pub fn bad_batches_are_refused(world: &World) {
     let at = changed.windows(32).position(|w| w == [1; 32]).unwrap();
     changed[at] ^= 1;
     code(&rpc.submit(&changed), codes::BAD_SIGNATURE);
-    code(&rpc.submit(&batch_tx("concordat-elsewhere", &writer, &key, 1, [0; 32], vec![remark(1)]).0), codes::WRONG_CHAIN);
+    code(
+        &rpc.submit(&batch_tx("concordat-elsewhere", &writer, &key, 1, [0; 32], vec![remark(1)]).0),
+        codes::WRONG_CHAIN,
+    );
     let nobody = concordat_protocol::ids::WriterId::new("police/nobody").unwrap();
     code(&rpc.submit(&batch_tx(&chain, &nobody, &key, 1, [0; 32], vec![remark(1)]).0), codes::UNKNOWN_WRITER);
     code(&rpc.submit(&batch_tx(&chain, &writer, &key, 1, [0; 32], vec![]).0), codes::BAD_VALUE);
@@ -75,19 +79,25 @@ pub fn bad_batches_are_refused(world: &World) {
     });
     let again = elsewhere.submit(&good);
     assert!(matches!(again, Ok(0 | 304)) || again.as_ref().is_err_and(|e| e.contains("cache")), "{again:?}");
-    let refused = until("the gapped batch is out of the mempool", Duration::from_secs(40), || rpc.included(&gapped, from).ok_or("not included"));
+    let refused = until("the gapped batch is out of the mempool", Duration::from_secs(40), || {
+        rpc.included(&gapped, from).ok_or("not included")
+    });
     assert_eq!(refused, u64::from(codes::GAP));
     assert_eq!(last_seq(2).last_hash, hash, "neither the gap nor the replay moved the writer");
     // Another batch in a place that is taken is stored as equivocation, and takes no effect.
     let (conflict, _) = batch_tx(&chain, &writer, &key, 1, [0; 32], vec![remark(9)]);
     code(&rpc.submit(&conflict), codes::OK);
-    let refused = until("the conflicting batch is refused", Duration::from_secs(40), || rpc.included(&conflict, from).ok_or("not included"));
+    let refused = until("the conflicting batch is refused", Duration::from_secs(40), || {
+        rpc.included(&conflict, from).ok_or("not included")
+    });
     assert_eq!(refused, u64::from(codes::CONFLICT));
     // The wrong predecessor.
     let (unlinked, _) = batch_tx(&chain, &writer, &key, 3, [9; 32], vec![remark(4)]);
     let said = rpc.submit(&unlinked);
     let refused = match said {
-        Ok(0) => until("the unlinked batch is refused", Duration::from_secs(40), || rpc.included(&unlinked, from).ok_or("not included")),
+        Ok(0) => until("the unlinked batch is refused", Duration::from_secs(40), || {
+            rpc.included(&unlinked, from).ok_or("not included")
+        }),
         other => other.expect("a code"),
     };
     assert_ne!(refused, 0);
@@ -103,7 +113,10 @@ pub fn bad_acts_are_refused(world: &World) {
     let rpc = city.rpc("transport");
     let (chain, agency) = (city.chain(), AgencyId::new("transport").unwrap());
     let gateway = city.key("transport", "gateway");
-    let dataset = |name: &str| ActBody::Dataset { id: DatasetId::new(format!("ds:transport/{name}@1")).unwrap(), schema_hash: [2; 32] };
+    let dataset = |name: &str| ActBody::Dataset {
+        id: DatasetId::new(format!("ds:transport/{name}@1")).unwrap(),
+        schema_hash: [2; 32],
+    };
     let counters = || wait(city.node("transport").counters(gateway.key_id())).unwrap().1;
     let signed = |by: &SigningKey, named: &SigningKey, counter: u64, body: ActBody, chain: &str, agency: &AgencyId| {
         let act = Act { chain: chain.into(), agency: agency.clone(), key_id: named.key_id(), counter, body };
@@ -115,7 +128,10 @@ pub fn bad_acts_are_refused(world: &World) {
     let stranger = SigningKey::generate(Suite::Ed25519).unwrap();
     code(&rpc.submit(&signed(&stranger, &gateway, next, dataset("a"), &chain, &agency)), codes::BAD_SIGNATURE);
     code(&rpc.submit(&signed(&stranger, &stranger, next, dataset("a"), &chain, &agency)), codes::UNKNOWN_KEY);
-    code(&rpc.submit(&signed(&gateway, &gateway, next, dataset("a"), "concordat-elsewhere", &agency)), codes::WRONG_CHAIN);
+    code(
+        &rpc.submit(&signed(&gateway, &gateway, next, dataset("a"), "concordat-elsewhere", &agency)),
+        codes::WRONG_CHAIN,
+    );
     let grid = AgencyId::new("grid").unwrap();
     code(&rpc.submit(&signed(&gateway, &gateway, next, dataset("a"), &chain, &grid)), codes::WRONG_AGENCY);
     // The gateway's key registers no keys.
@@ -141,7 +157,8 @@ pub fn bad_acts_are_refused(world: &World) {
     let tx = act_tx(city, "transport", &gateway, foreign);
     let said = submit_act(city, "transport", &tx).expect_err("another agency's dataset");
     assert_eq!(said.code(), "ledger-refused", "{said}");
-    let refused = until("the gapped act is out", Duration::from_secs(40), || rpc.included(&gapped, from).ok_or("not included"));
+    let refused =
+        until("the gapped act is out", Duration::from_secs(40), || rpc.included(&gapped, from).ok_or("not included"));
     assert_eq!(refused, u64::from(codes::GAP));
     let known = wait(city.node("transport").datasets()).unwrap();
     let names: Vec<String> = known.iter().map(|d| d.id.to_string()).collect();
@@ -194,7 +211,11 @@ pub fn what_cannot_be_read_is_refused(world: &World) {
     half.write_all(&[0, 0]).unwrap();
     drop(half);
     let far = wait(city.node("grid").ask(&NodeRequest::Log { from: u64::MAX, count: u64::MAX }));
-    assert!(matches!(&far, Ok(NodeReply::Error { .. })) || matches!(&far, Ok(NodeReply::Log { entries, .. }) if entries.is_empty()), "{far:?}");
+    assert!(
+        matches!(&far, Ok(NodeReply::Error { .. }))
+            || matches!(&far, Ok(NodeReply::Log { entries, .. }) if entries.is_empty()),
+        "{far:?}"
+    );
     assert_ne!(sha256(&[&tx]), [0; 32]);
     still_well(city);
 }

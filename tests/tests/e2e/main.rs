@@ -52,6 +52,8 @@ type Times = Arc<Mutex<BTreeMap<&'static str, Duration>>>;
 
 /// All tests in their order: the last ones look at what the others left.
 const TESTS: &[(&str, &str, Test)] = &[
+    ("tour", "every_check_of_the_tour_is_ok", tour::every_check_of_the_tour_is_ok),
+    ("tour", "status_shows_every_process", tour::status_shows_every_process),
     ("queries", "released_rows_are_those_of_the_file", queries::released_rows_are_those_of_the_file),
     ("queries", "select_order_and_limit", queries::select_order_and_limit),
     ("queries", "denials_name_clause_and_missing_term", queries::denials_name_clause_and_missing_term),
@@ -74,8 +76,6 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("observe", "health_and_metrics_answer", observe::health_and_metrics_answer),
     ("observe", "a_request_id_goes_through_all_processes", observe::a_request_id_goes_through_all_processes),
     ("observe", "errors_are_problems", observe::errors_are_problems),
-    ("tour", "every_check_of_the_tour_is_ok", tour::every_check_of_the_tour_is_ok),
-    ("tour", "status_shows_every_process", tour::status_shows_every_process),
     ("receipts", "a_receipt_is_verified_with_nothing_else", receipts::a_receipt_is_verified_with_nothing_else),
     ("receipts", "a_denial_has_a_receipt", receipts::a_denial_has_a_receipt),
     ("receipts", "any_flipped_byte_is_found", receipts::any_flipped_byte_is_found),

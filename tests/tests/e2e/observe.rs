@@ -51,7 +51,7 @@ pub fn errors_are_problems(world: &World) {
         (clerk.post_bytes("/v1/queries", "application/json", vec![b' '; 64 << 20]), 413),
         (clerk.get("/v1/nothing"), 404),
         (clerk.get("/v1/operations/op:99999999"), 404),
-        (clerk.get("/v1/operations/4711"), 400),
+        (clerk.get("/v1/operations/newest"), 400),
         (clerk.get("/v1/agreements/AGR-2026-0000"), 404),
         (clerk.post_bytes("/admin/v1/acts", "application/cbor", vec![1]), 403),
         (city.api("court", "operator").post_bytes("/admin/v1/acts", "application/cbor", vec![1]), 422),

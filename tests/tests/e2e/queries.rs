@@ -132,7 +132,8 @@ pub fn mistakes_are_usage_errors(world: &World) {
     ];
     for (filter, hint, place) in cases {
         let args = ["--dataset", "ds:police/stops@1", "--purpose", "purp:pending-case", "--case", "26-CR-1042"];
-        let line = [&["--context", "court/clerk", "query", "run", "--output", "json", "--where", filter][..], &args].concat();
+        let line =
+            [&["--context", "court/clerk", "query", "run", "--output", "json", "--where", filter][..], &args].concat();
         let problem = city.run(&line).ends(2).problem();
         let detail = problem["detail"].as_str().unwrap_or_default();
         assert!(detail.contains(hint) && detail.contains(place), "{filter}: {problem}");
@@ -171,10 +172,15 @@ pub fn one_idempotency_key_is_one_operation(world: &World) {
     // Many at once are one, too.
     let key = [("idempotency-key", "e2e-at-once")];
     let body = stops();
-    let answers = concordat_tests::harness::wait(futures::future::join_all((0..8).map(|_| clerk.query_async(&body, &key))));
+    let answers =
+        concordat_tests::harness::wait(futures::future::join_all((0..8).map(|_| clerk.query_async(&body, &key))));
     let ops: BTreeSet<u64> = answers.iter().filter(|a| a.status == 200).map(|a| a.op()).collect();
     assert_eq!(ops.len(), 1, "{ops:?}");
-    assert!(answers.iter().all(|a| [200, 409].contains(&a.status)), "{:?}", answers.iter().map(|a| a.status).collect::<Vec<_>>());
+    assert!(
+        answers.iter().all(|a| [200, 409].contains(&a.status)),
+        "{:?}",
+        answers.iter().map(|a| a.status).collect::<Vec<_>>()
+    );
 }
 
 pub fn a_denial_is_recorded_and_why_explains_it(world: &World) {
@@ -185,7 +191,8 @@ pub fn a_denial_is_recorded_and_why_explains_it(world: &World) {
     assert_eq!((why["outcome"].as_str(), why["case"].as_str()), (Some("denied"), Some("no-case")), "{why}");
     assert!(why["sentence"].as_str().unwrap_or_default().contains("a case reference of the form"), "{why}");
     assert_eq!(why["ledger"]["verdict"], "accepted", "{why}");
-    let by_request = city.run(&["--context", "court/clerk", "why", &said.text("request_id"), "--output", "json"]).done().json();
+    let by_request =
+        city.run(&["--context", "court/clerk", "why", &said.text("request_id"), "--output", "json"]).done().json();
     assert_eq!(by_request["operation"], op);
     // Another person of the same agency is not told, its operator is; another agency knows nothing.
     city.run(&["--context", "court/planner", "why", &op]).ends(5);

@@ -58,10 +58,19 @@ pub fn a_denial_has_a_receipt(world: &World) {
     let (folder, _) = prepared(world);
     let said = city.api("court", "clerk").query(&with(stops(), json!({"purpose": "purp:profiling"}))).is(403);
     let file = folder.parent().unwrap().join("denial.receipt");
-    let ran = city.run(&["--context", "court/clerk", "op", "receipt", &format!("op:{}", said.op()), "--file", file.to_str().unwrap(), "--quiet"]);
+    let ran = city.run(&[
+        "--context",
+        "court/clerk",
+        "op",
+        "receipt",
+        &format!("op:{}", said.op()),
+        "--file",
+        file.to_str().unwrap(),
+        "--quiet",
+    ]);
     ran.done();
     let found = verify(city, folder, "../denial.receipt", "trust.json").done().json();
-    assert_eq!((found["valid"].as_bool(), found["kind"].as_str()), (Some(true), Some("deny")), "{found}");
+    assert_eq!((found["valid"].as_bool(), found["kind"].as_str()), (Some(true), Some("Deny")), "{found}");
     assert_eq!(found["operation"], format!("op:{}", said.op()));
 }
 

@@ -62,7 +62,12 @@ pub fn killed_processes_come_back(world: &World) {
     let clerk = city.api("court", "clerk");
     let first = clerk.query(&stops()).is(200);
     let victims = [
-        ("police", "executor"), ("court", "broker"), ("police", "app"), ("court", "comet"), ("exchange", "nats"), ("exchange", "exchange"),
+        ("police", "executor"),
+        ("court", "broker"),
+        ("police", "app"),
+        ("court", "comet"),
+        ("exchange", "nats"),
+        ("exchange", "exchange"),
     ];
     for (node, name) in victims {
         killed_and_back(city, node, name);
@@ -109,7 +114,8 @@ pub fn stop_leaves_no_process(world: &World) {
     for node in city.nodes() {
         let state = city.state(node);
         processes.push((format!("{node} supervisor"), Process(state.supervisor)));
-        processes.extend(state.processes.iter().filter_map(|p| Some((format!("{node} {}", p.name), Process(p.process?)))));
+        processes
+            .extend(state.processes.iter().filter_map(|p| Some((format!("{node} {}", p.name), Process(p.process?)))));
     }
     assert_eq!(processes.len(), 4 * 5 + 3);
     city.run(&["demo", "stop"]).done();

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 pub fn every_check_of_the_tour_is_ok(world: &World) {
     let ran = world.shared().run(&["demo", "tour", "--output", "json"]);
-    let checks: Vec<Value> = ran.out.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect();
+    let checks: Vec<Value> =
+        ran.out.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect();
     let failed: Vec<String> = checks.iter().filter(|c| c["ok"] != true).map(Value::to_string).collect();
     assert!(failed.is_empty(), "{}", failed.join("\n"));
     let names: Vec<&str> = checks.iter().filter_map(|c| c["name"].as_str()).collect();

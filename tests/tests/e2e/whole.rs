@@ -51,7 +51,11 @@ fn hire(city: &City, name: &str) {
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    let indent = text.lines().find(|l| l.trim_start().starts_with("- name:")).map_or("", |l| &l[..l.len() - l.trim_start().len()]).to_owned();
+    let indent = text
+        .lines()
+        .find(|l| l.trim_start().starts_with("- name:"))
+        .map_or("", |l| &l[..l.len() - l.trim_start().len()])
+        .to_owned();
     text.push_str(&format!("{indent}- name: {name}\n{indent}  roles: [clerk]\n{indent}  token: c0ffee{:042}\n", 7_319));
     std::fs::write(&path, text).unwrap();
     let broker = city.process("court", "broker");
@@ -90,7 +94,12 @@ pub fn canaries_are_nowhere(world: &World) {
         }
     }
     assert!(secrets.len() > 60, "{} secrets", secrets.len());
-    let people = [canary("the clerk's name", name), canary("the case number", case), canary("a stop's number", stop), canary("a stop's number", "17-089556")];
+    let people = [
+        canary("the clerk's name", name),
+        canary("the case number", case),
+        canary("a stop's number", stop),
+        canary("a stop's number", "17-089556"),
+    ];
 
     // The chain: every block of the run.
     let rpc = city.rpc("police");
@@ -144,7 +153,8 @@ pub fn four_nodes_have_the_same_app_hashes(world: &World) {
             let page = rpc.get(&format!("blockchain?minHeight={from}&maxHeight={to}")).unwrap();
             let metas = page["block_metas"].as_array().cloned().unwrap_or_default();
             let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
-            let mut page: Vec<_> = metas.iter().map(|m| (text(&m["header"]["app_hash"]), text(&m["block_id"]["hash"]))).collect();
+            let mut page: Vec<_> =
+                metas.iter().map(|m| (text(&m["header"]["app_hash"]), text(&m["block_id"]["hash"]))).collect();
             page.reverse();
             own.extend(page);
         }
