@@ -109,18 +109,21 @@ impl KeyFolder {
     /// Reads a signing key.
     pub fn signing(&self, name: &str) -> Result<SigningKey, KeyFileError> {
         let text = self.read(name)?;
-        SigningKey::from_secret_text(text.trim_end()).map_err(|source| KeyFileError::Content { path: self.path(name), source })
+        SigningKey::from_secret_text(text.trim_end())
+            .map_err(|source| KeyFileError::Content { path: self.path(name), source })
     }
 
     /// Reads the key that opens sealed responses.
     pub fn kem(&self) -> Result<KemKey, KeyFileError> {
         let text = self.read(KEM)?;
-        KemKey::from_secret_text(text.trim_end()).map_err(|source| KeyFileError::Content { path: self.path(KEM), source })
+        KemKey::from_secret_text(text.trim_end())
+            .map_err(|source| KeyFileError::Content { path: self.path(KEM), source })
     }
 
     /// Makes a new signing key; an existing file is never overwritten.
     pub fn create_signing(&self, name: &str, suite: Suite) -> Result<SigningKey, KeyFileError> {
-        let key = SigningKey::generate(suite).map_err(|source| KeyFileError::Content { path: self.path(name), source })?;
+        let key =
+            SigningKey::generate(suite).map_err(|source| KeyFileError::Content { path: self.path(name), source })?;
         self.write(name, &key.to_secret_text())?;
         Ok(key)
     }

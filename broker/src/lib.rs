@@ -2,18 +2,18 @@
 //! executor's step as a process of its own.
 
 pub mod config;
-pub mod ledger;
-pub mod keys;
-pub mod host;
+pub mod exchange;
+pub mod feed;
 pub mod gateway;
+pub mod host;
 pub mod http;
+pub mod intake;
+pub mod keys;
+pub mod ledger;
 pub mod metrics;
 pub mod receipts;
 pub mod service;
 pub mod store;
-pub mod exchange;
-pub mod feed;
-pub mod intake;
 mod streams;
 
 /// Waits until SIGTERM or SIGINT asks this process to stop.

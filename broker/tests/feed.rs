@@ -15,7 +15,11 @@ use std::time::Duration;
 const DATASET: &str = "ds:grid/load@1";
 
 fn batch(no: u64, from: u64, count: u64) -> Incoming {
-    let line = |n: u64| format!("{{\"id\":\"r{n}\",\"data\":{{\"time\":\"2026-01-01T00:00:00Z\",\"mw\":{n},\"secret\":\"canary-{n}\"}}}}\n");
+    let line = |n: u64| {
+        format!(
+            "{{\"id\":\"r{n}\",\"data\":{{\"time\":\"2026-01-01T00:00:00Z\",\"mw\":{n},\"secret\":\"canary-{n}\"}}}}\n"
+        )
+    };
     let source = SourceState { adapter: "load".into(), batch_no: no, checkpoint: no.to_be_bytes().to_vec().into() };
     Incoming { source: Some(source), body: (from..from + count).map(line).collect::<String>().into_bytes() }
 }

@@ -6,7 +6,12 @@ use std::path::PathBuf;
 
 /// Agencies exchange live feeds and records without handing over their databases, and prove later who saw what.
 #[derive(Debug, Parser)]
-#[command(name = "concordat", version, max_term_width = 110, after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 proof invalid, 5 not found, 6 conflict, 7 unavailable or timeout, 8 partial.")]
+#[command(
+    name = "concordat",
+    version,
+    max_term_width = 110,
+    after_help = "Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 4 proof invalid, 5 not found, 6 conflict, 7 unavailable or timeout, 8 partial."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

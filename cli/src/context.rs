@@ -45,7 +45,9 @@ pub fn resolve(context: Option<&str>, dir: Option<&Path>) -> Result<(PathBuf, Op
             Ok((demo_root().join(agency), user))
         }
         (None, Some(d)) => Ok((d.to_owned(), None)),
-        (None, None) => Err(Failure::usage("name the node: --context AGENCY[/USER] for the demo, or --dir FOLDER (CONCORDAT_DIR)")),
+        (None, None) => {
+            Err(Failure::usage("name the node: --context AGENCY[/USER] for the demo, or --dir FOLDER (CONCORDAT_DIR)"))
+        }
     }
 }
 
@@ -63,11 +65,13 @@ impl Api {
         let cfg = NodeConfig::load(dir)?;
         let path = cfg.keys().join("tokens.yaml");
         let text = crate::failure::read_text(&path)?;
-        let tokens: Tokens = serde_saphyr::from_str(&text).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+        let tokens: Tokens =
+            serde_saphyr::from_str(&text).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
         let fits = |t: &&Token| user.map_or(t.roles.iter().any(|r| r == role), |u| t.name == u);
         let found = tokens.tokens.iter().find(fits);
         let names = || tokens.tokens.iter().map(|t| t.name.as_str()).collect::<Vec<_>>().join(", ");
-        let token = found.ok_or_else(|| Failure::usage(format!("no such user at {}: there are {}", cfg.agency, names())))?;
+        let token =
+            found.ok_or_else(|| Failure::usage(format!("no such user at {}: there are {}", cfg.agency, names())))?;
         Self::new(&format!("http://{}", cfg.listen), &token.token)
     }
 
@@ -129,7 +133,8 @@ async fn json_of(response: reqwest::Response) -> Result<Value, Failure> {
     if bytes.is_empty() {
         return Ok(Value::Null);
     }
-    serde_json::from_slice(&bytes).map_err(|e| Failure::new(Exit::Failed, "gateway-answer", format!("the gateway's answer is no JSON: {e}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|e| Failure::new(Exit::Failed, "gateway-answer", format!("the gateway's answer is no JSON: {e}")))
 }
 
 /// RFC 9457 to a failure with its exit code.
@@ -148,7 +153,8 @@ async fn problem(response: reqwest::Response) -> Failure {
         _ => Exit::Failed,
     };
     let code = body["code"].as_str().map_or_else(|| body["code"].to_string(), str::to_owned);
-    let mut message = if word("detail").is_empty() { format!("{} (HTTP {status})", word("title")) } else { word("detail") };
+    let mut message =
+        if word("detail").is_empty() { format!("{} (HTTP {status})", word("title")) } else { word("detail") };
     if !word("clause").is_empty() {
         message = format!("{message}\n  clause {}: \"{}\"", word("clause"), word("clause_text"));
     }

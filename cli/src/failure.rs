@@ -51,7 +51,9 @@ impl Failure {
 
     /// The error as JSON.
     pub fn to_json(&self) -> Value {
-        self.problem.clone().unwrap_or_else(|| json!({"code": self.code, "detail": self.message, "exit": self.exit as u8}))
+        self.problem
+            .clone()
+            .unwrap_or_else(|| json!({"code": self.code, "detail": self.message, "exit": self.exit as u8}))
     }
 }
 

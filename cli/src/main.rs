@@ -1,7 +1,9 @@
 //! The `concordat` program.
 
 use clap::{CommandFactory, Parser};
-use concordat_cli::args::{Adapter, Agreement, Cli, Command, Demo, Feed, Ledger, Node, Op, Query, StopKind, Trust, Verify};
+use concordat_cli::args::{
+    Adapter, Agreement, Cli, Command, Demo, Feed, Ledger, Node, Op, Query, StopKind, Trust, Verify,
+};
 use concordat_cli::commands::{Ctx, adapter, agreement, feed, node, op, query, trust, verify};
 use concordat_cli::demo;
 use concordat_cli::failure::Failure;
@@ -79,7 +81,9 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Adapter(Adapter::Check { name }) => adapter::check(ctx, name),
         Command::Adapter(Adapter::Run { name, rows, pace }) => adapter::run(ctx, name, *rows, pace.as_deref()).await,
         Command::Adapter(Adapter::Load { name }) => adapter::load(ctx, name),
-        Command::Feed(Feed::Tail { subscription, max, ack, idle }) => feed::tail(ctx, subscription.as_deref(), *max, *ack, *idle).await,
+        Command::Feed(Feed::Tail { subscription, max, ack, idle }) => {
+            feed::tail(ctx, subscription.as_deref(), *max, *ack, *idle).await
+        }
         Command::Trust(Trust::Show { trust: file }) => trust::show(ctx, file.as_deref()),
         Command::Trust(Trust::Export { file }) => trust::export(ctx, file),
         Command::Completion { shell } => {

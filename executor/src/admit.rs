@@ -109,7 +109,13 @@ mod tests {
             kem_key_id: KeyId([0; 16]),
             not_after_ms: 10,
         };
-        let mut s = SignedRequest { request: cbor::encode(&request).into(), index: 0, size: 1, path: vec![], signature: [0; 64] };
+        let mut s = SignedRequest {
+            request: cbor::encode(&request).into(),
+            index: 0,
+            size: 1,
+            path: vec![],
+            signature: [0; 64],
+        };
         s.signature = key.sign(Statement::Request, "c", &s.signed_root().unwrap()).ed25519.0.try_into().unwrap();
         let view = SessionView {
             session: 4,
@@ -146,6 +152,9 @@ mod tests {
         assert_eq!(check(&call, &other_view).err(), Some(AdmitError::Signature));
         let elsewhere = SessionView { provider: AgencyId::new("grid").unwrap(), ..view.clone() };
         assert_eq!(check(&call, &elsewhere).err(), Some(AdmitError::Session(4)));
-        assert!(matches!(verify_call(&call, read_request(&call).unwrap(), "d", &police(), &view), Err(AdmitError::Chain(_))));
+        assert!(matches!(
+            verify_call(&call, read_request(&call).unwrap(), "d", &police(), &view),
+            Err(AdmitError::Chain(_))
+        ));
     }
 }

@@ -90,7 +90,13 @@ pub struct Disclosure {
 }
 
 /// Makes the operation and the signed response of a permitted query. The content is not sealed yet.
-pub fn disclose(facts: &Facts<'_>, grant: &Grant, handle: u64, rows: &Rows, key: &SigningKey) -> Result<Disclosure, AnswerError> {
+pub fn disclose(
+    facts: &Facts<'_>,
+    grant: &Grant,
+    handle: u64,
+    rows: &Rows,
+    key: &SigningKey,
+) -> Result<Disclosure, AnswerError> {
     let jcs = |(i, r): (usize, &crate::holding::Row)| {
         serde_json_canonicalizer::to_vec(&r.doc).map(Bytes).map_err(|e| AnswerError::Row(i, e.to_string()))
     };
@@ -190,14 +196,21 @@ mod tests {
     #[test]
     fn a_denial_commits_to_who_asked_without_showing_it() {
         let (request, consumer) = (request(), AgencyId::new("court").unwrap());
-        let facts = Facts { request: &request, request_hash: &request.hash(), consumer: &consumer, actor: "p-7", tick_ms: 2 * DAY_MS };
+        let facts = Facts {
+            request: &request,
+            request_hash: &request.hash(),
+            consumer: &consumer,
+            actor: "p-7",
+            tick_ms: 2 * DAY_MS,
+        };
         let refusal = crate::decide::denied(407, "purpose", "no");
         let (prepared, secret) = deny(&facts, refusal.clone(), 0).unwrap();
         let (again, _) = deny(&facts, refusal, 0).unwrap();
         let recorded = prepared.op.recorded().unwrap();
         assert_eq!((recorded.session, recorded.n, recorded.day), (3, 9, 2));
         assert_ne!(prepared.op_hash, again.op_hash, "every commitment has its own salt");
-        let more = [(leaf::CLAUSE, vec![]), (leaf::COUNT, 1u64.to_be_bytes().to_vec()), (leaf::EVIDENCE, b"strict".to_vec())];
+        let more =
+            [(leaf::CLAUSE, vec![]), (leaf::COUNT, 1u64.to_be_bytes().to_vec()), (leaf::EVIDENCE, b"strict".to_vec())];
         let opened = leaves(&facts, &more, &secret).unwrap().redact(|name| name == leaf::ACTOR);
         let opened: Redacted = cbor::decode(&cbor::encode(&opened)).unwrap();
         opened.verify(recorded.commitment).unwrap();

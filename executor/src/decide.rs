@@ -1,6 +1,9 @@
 //! From a request and the agreements to a plan for the store, or a denial with its reason.
 
-#![allow(clippy::result_large_err, reason = "a denial is as usual an outcome as an answer, and it moves only a few times")]
+#![allow(
+    clippy::result_large_err,
+    reason = "a denial is as usual an outcome as an answer, and it moves only a few times"
+)]
 
 use crate::holding::Plan;
 use crate::query::{Fields, Filter, Query, read_json};
@@ -113,7 +116,8 @@ fn named_clause(name: &str) -> Result<(Option<AgreementId>, Option<String>), Den
         _ if name.is_empty() => Ok((None, None)),
         None => Ok((None, Some(name.to_owned()))),
         Some((agreement, clause)) => {
-            let agreement = AgreementId::new(agreement).map_err(|e| denied(codes::BAD_VALUE, "bad-clause", e.to_string()))?;
+            let agreement =
+                AgreementId::new(agreement).map_err(|e| denied(codes::BAD_VALUE, "bad-clause", e.to_string()))?;
             Ok((Some(agreement), Some(clause.to_owned())))
         }
     }
@@ -161,14 +165,17 @@ fn fulfil(grant: &Grant, query: Query, fields: &Fields) -> Result<Plan, Denied> 
             }
             Duty::RowFilter { filter } => {
                 let parsed = crate::query::parse_filter(filter, fields, "/where");
-                let detail = |e: crate::query::QueryError| missing("a row filter this dataset has fields for".into(), "row-filter", e.to_string());
+                let detail = |e: crate::query::QueryError| {
+                    missing("a row filter this dataset has fields for".into(), "row-filter", e.to_string())
+                };
                 row_filters.push(parsed.map_err(detail)?);
             }
             Duty::Fields { allow } => {
                 let open: BTreeSet<&str> = allow.iter().map(String::as_str).collect();
                 let hidden = asked.iter().chain(plan.select.iter().flatten()).find(|f| !open.contains(f.as_str()));
                 if let Some(hidden) = hidden {
-                    let detail = format!("the clause does not open the field {hidden}: ask for {} only", allow.join(", "));
+                    let detail =
+                        format!("the clause does not open the field {hidden}: ask for {} only", allow.join(", "));
                     return Err(missing(format!("field {hidden}"), "fields", detail));
                 }
                 let in_schema = fields.iter().map(|(n, _)| n).filter(|n| open.contains(n)).map(str::to_owned);

@@ -23,7 +23,11 @@ fn set(consumer: &str) -> AgreementSet {
     let template = include_str!("../../cli/demo/agreements/AGR-2026-0142.yaml");
     let yaml = fill(template, &[("from", "2026-01-01T00:00:00Z"), ("until", "2027-01-01T00:00:00Z")]).unwrap();
     let evaluator = Evaluator::new(compile(&yaml).unwrap(), Capabilities::default()).unwrap();
-    AgreementSet::new(DatasetId::new("ds:police/stops@1").unwrap(), AgencyId::new(consumer).unwrap(), [Arc::new(evaluator)])
+    AgreementSet::new(
+        DatasetId::new("ds:police/stops@1").unwrap(),
+        AgencyId::new(consumer).unwrap(),
+        [Arc::new(evaluator)],
+    )
 }
 
 fn request(purpose: &str, case: &str, clause: &str) -> Request {
@@ -64,7 +68,9 @@ fn a_permitted_query_is_planned_with_row_filter_and_open_fields_only() {
     let mut select = permitted.plan.select.clone().unwrap();
     select.sort();
     assert_eq!(select, ["citation_issued", "neighborhood", "problem", "stop_id", "time"]);
-    let row = |precinct: &str| json!({"stop_id": "1", "time": "2017-03-14T10:00:00Z", "precinct": precinct}).as_object().unwrap().clone();
+    let row = |precinct: &str| {
+        json!({"stop_id": "1", "time": "2017-03-14T10:00:00Z", "precinct": precinct}).as_object().unwrap().clone()
+    };
     assert!(permitted.plan.filter.matches(&row("1")));
     assert!(!permitted.plan.filter.matches(&row("3")), "rows outside the row filter do not exist for the consumer");
 }
@@ -75,14 +81,26 @@ fn what_is_missing_is_named() {
     // (request, role, query, reason, part of what is missing)
     let cases = [
         (good.clone(), "clerk", json!({}), "require-filter", "stop_id"),
-        (good.clone(), "clerk", json!({"where": {"time": {"range": {"from": "2017-03-14T00:00:00Z", "to": "2017-03-16T00:00:00Z"}}}}), "require-filter", "24 h"),
+        (
+            good.clone(),
+            "clerk",
+            json!({"where": {"time": {"range": {"from": "2017-03-14T00:00:00Z", "to": "2017-03-16T00:00:00Z"}}}}),
+            "require-filter",
+            "24 h",
+        ),
         (good.clone(), "clerk", json!({"where": {"and": [day(), {"race": "X"}]}}), "fields", "race"),
         (good.clone(), "clerk", json!({"where": day(), "select": ["stop_id", "race"]}), "fields", "race"),
         (good.clone(), "janitor", json!({"where": day()}), "role", "clerk"),
         (request("purp:pending-case", "1042", ""), "clerk", json!({"where": day()}), "reference", "case"),
         (request("purp:curiosity", "26-CR-1042", ""), "clerk", json!({"where": day()}), "purpose", ""),
         (request("purp:profiling", "26-CR-1042", ""), "clerk", json!({"where": day()}), "prohibited", ""),
-        (request("purp:pending-case", "26-CR-1042", "AGR-2026-0142/C9"), "clerk", json!({"where": day()}), "unknown-clause", ""),
+        (
+            request("purp:pending-case", "26-CR-1042", "AGR-2026-0142/C9"),
+            "clerk",
+            json!({"where": day()}),
+            "unknown-clause",
+            "",
+        ),
     ];
     for (request, role, query, reason, missing) in cases {
         let denied = ask(&request, role, query.clone()).unwrap_err();
@@ -115,6 +133,13 @@ fn a_query_that_does_not_parse_is_an_error_and_no_denial() {
 #[test]
 fn another_consumer_has_no_agreement() {
     let grid = AgencyId::new("grid").unwrap();
-    let denied = decide(&request("purp:pending-case", "26-CR-1042", ""), &grid, &document("clerk", json!({"where": day()})), &set("grid"), &fields(), NOW);
+    let denied = decide(
+        &request("purp:pending-case", "26-CR-1042", ""),
+        &grid,
+        &document("clerk", json!({"where": day()})),
+        &set("grid"),
+        &fields(),
+        NOW,
+    );
     assert_eq!(denied.unwrap_err().code, codes::NO_AGREEMENT);
 }

@@ -477,7 +477,9 @@ mod tests {
         assert_eq!(decode::<Shape>(&trailing), Err(CborError::Trailing(1)));
         // Floats, maps, tags, null, booleans, indefinite arrays and text where bytes belong.
         for bytes in [&[0xf9, 0, 0][..], &[0xa0], &[0xc1, 0], &[0xf6], &[0xf5], &[0x9f, 0xff], &[0x60]] {
-            assert!(decode::<Bytes>(bytes).is_err() && decode::<Vec<u64>>(bytes).is_err() && decode::<u64>(bytes).is_err());
+            assert!(
+                decode::<Bytes>(bytes).is_err() && decode::<Vec<u64>>(bytes).is_err() && decode::<u64>(bytes).is_err()
+            );
         }
     }
 

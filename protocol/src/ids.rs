@@ -196,7 +196,14 @@ mod tests {
     fn names_keep_their_rules() {
         let d = DatasetId::new("ds:police/stops@1").unwrap();
         assert_eq!((d.owner().as_str(), d.name(), d.token().as_str()), ("police", "stops", "stops_1"));
-        for bad in ["ds:police/stops", "ds:police/stops@0", "ds:police/stops@01", "ds:Police/stops@1", "police/stops@1", "ds:p/../x@1"] {
+        for bad in [
+            "ds:police/stops",
+            "ds:police/stops@0",
+            "ds:police/stops@01",
+            "ds:Police/stops@1",
+            "police/stops@1",
+            "ds:p/../x@1",
+        ] {
             assert!(DatasetId::new(bad).is_err(), "{bad}");
         }
         assert_eq!("op:58".parse::<OpRef>().unwrap(), OpRef(58));

@@ -214,9 +214,17 @@ mod tests {
 
     #[test]
     fn sizes_are_near_what_the_protocol_promises() {
-        let bare = Op::Query { handle: 300, session: 70_000, n: 900, day: 20_000, tags: Tags::none(), commitment: [7; 32] };
+        let bare =
+            Op::Query { handle: 300, session: 70_000, n: 900, day: 20_000, tags: Tags::none(), commitment: [7; 32] };
         assert!(cbor::encode(&bare).len() <= 55, "{}", cbor::encode(&bare).len());
-        let tagged = Op::Query { handle: 300, session: 70_000, n: 900, day: 20_000, tags: Tags::List(vec![[1; 16]]), commitment: [7; 32] };
+        let tagged = Op::Query {
+            handle: 300,
+            session: 70_000,
+            n: 900,
+            day: 20_000,
+            tags: Tags::List(vec![[1; 16]]),
+            commitment: [7; 32],
+        };
         assert!(cbor::encode(&tagged).len() <= 72, "{}", cbor::encode(&tagged).len());
     }
 

@@ -120,8 +120,7 @@ impl Content {
         let count = (self.rows.len() as u64).to_be_bytes();
         let salts = crate::leaves::salts(&self.secret, self.rows.len() + 1);
         let values = core::iter::once(&count[..]).chain(self.rows.iter().map(|r| &r.0[..]));
-        let leaves: Vec<Hash> =
-            salts.iter().zip(values).map(|(s, v)| tree::leaf_hash(&[&s[..], v].concat())).collect();
+        let leaves: Vec<Hash> = salts.iter().zip(values).map(|(s, v)| tree::leaf_hash(&[&s[..], v].concat())).collect();
         tree::root(&leaves)
     }
 }

@@ -71,7 +71,8 @@ pub async fn run(dir: &Path) -> Result<(), ExchangeError> {
         .name("exchange")
         .retry_on_initial_connect();
     let nats = options.connect(&cfg.nats.url).await.map_err(streams)?;
-    let manager = Manager { js: jetstream::new(nats), node: NodeClient::new(cfg.node_socket()), agencies: cfg.agencies.clone() };
+    let manager =
+        Manager { js: jetstream::new(nats), node: NodeClient::new(cfg.node_socket()), agencies: cfg.agencies.clone() };
     tokio::select! {
         () = manager.run() => Ok(()),
         () = crate::stop_signal() => Ok(()),
@@ -162,7 +163,8 @@ impl Manager {
     /// Makes one subscription's consumer be what it should.
     async fn apply(&self, number: u64, w: &Wanted) -> Result<(), ExchangeError> {
         let (provider, consumer) = w.parties();
-        let (stream, name) = (self.js.get_stream(consumer.account()).await.map_err(streams)?, feed_consumer(provider, number));
+        let (stream, name) =
+            (self.js.get_stream(consumer.account()).await.map_err(streams)?, feed_consumer(provider, number));
         let subject = feed_subject(provider, consumer, number);
         match w {
             Wanted::Open { .. } => {

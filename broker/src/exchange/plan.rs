@@ -36,15 +36,22 @@ impl Wanted {
     /// (provider, consumer)
     pub fn parties(&self) -> (&AgencyId, &AgencyId) {
         match self {
-            Self::Open { provider, consumer } | Self::Paused { provider, consumer } | Self::Gone { provider, consumer } => (provider, consumer),
+            Self::Open { provider, consumer }
+            | Self::Paused { provider, consumer }
+            | Self::Gone { provider, consumer } => (provider, consumer),
         }
     }
 }
 
 /// A clause that makes a feed: its handle is the number of the default subscription.
-pub fn feed_clauses<'a>(view: &'a AgreementView, terms: &'a Terms) -> impl Iterator<Item = (u64, &'a concordat_protocol::terms::ClauseTerms, u64)> {
+pub fn feed_clauses<'a>(
+    view: &'a AgreementView,
+    terms: &'a Terms,
+) -> impl Iterator<Item = (u64, &'a concordat_protocol::terms::ClauseTerms, u64)> {
     view.handles.iter().zip(&terms.clauses).filter_map(|(handle, clause)| match clause.evidence {
-        Evidence::Bounded { max_lag_ms } if clause.effect == Effect::Permit && clause.actions & Action::Subscribe.bit() != 0 => {
+        Evidence::Bounded { max_lag_ms }
+            if clause.effect == Effect::Permit && clause.actions & Action::Subscribe.bit() != 0 =>
+        {
             Some((*handle, clause, max_lag_ms))
         }
         _ => None,
@@ -140,7 +147,10 @@ pub mod tests {
         let (provider, consumer) = (agency("grid"), agency("transport"));
         let one = |w| BTreeMap::from([(17, w)]);
         assert_eq!(of(Status::Active), one(Wanted::Open { provider: provider.clone(), consumer: consumer.clone() }));
-        assert_eq!(of(Status::Suspended), one(Wanted::Paused { provider: provider.clone(), consumer: consumer.clone() }));
+        assert_eq!(
+            of(Status::Suspended),
+            one(Wanted::Paused { provider: provider.clone(), consumer: consumer.clone() })
+        );
         assert_eq!(of(Status::Revoked), one(Wanted::Gone { provider, consumer }));
         assert!(of(Status::Rejected).is_empty());
         assert!(plan(&[view(Status::Proposed, vec![])], &all).is_empty());

@@ -200,7 +200,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn message(sub_seq: u64, index: u64) -> Message {
-        Message { sub_seq, index, seq: 0, id: format!("{sub_seq}.{index}"), time: None, data: Default::default(), hidden: 0 }
+        Message {
+            sub_seq,
+            index,
+            seq: 0,
+            id: format!("{sub_seq}.{index}"),
+            time: None,
+            data: Default::default(),
+            hidden: 0,
+        }
     }
 
     fn held(sub_seq: u64, messages: u64) -> Held<u64> {

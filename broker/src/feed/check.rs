@@ -110,13 +110,21 @@ pub fn promise(x: &Expected, item: &FeedItem, promise: &Promise, key: Option<&Ke
         return fail("promise-range", "an item holds one delivery, numbered from 1");
     }
     if promise.max_lag_ms != x.max_lag_ms {
-        return fail("promise-max-lag", format!("the promise says {} ms, the clause {} ms", promise.max_lag_ms, x.max_lag_ms));
+        return fail(
+            "promise-max-lag",
+            format!("the promise says {} ms, the clause {} ms", promise.max_lag_ms, x.max_lag_ms),
+        );
     }
     Ok(())
 }
 
 /// Opens the sealed envelope and checks that it is the promised one.
-pub fn unseal(x: &Expected, item: &FeedItem, promise: &Promise, kem: &KemKey) -> Result<RedactedEnvelope, FeedProofError> {
+pub fn unseal(
+    x: &Expected,
+    item: &FeedItem,
+    promise: &Promise,
+    kem: &KemKey,
+) -> Result<RedactedEnvelope, FeedProofError> {
     // An epoch is named by the last delivery before it.
     let Some(epoch) = promise.first_sub_seq.checked_sub(item.seal_n) else {
         return fail("seal", "the number of the sealing key is larger than the delivery's");
@@ -132,7 +140,12 @@ pub fn unseal(x: &Expected, item: &FeedItem, promise: &Promise, kem: &KemKey) ->
 
 /// Checks that every message shown is an unaltered part of what the provider signed. `key` is the one the envelope
 /// names, as the own node has it.
-pub fn messages(x: &Expected, sub_seq: u64, envelope: &RedactedEnvelope, key: Option<&KeyView>) -> Result<Vec<Message>, FeedProofError> {
+pub fn messages(
+    x: &Expected,
+    sub_seq: u64,
+    envelope: &RedactedEnvelope,
+    key: Option<&KeyView>,
+) -> Result<Vec<Message>, FeedProofError> {
     let Some(key) = key.filter(|k| k.agency == x.provider && k.role == KeyRole::Envelope) else {
         return fail("envelope-key", format!("the key that signed the envelope is no envelope key of {}", x.provider));
     };

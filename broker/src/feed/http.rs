@@ -30,13 +30,16 @@ impl From<FeedError> for Problem {
         let (code, detail) = (e.code(), e.to_string());
         match e {
             FeedError::Unknown(_) => Self::not_found(code, detail),
-            FeedError::NotActive { .. } => {
-                Self::new(StatusCode::FORBIDDEN, code, detail).on(Side::Ledger).next("see GET /v1/agreements; it goes on where it stopped when the agreement is active again")
+            FeedError::NotActive { .. } => Self::new(StatusCode::FORBIDDEN, code, detail)
+                .on(Side::Ledger)
+                .next("see GET /v1/agreements; it goes on where it stopped when the agreement is active again"),
+            FeedError::StaleLedger(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+                .on(Side::Ledger)
+                .retry(true)
+                .next("see GET /v1/ledger/status"),
+            FeedError::Cursor(_) => {
+                Self::new(StatusCode::CONFLICT, code, detail).next("read /messages again and take its cursor")
             }
-            FeedError::StaleLedger(_) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).on(Side::Ledger).retry(true).next("see GET /v1/ledger/status")
-            }
-            FeedError::Cursor(_) => Self::new(StatusCode::CONFLICT, code, detail).next("read /messages again and take its cursor"),
             FeedError::Store(e) => e.into(),
             FeedError::Ledger(e) => e.into(),
         }
@@ -63,7 +66,11 @@ async fn list(Extension(subs): Extension<Subscriptions>, caller: Caller) -> Resu
     Ok(Json(json!({"subscriptions": subs.all().iter().map(|s| view(s)).collect::<Vec<_>>()})))
 }
 
-async fn one(Extension(subs): Extension<Subscriptions>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+async fn one(
+    Extension(subs): Extension<Subscriptions>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
     caller.require_person()?;
     Ok(Json(view(&*subs.get(&id)?)))
 }

@@ -237,8 +237,15 @@ impl Subscriptions {
                 None => {
                     let acked = self.position(number).await?;
                     info!(subscription = terms.name, agreement = terms.agreement, %status, from = acked.sub_seq + 1, "subscription");
-                    let inner = Inner { status, buffer: Buffer::new(acked), awaited: Default::default(), anchored: 0, counts: Counts::default() };
-                    let (inner, news, room, acking) = (Mutex::new(inner), Notify::new(), Notify::new(), Default::default());
+                    let inner = Inner {
+                        status,
+                        buffer: Buffer::new(acked),
+                        awaited: Default::default(),
+                        anchored: 0,
+                        counts: Counts::default(),
+                    };
+                    let (inner, news, room, acking) =
+                        (Mutex::new(inner), Notify::new(), Notify::new(), Default::default());
                     let made = Arc::new(Subscription { terms, inner, news, room, acking });
                     self.parts.all.lock().unwrap_or_else(PoisonError::into_inner).insert(number, made.clone());
                     tokio::spawn(pull::run(self.parts.clone(), made));
@@ -250,7 +257,8 @@ impl Subscriptions {
 
     async fn position(&self, number: u64) -> Result<Acked, FeedError> {
         let found = self.parts.setup.store.run(move |db| {
-            let mut statement = db.prepare_cached("SELECT sub_seq, messages FROM feed_position WHERE subscription = ?1")?;
+            let mut statement =
+                db.prepare_cached("SELECT sub_seq, messages FROM feed_position WHERE subscription = ?1")?;
             let mut rows = statement.query([number as i64])?;
             let Some(row) = rows.next()? else { return Ok(Acked::default()) };
             Ok(Acked { sub_seq: row.get::<_, i64>(0)? as u64, messages: row.get::<_, i64>(1)? as u64 })
@@ -273,7 +281,13 @@ impl Subscriptions {
     }
 
     /// At most `max` messages after a place (by default after what is acknowledged). Waits up to `wait` for the first.
-    pub async fn messages(&self, sub: &Subscription, after: Option<Cursor>, max: usize, wait: Duration) -> Result<Vec<Message>, FeedError> {
+    pub async fn messages(
+        &self,
+        sub: &Subscription,
+        after: Option<Cursor>,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Message>, FeedError> {
         let until = tokio::time::Instant::now() + wait;
         loop {
             let news = sub.news.notified();

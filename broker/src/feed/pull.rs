@@ -1,7 +1,7 @@
 //! The task of one subscription at the consumer: fetch, check, hold; and look whether promises are kept.
 
 use super::check::{self, FeedProofError};
-use super::{Awaited, Buffer, Held, HELD, Offer, Parts, Subscription};
+use super::{Awaited, Buffer, HELD, Held, Offer, Parts, Subscription};
 use crate::ledger::LedgerError;
 use crate::streams::feed_consumer;
 use async_nats::jetstream::AckKind;
@@ -130,7 +130,11 @@ async fn take(parts: &Parts, sub: &Subscription, payload: &[u8], acker: Acker) -
     Ok(())
 }
 
-async fn verified(parts: &Parts, sub: &Subscription, payload: &[u8]) -> Result<(u64, Vec<check::Message>, u64), PullError> {
+async fn verified(
+    parts: &Parts,
+    sub: &Subscription,
+    payload: &[u8],
+) -> Result<(u64, Vec<check::Message>, u64), PullError> {
     let x = &sub.terms.expected;
     let (item, promise) = check::read(payload)?;
     let key = parts.setup.watch.key(item.release_key).await?;
@@ -178,7 +182,12 @@ fn watch_gap(sub: &Subscription, gap: &mut Option<((u64, u64), Instant)>) {
             if since.elapsed() < GAP {
                 Some((missing, since))
             } else {
-                error!(subscription = sub.terms.name, from = missing.0, to = missing.1, "deliveries never came: going on without them");
+                error!(
+                    subscription = sub.terms.name,
+                    from = missing.0,
+                    to = missing.1,
+                    "deliveries never came: going on without them"
+                );
                 sub.with(|i| {
                     i.buffer.skip_gap();
                     i.counts.missing += missing.1 - missing.0 + 1;

@@ -12,7 +12,9 @@ use concordat_protocol::acts::KeyRole;
 use concordat_protocol::cbor;
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::keys::{KemKey, SigningKey, Statement, Suite};
-use concordat_protocol::message::{Envelope, EnvelopeDraft, EnvelopeSource, MessageView, Record, RedactedEnvelope, SourceState};
+use concordat_protocol::message::{
+    Envelope, EnvelopeDraft, EnvelopeSource, MessageView, Record, RedactedEnvelope, SourceState,
+};
 use concordat_protocol::node::KeyView;
 use concordat_protocol::session::{FeedItem, Promise};
 use concordat_protocol::terms::Action;
@@ -74,7 +76,13 @@ impl City {
             envelope_key: SigningKey::generate(Suite::Ed25519).unwrap(),
             release_key: SigningKey::generate(Suite::Ed25519).unwrap(),
             kem: KemKey::generate().unwrap(),
-            expected: Expected { chain: "city".into(), provider: agency("grid"), subscription: 17, dataset: doc().id, max_lag_ms: 2_000 },
+            expected: Expected {
+                chain: "city".into(),
+                provider: agency("grid"),
+                subscription: 17,
+                dataset: doc().id,
+                max_lag_ms: 2_000,
+            },
         }
     }
 
@@ -98,7 +106,13 @@ impl City {
     }
 
     fn maker(&self) -> Maker<'_> {
-        Maker { chain: "city", provider: &self.expected.provider, subscription: 17, max_lag_ms: 2_000, key: &self.release_key }
+        Maker {
+            chain: "city",
+            provider: &self.expected.provider,
+            subscription: 17,
+            max_lag_ms: 2_000,
+            key: &self.release_key,
+        }
     }
 
     fn item(&self, redacted: &RedactedEnvelope, sub_seq: u64) -> FeedItem {
@@ -107,7 +121,14 @@ impl City {
     }
 
     fn view(&self, key: &SigningKey, role: KeyRole) -> KeyView {
-        KeyView { agency: agency("grid"), role, label: "x".into(), key: key.public().clone(), revoked_ms: 0, compromised_since_ms: 0 }
+        KeyView {
+            agency: agency("grid"),
+            role,
+            label: "x".into(),
+            key: key.public().clone(),
+            revoked_ms: 0,
+            compromised_since_ms: 0,
+        }
     }
 
     fn check(&self, item: &FeedItem) -> Result<Vec<Message>, FeedProofError> {
@@ -116,7 +137,13 @@ impl City {
         self.check_with(item, &self.expected, Some(&release), Some(&envelope))
     }
 
-    fn check_with(&self, item: &FeedItem, x: &Expected, release: Option<&KeyView>, envelope: Option<&KeyView>) -> Result<Vec<Message>, FeedProofError> {
+    fn check_with(
+        &self,
+        item: &FeedItem,
+        x: &Expected,
+        release: Option<&KeyView>,
+        envelope: Option<&KeyView>,
+    ) -> Result<Vec<Message>, FeedProofError> {
         let (item, promise) = check::read(&cbor::encode(item))?;
         check::promise(x, &item, &promise, release)?;
         let opened = check::unseal(x, &item, &promise, &self.kem)?;
@@ -138,7 +165,11 @@ fn a_delivery_shows_just_what_the_clause_allows_and_proves_it() {
     assert_eq!(got.iter().map(|m| (m.sub_seq, m.index, m.seq)).collect::<Vec<_>>(), [(9, 0, 41), (9, 1, 43)]);
     let members: Vec<&String> = got[0].data.keys().collect();
     assert_eq!(members, ["mw", "time"]);
-    assert_eq!((got[0].hidden, got[0].time.is_some()), (4, true), "meter, area, the id made from the meter, the absent subject");
+    assert_eq!(
+        (got[0].hidden, got[0].time.is_some()),
+        (4, true),
+        "meter, area, the id made from the meter, the absent subject"
+    );
     assert_eq!(got[0].id, "grid-17/9.0");
     let whole = String::from_utf8_lossy(&cbor::encode(&redacted)).into_owned();
     for hidden in ["secret-", "m0", "north", "south"] {
@@ -211,7 +242,11 @@ fn forged_promises_are_refused_by_name() {
     assert_eq!(code(&resigned(&good, key, |p| p.provider = agency("police"))), "promise-subscription");
     assert_eq!(code(&resigned(&good, key, |p| p.last_sub_seq = 4)), "promise-range");
     assert_eq!(code(&resigned(&good, key, |p| p.max_lag_ms = 60_000)), "promise-max-lag");
-    for change in [(|p: &mut Promise| p.root[0] ^= 1) as fn(&mut Promise), |p| p.delivered_ms += 1, |p| (p.first_sub_seq, p.last_sub_seq) = (4, 4)] {
+    for change in [
+        (|p: &mut Promise| p.root[0] ^= 1) as fn(&mut Promise),
+        |p| p.delivered_ms += 1,
+        |p| (p.first_sub_seq, p.last_sub_seq) = (4, 4),
+    ] {
         assert_eq!(code(&resigned(&good, key, change)), "seal", "the envelope is bound to its promise");
     }
     let mut bent = good.clone();
@@ -225,14 +260,24 @@ fn forged_promises_are_refused_by_name() {
 fn keys_of_others_revoked_and_compromised_keys_prove_nothing() {
     let city = City::new();
     let item = city.item(&lens("[]").apply(&city.envelope(&["x"])).unwrap().unwrap(), 3);
-    let (release, envelope) = (city.view(&city.release_key, KeyRole::Release), city.view(&city.envelope_key, KeyRole::Envelope));
-    let code = |r: Option<&KeyView>, e: Option<&KeyView>| city.check_with(&item, &city.expected, r, e).unwrap_err().code();
+    let (release, envelope) =
+        (city.view(&city.release_key, KeyRole::Release), city.view(&city.envelope_key, KeyRole::Envelope));
+    let code =
+        |r: Option<&KeyView>, e: Option<&KeyView>| city.check_with(&item, &city.expected, r, e).unwrap_err().code();
     assert_eq!(code(None, Some(&envelope)), "release-key");
     assert_eq!(code(Some(&release), None), "envelope-key");
     assert_eq!(code(Some(&KeyView { agency: agency("police"), ..release.clone() }), Some(&envelope)), "release-key");
     assert_eq!(code(Some(&KeyView { role: KeyRole::Gateway, ..release.clone() }), Some(&envelope)), "release-key");
     assert_eq!(code(Some(&KeyView { revoked_ms: 4_000, ..release.clone() }), Some(&envelope)), "release-key");
-    assert!(city.check_with(&item, &city.expected, Some(&KeyView { revoked_ms: 6_000, ..release.clone() }), Some(&envelope)).is_ok());
+    assert!(
+        city.check_with(
+            &item,
+            &city.expected,
+            Some(&KeyView { revoked_ms: 6_000, ..release.clone() }),
+            Some(&envelope)
+        )
+        .is_ok()
+    );
     assert_eq!(code(Some(&release), Some(&KeyView { agency: agency("police"), ..envelope.clone() })), "envelope-key");
     assert_eq!(code(Some(&release), Some(&KeyView { compromised_since_ms: 1, ..envelope.clone() })), "envelope-key");
     let x = Expected { dataset: "ds:grid/other@1".parse().unwrap(), ..city.expected.clone() };

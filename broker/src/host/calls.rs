@@ -1,6 +1,9 @@
 //! Calls as they come in over the streams: who they come from, whether they are genuine.
 
-#![allow(clippy::result_large_err, reason = "a denial is as usual an outcome as an answer, and it moves only a few times")]
+#![allow(
+    clippy::result_large_err,
+    reason = "a denial is as usual an outcome as an answer, and it moves only a few times"
+)]
 
 use super::fetch::{Fetcher, Job};
 use crate::ledger::node_client::NodeClient;
@@ -59,7 +62,8 @@ pub async fn admit(
     sessions: &Sessions,
     fetcher: &Fetcher,
 ) -> Result<(Job, String), Denied> {
-    let call: QueryCall = cbor::decode(payload).map_err(|e| denied(codes::NOT_CANONICAL, "not-admitted", e.to_string()))?;
+    let call: QueryCall =
+        cbor::decode(payload).map_err(|e| denied(codes::NOT_CANONICAL, "not-admitted", e.to_string()))?;
     let request = read_request(&call).map_err(|e| refused(&e))?;
     let session = sessions.get(request.session).await?.filter(|s| s.consumer.account() == via);
     let session = session.ok_or_else(|| refused(&AdmitError::Session(request.session)))?;
@@ -67,7 +71,13 @@ pub async fn admit(
     let verified = verify_call(&call, request, chain, provider, &session).map_err(|e| refused(&e))?;
     let stale = |e: crate::ledger::LedgerError| Denied { retry: 1, ..denied(0, "stale-ledger", e.to_string()) };
     let kem = fetcher.kem(kem_id, &session.consumer).await.map_err(stale)?;
-    let kem = kem.ok_or_else(|| denied(codes::UNKNOWN_KEY, "not-admitted", "request.kem_key_id: no such sealing key of the consumer is registered"))?;
+    let kem = kem.ok_or_else(|| {
+        denied(
+            codes::UNKNOWN_KEY,
+            "not-admitted",
+            "request.kem_key_id: no such sealing key of the consumer is registered",
+        )
+    })?;
     debug!(request_id = call.request_id, consumer = %session.consumer, "call admitted");
     let job = Job { call: verified, consumer: session.consumer.clone(), query: call.query.0, kem, tick_ms: 0 };
     Ok((job, call.request_id))

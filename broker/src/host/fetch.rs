@@ -1,6 +1,9 @@
 //! The preparing worker: decide, fetch, commit to it, seal. Everything here may run on many threads at once.
 
-#![allow(clippy::result_large_err, reason = "a denial is as usual an outcome as an answer, and it moves only a few times")]
+#![allow(
+    clippy::result_large_err,
+    reason = "a denial is as usual an outcome as an answer, and it moves only a few times"
+)]
 
 use super::policy::Policies;
 use super::releases::NewRelease;
@@ -112,7 +115,9 @@ impl Fetcher {
         if let Some(known) = self.kems.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
             return Ok(Some(known.clone()));
         }
-        let fits = |k: &concordat_protocol::node::KeyView| k.role == KeyRole::Kem && k.agency == *consumer && k.revoked_ms == 0;
+        let fits = |k: &concordat_protocol::node::KeyView| {
+            k.role == KeyRole::Kem && k.agency == *consumer && k.revoked_ms == 0
+        };
         let Some(view) = self.node.key(id).await?.filter(fits) else { return Ok(None) };
         let key = Arc::new(view.key);
         self.kems.lock().unwrap_or_else(PoisonError::into_inner).insert(id, key.clone());
@@ -132,7 +137,11 @@ impl Fetcher {
             tick_ms: job.tick_ms,
         };
         let Some(spec) = self.specs.get(&request.dataset) else {
-            return self.deny(&facts, job, denied(codes::UNKNOWN_DATASET, "unknown-dataset", format!("{} is not held here", request.dataset)));
+            return self.deny(
+                &facts,
+                job,
+                denied(codes::UNKNOWN_DATASET, "unknown-dataset", format!("{} is not held here", request.dataset)),
+            );
         };
         let set = policies.set(&request.dataset, &job.consumer);
         let permitted = match decide(request, &job.consumer, &document, &set, &spec.fields, job.tick_ms) {
@@ -155,7 +164,11 @@ impl Fetcher {
         let mut released = made.released;
         let content = cbor::encode(&made.content);
         if content.len() > self.cfg.limits.response_bytes {
-            let rule = format!("the answer has {} bytes, this provider releases at most {}: ask for fewer rows or fields", content.len(), self.cfg.limits.response_bytes);
+            let rule = format!(
+                "the answer has {} bytes, this provider releases at most {}: ask for fewer rows or fields",
+                content.len(),
+                self.cfg.limits.response_bytes
+            );
             return Err(denied(codes::TOO_LARGE, "too-large", rule));
         }
         self.seal(job, &mut released, &content)?;

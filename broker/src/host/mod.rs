@@ -97,7 +97,8 @@ pub fn load_datasets(dir: &Path) -> Result<Vec<DatasetDoc>, HostError> {
         .iter()
         .map(|path| {
             let text = std::fs::read_to_string(path).map_err(|e| bad(path, e.to_string()))?;
-            let file = concordat_executor::policies::dataset::DatasetFile::parse(&text).map_err(|e| bad(path, e.to_string()))?;
+            let file = concordat_executor::policies::dataset::DatasetFile::parse(&text)
+                .map_err(|e| bad(path, e.to_string()))?;
             let schema = dir.join(&file.schema);
             let json = std::fs::read_to_string(&schema).map_err(|e| bad(&schema, e.to_string()))?;
             file.with_schema(&json).map_err(|e| bad(path, e.to_string()))

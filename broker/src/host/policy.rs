@@ -53,8 +53,12 @@ pub type Documents = BTreeMap<Hash, Compiled>;
 pub fn load_documents(dir: &Path) -> Documents {
     let Ok(entries) = std::fs::read_dir(dir.join("agreements")) else { return Documents::new() };
     let mut documents = Documents::new();
-    for path in entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "yaml")) {
-        match std::fs::read_to_string(&path).map_err(|e| e.to_string()).and_then(|t| compile(&t).map_err(|e| e.to_string())) {
+    for path in entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "yaml"))
+    {
+        match std::fs::read_to_string(&path)
+            .map_err(|e| e.to_string())
+            .and_then(|t| compile(&t).map_err(|e| e.to_string()))
+        {
             Ok(compiled) => {
                 documents.insert(compiled.terms_hash(), compiled);
             }
@@ -72,7 +76,9 @@ fn approvals_hold(view: &AgreementView, chain: &str, keys: &BTreeMap<KeyId, Publ
         else {
             return false;
         };
-        act.agency == a.agency && act.key_id == a.key_id && key.verify_full(Statement::Act, chain, &a.act, &signature).is_ok()
+        act.agency == a.agency
+            && act.key_id == a.key_id
+            && key.verify_full(Statement::Act, chain, &a.act, &signature).is_ok()
     })
 }
 
@@ -118,7 +124,9 @@ impl Policies {
         let fits = |v: &InForce| v.terms.dataset == *dataset && v.terms.assignee.as_ref().is_none_or(|a| a == consumer);
         let ended = |s: Status| matches!(s, Status::Suspended | Status::Revoked | Status::Superseded);
         let covers = |v: &InForce| {
-            let grants = |c: &ClauseTerms| c.effect != Effect::Prohibit && c.purpose == purpose && c.actions & Action::Query.bit() != 0;
+            let grants = |c: &ClauseTerms| {
+                c.effect != Effect::Prohibit && c.purpose == purpose && c.actions & Action::Query.bit() != 0
+            };
             ended(v.status) && v.terms.clauses.iter().any(grants)
         };
         let found = self.versions.iter().rfind(|(_, v)| fits(v) && covers(v));
@@ -136,7 +144,9 @@ impl Policies {
         let of = |v: &InForce| {
             let status = v.status;
             let pairs = v.handles.iter().zip(&v.terms.clauses);
-            pairs.map(move |(h, c)| (*h, Standing { status, from_ms: c.from_ms, until_ms: c.until_ms })).collect::<Vec<_>>()
+            pairs
+                .map(move |(h, c)| (*h, Standing { status, from_ms: c.from_ms, until_ms: c.until_ms }))
+                .collect::<Vec<_>>()
         };
         self.versions.values().flat_map(of).collect()
     }
@@ -147,7 +157,12 @@ impl Policies {
     }
 }
 
-fn evaluator(view: &AgreementView, chain: &str, documents: &Documents, keys: &BTreeMap<KeyId, PublicKey>) -> Option<Arc<Evaluator>> {
+fn evaluator(
+    view: &AgreementView,
+    chain: &str,
+    documents: &Documents,
+    keys: &BTreeMap<KeyId, PublicKey>,
+) -> Option<Arc<Evaluator>> {
     let agreement = format!("{} version {}", view.agreement, view.version);
     let Some(compiled) = documents.get(&view.terms_hash) else {
         warn!(agreement, "active on the ledger, but its document is not in agreements/: everything under it is denied");

@@ -1,6 +1,9 @@
 //! The loop that owns the step and the release store.
 
-#![allow(clippy::result_large_err, reason = "a denial is as usual an outcome as an answer, and it moves only a few times")]
+#![allow(
+    clippy::result_large_err,
+    reason = "a denial is as usual an outcome as an answer, and it moves only a few times"
+)]
 
 use super::calls::{Sessions, admit};
 use super::feed::View;
@@ -224,13 +227,15 @@ impl Loop {
         let account = self.host.cfg.agency.account();
         let subject = format!("q.*.{account}.>");
         let nats = self.host.nats.clone();
-        let mut calls = nats.queue_subscribe(subject, "executor".into()).await.map_err(|e| HostError::Nats(e.to_string()))?;
+        let mut calls =
+            nats.queue_subscribe(subject, "executor".into()).await.map_err(|e| HostError::Nats(e.to_string()))?;
         let (messages, fetcher, cfg) = (self.messages.clone(), self.host.fetcher.clone(), self.host.cfg.clone());
         let sessions = self.sessions.clone();
         tokio::spawn(async move {
             while let Some(message) = calls.next().await {
                 let Some(reply) = message.reply.clone() else { continue };
-                let (messages, fetcher, cfg, sessions, nats) = (messages.clone(), fetcher.clone(), cfg.clone(), sessions.clone(), nats.clone());
+                let (messages, fetcher, cfg, sessions, nats) =
+                    (messages.clone(), fetcher.clone(), cfg.clone(), sessions.clone(), nats.clone());
                 tokio::spawn(async move {
                     let via = message.subject.split('.').nth(1).unwrap_or_default().to_owned();
                     match admit(&message.payload, &via, &cfg.chain, &cfg.agency, &sessions, &fetcher).await {
@@ -285,7 +290,10 @@ impl Loop {
                 effects.extend(self.step.step(input, now));
             }
             let (round, after) = self.sort(effects);
-            let (stored, marked) = (round.stores.iter().map(|r| r.key).collect::<Vec<_>>(), round.released.iter().map(|r| r.0).collect::<Vec<_>>());
+            let (stored, marked) = (
+                round.stores.iter().map(|r| r.key).collect::<Vec<_>>(),
+                round.released.iter().map(|r| r.0).collect::<Vec<_>>(),
+            );
             let round = Round { cursor: cursor.take().filter(|_| !round.is_empty()), ..round };
             if !round.is_empty() {
                 tokio::task::block_in_place(|| self.host.store.write(&round))?;
@@ -318,7 +326,9 @@ impl Loop {
                     round.stores.extend(row);
                 }
                 Effect::MarkReleased { key, index, height } => {
-                    if let Some(released) = self.live.get_mut(&key).and_then(|l| l.done.as_mut()).and_then(|d| d.released.as_mut()) {
+                    if let Some(released) =
+                        self.live.get_mut(&key).and_then(|l| l.done.as_mut()).and_then(|d| d.released.as_mut())
+                    {
                         (released.ticket.log_index, released.ticket.height) = (index, height);
                     }
                     round.released.push((key, index, height, tick));
@@ -339,7 +349,9 @@ impl Loop {
                 let released = self.live.get(&key).and_then(|l| l.done.as_ref()).and_then(|d| d.released.clone());
                 let reply = match released {
                     Some(body) => QueryReply::Released { body },
-                    None => QueryReply::Denied { body: denied(codes::BUSY, "lost", "the response is no longer held: sign a new request") },
+                    None => QueryReply::Denied {
+                        body: denied(codes::BUSY, "lost", "the response is no longer held: sign a new request"),
+                    },
                 };
                 self.answer(replies, &reply).await;
             }
@@ -351,7 +363,10 @@ impl Loop {
             Effect::Forget { key } => {
                 self.live.remove(&key);
             }
-            Effect::Store { .. } | Effect::MarkReleased { .. } | Effect::MarkClosed { .. } | Effect::Withhold { .. } => {}
+            Effect::Store { .. }
+            | Effect::MarkReleased { .. }
+            | Effect::MarkClosed { .. }
+            | Effect::Withhold { .. } => {}
         }
         Ok(())
     }
@@ -368,7 +383,8 @@ impl Loop {
         tokio::spawn(async move {
             let Ok(_permit) = permits.acquire_owned().await else { return };
             let result = tokio::task::spawn_blocking(move || fetcher.prepare(&job)).await;
-            let result = result.unwrap_or_else(|e| Err(denied(codes::BUSY, "provider-fault", format!("the executor failed: {e}"))));
+            let result = result
+                .unwrap_or_else(|e| Err(denied(codes::BUSY, "provider-fault", format!("the executor failed: {e}"))));
             let _ = messages.send(Message::Prepared(key, Box::new(result))).await;
         });
     }
@@ -381,13 +397,19 @@ impl Loop {
             return Ok(QueryReply::Denied { body: refuse(Reason::Withheld) });
         }
         let Some(Found { state, body: Some(body), index, height, .. }) = found else {
-            return no("repeat-over", "this request was answered already and its bytes are no longer kept: sign a new request");
+            return no(
+                "repeat-over",
+                "this request was answered already and its bytes are no longer kept: sign a new request",
+            );
         };
         if state != State::Released as i64 {
             return no("settled", "this request was settled without data: sign a new request");
         }
-        let Ok(mut released) = cbor::decode::<Released>(&body) else { return no("store", "the stored response does not decode") };
-        let handle = cbor::decode::<Op>(&released.op).ok().and_then(|op| op.recorded().map(|r| r.handle)).unwrap_or_default();
+        let Ok(mut released) = cbor::decode::<Released>(&body) else {
+            return no("store", "the stored response does not decode");
+        };
+        let handle =
+            cbor::decode::<Op>(&released.op).ok().and_then(|op| op.recorded().map(|r| r.handle)).unwrap_or_default();
         if let Some(code) = self.step.barred_now(handle, self.now_ms()) {
             return Ok(QueryReply::Denied { body: refuse(Reason::Ledger(code)) });
         }

@@ -119,13 +119,30 @@ impl ReleaseStore {
             for r in &round.stores {
                 let (session, n, ends) = (r.key.0 as i64, r.key.1 as i64, r.session_expires_ms as i64);
                 let stored = State::Stored as i64;
-                insert.execute(params![session, n, r.request_hash, r.op_hash, r.secret, r.body, r.decision, stored, ends])?;
+                insert.execute(params![
+                    session,
+                    n,
+                    r.request_hash,
+                    r.op_hash,
+                    r.secret,
+                    r.body,
+                    r.decision,
+                    stored,
+                    ends
+                ])?;
             }
             let mut settle = tx.prepare_cached(
                 "UPDATE release SET state = ?3, op_index = ?4, height = ?5, released_ms = ?6 WHERE session = ?1 AND n = ?2",
             )?;
             for (k, index, height, ms) in &round.released {
-                settle.execute(params![k.0 as i64, k.1 as i64, State::Released as i64, *index as i64, *height as i64, *ms as i64])?;
+                settle.execute(params![
+                    k.0 as i64,
+                    k.1 as i64,
+                    State::Released as i64,
+                    *index as i64,
+                    *height as i64,
+                    *ms as i64
+                ])?;
             }
             for (state, list) in [(State::Closed, &round.closed), (State::Withheld, &round.withheld)] {
                 for (k, index) in list {
@@ -133,7 +150,8 @@ impl ReleaseStore {
                 }
             }
             if let Some(height) = round.cursor {
-                tx.prepare_cached("INSERT OR REPLACE INTO mark (name, value) VALUES ('cursor', ?1)")?.execute([height as i64])?;
+                tx.prepare_cached("INSERT OR REPLACE INTO mark (name, value) VALUES ('cursor', ?1)")?
+                    .execute([height as i64])?;
             }
         }
         Ok(tx.commit()?)
@@ -141,7 +159,8 @@ impl ReleaseStore {
 
     /// Height up to which frames were done with.
     pub fn cursor(&self) -> Result<Option<u64>, StoreError> {
-        let found = self.db.query_row("SELECT value FROM mark WHERE name = 'cursor'", [], |r| r.get::<_, i64>(0)).optional()?;
+        let found =
+            self.db.query_row("SELECT value FROM mark WHERE name = 'cursor'", [], |r| r.get::<_, i64>(0)).optional()?;
         Ok(found.map(|v| v as u64))
     }
 
@@ -156,7 +175,9 @@ impl ReleaseStore {
     }
 
     fn list(&self, which: &str, tick_ms: u64) -> Result<Vec<Kept>, StoreError> {
-        let sql = format!("SELECT session, n, request_hash, op_hash, session_ends_ms FROM release WHERE {which} AND session_ends_ms > ?1");
+        let sql = format!(
+            "SELECT session, n, request_hash, op_hash, session_ends_ms FROM release WHERE {which} AND session_ends_ms > ?1"
+        );
         let mut statement = self.db.prepare(&sql)?;
         let rows = statement.query_map([tick_ms as i64], |r| {
             Ok(Kept {
@@ -180,8 +201,9 @@ impl ReleaseStore {
 
     /// A stored response.
     pub fn find(&self, key: Key) -> Result<Option<Found>, StoreError> {
-        let mut statement =
-            self.db.prepare_cached("SELECT state, body, op_index, height, released_ms FROM release WHERE session = ?1 AND n = ?2")?;
+        let mut statement = self.db.prepare_cached(
+            "SELECT state, body, op_index, height, released_ms FROM release WHERE session = ?1 AND n = ?2",
+        )?;
         let found = statement.query_row([key.0 as i64, key.1 as i64], |r| {
             Ok(Found {
                 state: r.get(0)?,
@@ -197,7 +219,10 @@ impl ReleaseStore {
     /// Forgets response bytes that are too old to be repeated; what opens the commitment stays.
     pub fn prune(&mut self, tick_ms: u64) -> Result<usize, StoreError> {
         let before = tick_ms.saturating_sub(RELEASE_REPEAT_MS) as i64;
-        Ok(self.db.execute("UPDATE release SET body = NULL WHERE state = 1 AND released_ms < ?1 AND body IS NOT NULL", [before])?)
+        Ok(self.db.execute(
+            "UPDATE release SET body = NULL WHERE state = 1 AND released_ms < ?1 AND body IS NOT NULL",
+            [before],
+        )?)
     }
 }
 
@@ -207,7 +232,15 @@ mod tests {
     use super::*;
 
     fn new(n: u64) -> NewRelease {
-        NewRelease { key: (1, n), request_hash: [n as u8; 32], op_hash: [n as u8 + 100; 32], secret: [0; 32], body: Some(vec![7]), decision: "{}".into(), session_expires_ms: 5_000 }
+        NewRelease {
+            key: (1, n),
+            request_hash: [n as u8; 32],
+            op_hash: [n as u8 + 100; 32],
+            secret: [0; 32],
+            body: Some(vec![7]),
+            decision: "{}".into(),
+            session_expires_ms: 5_000,
+        }
     }
 
     #[test]
@@ -216,11 +249,21 @@ mod tests {
         let path = dir.path().join("r.sqlite");
         let mut store = ReleaseStore::open(&path).unwrap();
         store.write(&Round { stores: vec![new(1), new(2), new(3)], ..Round::default() }).unwrap();
-        store.write(&Round { released: vec![((1, 1), 40, 9, 1_000)], withheld: vec![((1, 2), 41)], cursor: Some(9), ..Round::default() }).unwrap();
+        store
+            .write(&Round {
+                released: vec![((1, 1), 40, 9, 1_000)],
+                withheld: vec![((1, 2), 41)],
+                cursor: Some(9),
+                ..Round::default()
+            })
+            .unwrap();
         drop(store);
         let mut store = ReleaseStore::open(&path).unwrap();
         assert_eq!(store.cursor().unwrap(), Some(9));
-        assert_eq!(store.open_releases().unwrap(), [Kept { key: (1, 3), request_hash: [3; 32], op_hash: [103; 32], session_expires_ms: 5_000 }]);
+        assert_eq!(
+            store.open_releases().unwrap(),
+            [Kept { key: (1, 3), request_hash: [3; 32], op_hash: [103; 32], session_expires_ms: 5_000 }]
+        );
         assert_eq!(store.settled(4_999).unwrap().len(), 2);
         assert!(store.settled(5_000).unwrap().is_empty(), "requests of that session are refused anyway");
         let found = store.find((1, 1)).unwrap().unwrap();

@@ -3,8 +3,8 @@
 //! The ledger's head says what is anchored. Everything after it is read from the stream again after a restart, so that
 //! nothing is left out and nothing is doubled: an operation that does not follow the head is refused.
 
-use super::{IntakeError, WriterWatch};
 use super::stream::{decode, newest_envelope, open};
+use super::{IntakeError, WriterWatch};
 use crate::ledger::LedgerError;
 use crate::ledger::node_client::NodeClient;
 use crate::ledger::writer::Writer;
@@ -124,7 +124,13 @@ struct Anchor {
 }
 
 /// Starts the anchoring task of a dataset.
-pub(super) fn start(dataset: DatasetId, js: Context, node: NodeClient, writer: WriterWatch, metrics: Metrics) -> mpsc::Sender<Published> {
+pub(super) fn start(
+    dataset: DatasetId,
+    js: Context,
+    node: NodeClient,
+    writer: WriterWatch,
+    metrics: Metrics,
+) -> mpsc::Sender<Published> {
     let (tx, rx) = mpsc::channel(WAITING);
     let anchor = Anchor { dataset, js, node, writer, metrics, rx, queue: Queue::default() };
     tokio::spawn(anchor.run());

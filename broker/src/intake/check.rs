@@ -186,7 +186,10 @@ mod tests {
         .join("\n");
         let Err(IntakeError::Lines(errors)) = checker().read(body.as_bytes()) else { panic!("taken") };
         let found: Vec<_> = errors.iter().map(|e| (e.line, e.code)).collect();
-        assert_eq!(found, [(2, "schema"), (3, "schema"), (4, "json"), (5, "member"), (6, "time"), (7, "json"), (8, "schema")]);
+        assert_eq!(
+            found,
+            [(2, "schema"), (3, "schema"), (4, "json"), (5, "member"), (6, "time"), (7, "json"), (8, "schema")]
+        );
     }
 
     #[test]

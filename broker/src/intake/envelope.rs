@@ -86,7 +86,9 @@ mod tests {
     #[test]
     fn an_empty_stream_takes_batch_one_of_anybody() {
         assert_eq!(Head::empty().place("d", Some(&source("any", 1))), Ok(None));
-        assert!(matches!(Head::empty().place("d", Some(&source("any", 2))), Err(IntakeError::Elsewhere(p)) if p == Position::default()));
+        assert!(
+            matches!(Head::empty().place("d", Some(&source("any", 2))), Err(IntakeError::Elsewhere(p)) if p == Position::default())
+        );
         assert!(matches!(Head::empty().place("d", Some(&source("any", 0))), Err(IntakeError::Elsewhere(_))));
     }
 

@@ -29,7 +29,9 @@ fn status(e: &IntakeError) -> StatusCode {
         IntakeError::Lines(_) => StatusCode::UNPROCESSABLE_ENTITY,
         IntakeError::Elsewhere(_) => StatusCode::CONFLICT,
         IntakeError::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
-        IntakeError::Unavailable(_) | IntakeError::StreamConfig { .. } | IntakeError::Schema(..) => StatusCode::SERVICE_UNAVAILABLE,
+        IntakeError::Unavailable(_) | IntakeError::StreamConfig { .. } | IntakeError::Schema(..) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         IntakeError::Library(_) => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
@@ -76,8 +78,10 @@ fn source(headers: &HeaderMap) -> Result<Option<SourceState>, IntakeError> {
     if adapter.is_empty() || adapter.len() > 64 || !adapter.chars().all(ok) {
         return Err(IntakeError::Header(NAMES[0], "is 1 to 64 of a-z, 0-9 and -"));
     }
-    let batch_no = batch.ok_or(missing(NAMES[1]))?.parse().map_err(|_| IntakeError::Header(NAMES[1], "is a number from 1"))?;
-    let checkpoint = STANDARD.decode(checkpoint.ok_or(missing(NAMES[2]))?).ok().filter(|c| c.len() <= CHECKPOINT_BYTES_MAX);
+    let batch_no =
+        batch.ok_or(missing(NAMES[1]))?.parse().map_err(|_| IntakeError::Header(NAMES[1], "is a number from 1"))?;
+    let checkpoint =
+        STANDARD.decode(checkpoint.ok_or(missing(NAMES[2]))?).ok().filter(|c| c.len() <= CHECKPOINT_BYTES_MAX);
     let checkpoint = checkpoint.ok_or(IntakeError::Header(NAMES[2], "is base64 of at most 4,096 bytes"))?;
     Ok(Some(SourceState { adapter: adapter.to_owned(), batch_no, checkpoint: checkpoint.into() }))
 }
@@ -97,7 +101,9 @@ async fn messages(
         Err(e) => Err(e),
     };
     match taken {
-        Ok(Accepted { accepted, last_seq }) => Json(json!({"accepted": accepted, "duplicates": 0, "last_seq": last_seq})).into_response(),
+        Ok(Accepted { accepted, last_seq }) => {
+            Json(json!({"accepted": accepted, "duplicates": 0, "last_seq": last_seq})).into_response()
+        }
         Err(e) => refuse(&e),
     }
 }
@@ -130,7 +136,10 @@ mod tests {
         for (i, bad) in ["Load Adapter", "three", "not base64!"].iter().enumerate() {
             let mut wrong = good;
             wrong[i].1 = bad;
-            assert!(matches!(source(&headers(&wrong)), Err(IntakeError::Header(name, _)) if name == good[i].0), "{bad}");
+            assert!(
+                matches!(source(&headers(&wrong)), Err(IntakeError::Header(name, _)) if name == good[i].0),
+                "{bad}"
+            );
             let mut less = good.to_vec();
             less.remove(i);
             assert!(matches!(source(&headers(&less)), Err(IntakeError::Header(name, _)) if name == good[i].0));
@@ -143,8 +152,14 @@ mod tests {
         assert_eq!(response.status(), StatusCode::CONFLICT);
         let body = axum::body::to_bytes(response.into_body(), 10_000).await.unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();
-        assert_eq!((&body["batch_no"], &body["checkpoint"], &body["code"]), (&json!(7), &json!("AQI="), &json!("batch-number")));
+        assert_eq!(
+            (&body["batch_no"], &body["checkpoint"], &body["code"]),
+            (&json!(7), &json!("AQI="), &json!("batch-number"))
+        );
         let busy = refuse(&IntakeError::Busy("d".into()));
-        assert_eq!((busy.status(), busy.headers()[names::RETRY_AFTER].to_str().unwrap()), (StatusCode::TOO_MANY_REQUESTS, "1"));
+        assert_eq!(
+            (busy.status(), busy.headers()[names::RETRY_AFTER].to_str().unwrap()),
+            (StatusCode::TOO_MANY_REQUESTS, "1")
+        );
     }
 }

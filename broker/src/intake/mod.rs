@@ -63,7 +63,9 @@ pub enum IntakeError {
     #[error("the newest durable batch is {}: go on from there", .0.batch_no)]
     Elsewhere(Position),
     /// Another adapter feeds the dataset.
-    #[error("dataset {dataset} is fed by the adapter {adapter}: one adapter feeds a dataset, give the other one a dataset of its own")]
+    #[error(
+        "dataset {dataset} is fed by the adapter {adapter}: one adapter feeds a dataset, give the other one a dataset of its own"
+    )]
     OtherAdapter {
         /// The dataset.
         dataset: String,
@@ -74,7 +76,9 @@ pub enum IntakeError {
     #[error("dataset {0} has too many batches waiting: send this one again in a second")]
     Busy(String),
     /// The streams do not acknowledge.
-    #[error("the streams do not acknowledge ({0}): the batch may or may not be durable, send it again with the same number")]
+    #[error(
+        "the streams do not acknowledge ({0}): the batch may or may not be durable, send it again with the same number"
+    )]
     Unavailable(String),
     /// The stream exists with settings that lose data.
     #[error("stream {stream}: {rule}")]
@@ -171,7 +175,13 @@ impl Intake {
         for doc in setup.datasets.iter().filter(|d| d.is_feed() && d.id.owner() == setup.cfg.agency) {
             let (tx, rx) = mpsc::channel(QUEUE);
             let js = async_nats::jetstream::new(setup.nats.clone());
-            let anchors = anchor::start(doc.id.clone(), js.clone(), setup.node.clone(), setup.writer.clone(), setup.metrics.clone());
+            let anchors = anchor::start(
+                doc.id.clone(),
+                js.clone(),
+                setup.node.clone(),
+                setup.writer.clone(),
+                setup.metrics.clone(),
+            );
             let task = stream::Task {
                 chain: setup.cfg.chain.clone(),
                 dataset: doc.id.clone(),

@@ -153,7 +153,8 @@ impl Task {
             let mut salt = [0; 16];
             salt.copy_from_slice(&super::random32()?[..16]);
             let source = EnvelopeSource { salt, state };
-            let draft = EnvelopeDraft { chain, dataset, first_seq, source, members: checker.members().clone(), records };
+            let draft =
+                EnvelopeDraft { chain, dataset, first_seq, source, members: checker.members().clone(), records };
             draft.sign(&key).map_err(|e| IntakeError::Library(e.to_string()))
         });
         made.await.map_err(|e| IntakeError::Library(e.to_string()))?
@@ -206,7 +207,12 @@ impl Task {
             self.key.public().clone()
         } else {
             // Signed before the key was rotated.
-            self.node.key(envelope.key).await.map_err(down)?.map(|k| k.key).ok_or_else(|| down("the envelope's key is not registered"))?
+            self.node
+                .key(envelope.key)
+                .await
+                .map_err(down)?
+                .map(|k| k.key)
+                .ok_or_else(|| down("the envelope's key is not registered"))?
         };
         envelope.verify(&public).map_err(|e| down(format!("the newest envelope does not verify: {e}")))?;
         Ok(Head::of(&envelope, seq))
@@ -214,7 +220,10 @@ impl Task {
 }
 
 /// Reads and decodes the newest envelope of a stream.
-pub(super) async fn newest_envelope(stream: &Stream, dataset: &DatasetId) -> Result<Option<(Envelope, u64)>, IntakeError> {
+pub(super) async fn newest_envelope(
+    stream: &Stream,
+    dataset: &DatasetId,
+) -> Result<Option<(Envelope, u64)>, IntakeError> {
     match stream.get_last_raw_message_by_subject(&publish_subject(dataset)).await {
         Ok(message) => Ok(Some((decode(&message.payload)?, message.sequence))),
         Err(e) if e.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),

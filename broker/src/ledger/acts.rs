@@ -18,7 +18,13 @@ const ACT_SECONDS: u64 = 30;
 const RESEND: Duration = Duration::from_secs(1);
 
 /// Signs an act.
-pub fn sign_act(chain: &str, agency: &AgencyId, key: &SigningKey, counter: u64, body: ActBody) -> Result<Vec<u8>, LedgerError> {
+pub fn sign_act(
+    chain: &str,
+    agency: &AgencyId,
+    key: &SigningKey,
+    counter: u64,
+    body: ActBody,
+) -> Result<Vec<u8>, LedgerError> {
     let act = Act { chain: chain.to_owned(), agency: agency.clone(), key_id: key.public().key_id(), counter, body };
     let body = cbor::encode(&act);
     let signature = key.try_sign(Statement::Act, chain, &body).map_err(|e| LedgerError::Protocol(e.to_string()))?;
@@ -26,7 +32,13 @@ pub fn sign_act(chain: &str, agency: &AgencyId, key: &SigningKey, counter: u64, 
 }
 
 /// Signs an act with the key's next counter.
-pub async fn sign_next(node: &NodeClient, chain: &str, agency: &AgencyId, key: &SigningKey, body: ActBody) -> Result<Vec<u8>, LedgerError> {
+pub async fn sign_next(
+    node: &NodeClient,
+    chain: &str,
+    agency: &AgencyId,
+    key: &SigningKey,
+    body: ActBody,
+) -> Result<Vec<u8>, LedgerError> {
     let (urgent, other) = node.counters(key.public().key_id()).await?;
     let counter = if body.is_urgent() { urgent + 1 } else { other + 1 };
     sign_act(chain, agency, key, counter, body)

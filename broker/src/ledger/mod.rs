@@ -37,10 +37,14 @@ pub enum LedgerError {
         text: String,
     },
     /// It did not happen in time; it may still happen.
-    #[error("the ledger did not commit it within {0} s: it may still be committed, look it up before you send it again")]
+    #[error(
+        "the ledger did not commit it within {0} s: it may still be committed, look it up before you send it again"
+    )]
     Timeout(u64),
     /// Another batch stands where this writer's should be.
-    #[error("equivocation: another batch with this writer's sequence {0} is on the ledger; stop this writer and compare its journal")]
+    #[error(
+        "equivocation: another batch with this writer's sequence {0} is on the ledger; stop this writer and compare its journal"
+    )]
     Equivocation(u64),
     /// The writer's journal cannot be written or read.
     #[error("the writer's journal failed: {0}; free disk space or restore the folder")]

@@ -44,7 +44,9 @@ pub(super) async fn send(stream: &mut UnixStream, path: &Path, request: &NodeReq
 pub(super) async fn receive(stream: &mut UnixStream, path: &Path) -> Result<NodeReply, LedgerError> {
     let len = stream.read_u32().await.map_err(|e| down(path, e))? as usize;
     if len > NODE_FRAME_BYTES_MAX {
-        return Err(LedgerError::Protocol(format!("a message of {len} bytes, at most {NODE_FRAME_BYTES_MAX} are allowed")));
+        return Err(LedgerError::Protocol(format!(
+            "a message of {len} bytes, at most {NODE_FRAME_BYTES_MAX} are allowed"
+        )));
     }
     let mut body = vec![0; len];
     stream.read_exact(&mut body).await.map_err(|e| down(path, e))?;
@@ -148,7 +150,12 @@ impl NodeClient {
         agencies() -> Vec<AgencyId>, NodeRequest::Agencies {}, NodeReply::Agencies { body } => body);
 
     /// The newest unrevoked key of an agency with this role and, where given, label.
-    pub async fn active_key(&self, agency: &AgencyId, role: KeyRole, label: Option<&str>) -> Result<Option<KeyView>, LedgerError> {
+    pub async fn active_key(
+        &self,
+        agency: &AgencyId,
+        role: KeyRole,
+        label: Option<&str>,
+    ) -> Result<Option<KeyView>, LedgerError> {
         let keys = self.keys(agency).await?;
         let fits = |k: &KeyView| k.role == role && k.revoked_ms == 0 && label.is_none_or(|l| k.label == l);
         Ok(keys.into_iter().rfind(fits))

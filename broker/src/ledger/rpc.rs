@@ -69,7 +69,8 @@ impl CometRpc {
     /// A client of the RPC at `addr`.
     pub fn new(addr: &RpcAddr) -> Result<Self, LedgerError> {
         // CometBFT closes idle connections after 10 s.
-        let builder = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(8)).timeout(Duration::from_secs(10));
+        let builder =
+            reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(8)).timeout(Duration::from_secs(10));
         let (builder, base) = match addr {
             RpcAddr::Unix(path) => (builder.unix_socket(path.as_path()), "http://comet".to_owned()),
             RpcAddr::Tcp(addr) => (builder, format!("http://{addr}")),
@@ -80,7 +81,8 @@ impl CometRpc {
 
     async fn get(&self, path: &str) -> Result<Value, LedgerError> {
         let down = |e: reqwest::Error| LedgerError::RpcDown(e.to_string());
-        let answer: Envelope = self.http.get(format!("{}/{path}", self.base)).send().await.map_err(down)?.json().await.map_err(down)?;
+        let answer: Envelope =
+            self.http.get(format!("{}/{path}", self.base)).send().await.map_err(down)?.json().await.map_err(down)?;
         match answer.error {
             None => Ok(answer.result),
             Some(fault) => Err(LedgerError::Protocol(fault.text())),

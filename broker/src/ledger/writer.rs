@@ -87,7 +87,14 @@ impl Writer {
         journal.forget(view.last_seq)?;
         info!(writer = %setup.writer, last_seq = view.last_seq, open = core.uncommitted(), "writer goes on");
         let (commands, rx) = mpsc::channel(QUEUE);
-        let task = Task { setup: Arc::new(setup), core, journal, next_wait: view.last_seq + 1, waiting: BTreeMap::new(), started: Instant::now() };
+        let task = Task {
+            setup: Arc::new(setup),
+            core,
+            journal,
+            next_wait: view.last_seq + 1,
+            waiting: BTreeMap::new(),
+            started: Instant::now(),
+        };
         tokio::spawn(task.run(rx, head));
         Ok(Self { commands, reopened: Arc::new(reopened) })
     }
@@ -114,10 +121,18 @@ impl Writer {
 async fn wait_for_writer(setup: &WriterSetup) -> Result<(u64, concordat_protocol::node::WriterView), LedgerError> {
     let mut said = false;
     loop {
-        let asked = async { Ok::<_, LedgerError>((setup.node.head().await?.height, setup.node.writer(&setup.writer).await?)) };
+        let asked =
+            async { Ok::<_, LedgerError>((setup.node.head().await?.height, setup.node.writer(&setup.writer).await?)) };
         let why = match asked.await {
-            Ok((height, Some(view))) if view.key.as_slice() == setup.key.public().ed25519.0.as_slice() => return Ok((height, view)),
-            Ok((_, Some(_))) => return Err(LedgerError::Refused { code: 203, text: format!("{} is registered with another key", setup.writer) }),
+            Ok((height, Some(view))) if view.key.as_slice() == setup.key.public().ed25519.0.as_slice() => {
+                return Ok((height, view));
+            }
+            Ok((_, Some(_))) => {
+                return Err(LedgerError::Refused {
+                    code: 203,
+                    text: format!("{} is registered with another key", setup.writer),
+                });
+            }
             Ok((_, None)) => "the writer is not registered on the ledger yet".to_owned(),
             Err(e) => e.to_string(),
         };
@@ -217,7 +232,8 @@ impl Task {
 }
 
 fn sign(setup: &WriterSetup, body: &[u8]) -> Result<[u8; 64], LedgerError> {
-    let signature = setup.key.try_sign(Statement::TxBatch, &setup.chain, body).map_err(|e| LedgerError::Protocol(e.to_string()))?;
+    let signature =
+        setup.key.try_sign(Statement::TxBatch, &setup.chain, body).map_err(|e| LedgerError::Protocol(e.to_string()))?;
     signature.ed25519.0.try_into().map_err(|_| LedgerError::Protocol("the writer's key must be Ed25519".into()))
 }
 
@@ -229,7 +245,9 @@ async fn deliver(setup: Arc<WriterSetup>, tx: Vec<u8>, attempt: u32) {
         match setup.rpc.submit(&tx).await {
             Submission::Pending => {}
             Submission::Unknown(why) => warn!(writer = %setup.writer, attempt, why, "batch not taken yet"),
-            Submission::Refused { code, text } => warn!(writer = %setup.writer, attempt, code, text, "batch refused by CheckTx"),
+            Submission::Refused { code, text } => {
+                warn!(writer = %setup.writer, attempt, code, text, "batch refused by CheckTx")
+            }
         }
         return;
     }

@@ -159,9 +159,10 @@ impl WriterCore {
 
     /// What to send now: batches never sent, and after [`RESEND_MS`] without progress the lowest one and its successor.
     pub fn due(&mut self, now_ms: u64) -> Vec<Send> {
-        let lowest_stalls = self.open.front().is_some_and(|o| {
-            o.attempts > 0 && now_ms.saturating_sub(self.progress_ms.max(o.sent_ms)) >= RESEND_MS
-        });
+        let lowest_stalls = self
+            .open
+            .front()
+            .is_some_and(|o| o.attempts > 0 && now_ms.saturating_sub(self.progress_ms.max(o.sent_ms)) >= RESEND_MS);
         let mut sends = Vec::new();
         for open in &mut self.open {
             if open.attempts == 0 || lowest_stalls {

@@ -21,7 +21,16 @@ fn form(core: &mut WriterCore) -> Option<Outgoing> {
 }
 
 fn entry(seq: u64, op: &Op) -> LogEntry {
-    LogEntry { height: 1, tick_ms: 1, writer: "police/executor".into(), incarnation: 1, seq, op_hash: op.hash(), verdict: Verdict::Accepted, code: 0 }
+    LogEntry {
+        height: 1,
+        tick_ms: 1,
+        writer: "police/executor".into(),
+        incarnation: 1,
+        seq,
+        op_hash: op.hash(),
+        verdict: Verdict::Accepted,
+        code: 0,
+    }
 }
 
 #[test]

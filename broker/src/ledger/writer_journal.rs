@@ -43,7 +43,8 @@ impl Journal {
 
     /// Keeps a batch; durable when it returns.
     pub fn keep(&self, batch: &Outgoing) -> Result<(), LedgerError> {
-        let mut statement = self.db.prepare_cached("INSERT INTO batch (last_seq, tx) VALUES (?1, ?2)").map_err(failed)?;
+        let mut statement =
+            self.db.prepare_cached("INSERT INTO batch (last_seq, tx) VALUES (?1, ?2)").map_err(failed)?;
         statement.execute((batch.last_seq as i64, &batch.tx)).map_err(failed).map(|_| ())
     }
 

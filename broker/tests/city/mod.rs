@@ -139,7 +139,8 @@ impl Nats {
     pub fn again(&mut self) {
         self.kill();
         let mut command = Command::new(&self.binary);
-        self.child = Some(command.arg("-c").arg(&self.conf).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        self.child =
+            Some(command.arg("-c").arg(&self.conf).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     }
 
     pub async fn connect(&self, user: &str) -> async_nats::Client {
@@ -148,7 +149,8 @@ impl Nats {
 }
 
 async fn connect(url: &str, user: &str) -> async_nats::Client {
-    let options = async_nats::ConnectOptions::with_user_and_password(user.into(), "p".into()).retry_on_initial_connect();
+    let options =
+        async_nats::ConnectOptions::with_user_and_password(user.into(), "p".into()).retry_on_initial_connect();
     options.connect(url).await.unwrap()
 }
 
@@ -190,7 +192,8 @@ impl City {
         let binary = nats_binary()?;
         let dir = tempfile::tempdir().unwrap();
         let nats = Nats::start(binary, dir.path());
-        let (grid, transport) = (folder(&dir.path().join("g"), "grid", &nats.url), folder(&dir.path().join("t"), "transport", &nats.url));
+        let (grid, transport) =
+            (folder(&dir.path().join("g"), "grid", &nats.url), folder(&dir.path().join("t"), "transport", &nats.url));
         std::fs::write(grid.path("datasets/load.yaml"), DATASET).unwrap();
         std::fs::write(grid.path("schemas/load@1.json"), SCHEMA).unwrap();
         std::fs::write(grid.path("agreements/a.yaml"), AGREEMENT).unwrap();
@@ -285,7 +288,8 @@ async fn tell(client: NodeClient, cfg: Arc<NodeConfig>, from: u64, view: watch::
         if rev != Some(frame.meta_rev) {
             let views = client.agreements().await.unwrap();
             let documents = load_documents(&cfg.dir);
-            policies = Arc::new(Policies::build(&policies, &cfg.agency, &cfg.chain, &views, &documents, &BTreeMap::new()));
+            policies =
+                Arc::new(Policies::build(&policies, &cfg.agency, &cfg.chain, &views, &documents, &BTreeMap::new()));
             rev = Some(frame.meta_rev);
         }
         let (meta_rev, tick_ms, at) = (frame.meta_rev, frame.tick_ms, Instant::now());

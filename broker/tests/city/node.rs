@@ -4,7 +4,9 @@
 use concordat_protocol::cbor;
 use concordat_protocol::codes::{self, Verdict};
 use concordat_protocol::ids::WriterId;
-use concordat_protocol::node::{AgreementView, DatasetView, Frame, HeadView, KeyView, NodeReply, NodeRequest, WriterView};
+use concordat_protocol::node::{
+    AgreementView, DatasetView, Frame, HeadView, KeyView, NodeReply, NodeRequest, WriterView,
+};
 use concordat_protocol::ops::{Batch, LogEntry, Op, Tx, batch_hash};
 use concordat_protocol::terms::Status;
 use std::collections::BTreeMap;
@@ -42,7 +44,8 @@ impl Node {
     /// Serves `node.sock` and `rpc.sock` in `run`.
     pub fn start(run: &Path, state: State) -> Arc<Self> {
         std::fs::create_dir_all(run).unwrap();
-        let (nodes, rpc) = (UnixListener::bind(run.join("node.sock")).unwrap(), UnixListener::bind(run.join("rpc.sock")).unwrap());
+        let (nodes, rpc) =
+            (UnixListener::bind(run.join("node.sock")).unwrap(), UnixListener::bind(run.join("rpc.sock")).unwrap());
         let this = Arc::new(Self { state: Arc::new(Mutex::new(state)), height: watch::channel(0).0 });
         this.block(vec![]);
         let idle = this.clone();
@@ -90,7 +93,16 @@ impl Node {
         for batch in batches {
             for (seq, op) in (batch.first_seq..).zip(&batch.ops) {
                 let (verdict, code) = judge(&mut s, &batch.writer, op, tick_ms);
-                let entry = LogEntry { height, tick_ms, writer: batch.writer.to_string(), incarnation: 1, seq, op_hash: op.hash(), verdict, code };
+                let entry = LogEntry {
+                    height,
+                    tick_ms,
+                    writer: batch.writer.to_string(),
+                    incarnation: 1,
+                    seq,
+                    op_hash: op.hash(),
+                    verdict,
+                    code,
+                };
                 entries.push((s.ops.len() as u64, entry));
                 s.ops.push((op.clone(), verdict, code));
             }
@@ -137,7 +149,10 @@ impl Node {
             let text = String::from_utf8(body).unwrap();
             self.submit(&hex::decode(text.strip_prefix("tx=0x").unwrap()).unwrap());
             let answer = r#"{"result":{"code":0}}"#;
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", answer.len());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                answer.len()
+            );
             stream.write_all(format!("{head}{answer}").as_bytes()).await?;
         }
     }
@@ -173,12 +188,24 @@ impl Node {
             NodeRequest::Head {} => {
                 let f = s.frames.last().unwrap();
                 let (height, tick_ms) = (f.height, f.tick_ms);
-                let body = HeadView { chain: "city".into(), height, tick_ms, app_hash: [0; 32], log_size: 0, meta_rev: s.meta_rev, app_version: 1 };
+                let body = HeadView {
+                    chain: "city".into(),
+                    height,
+                    tick_ms,
+                    app_hash: [0; 32],
+                    log_size: 0,
+                    meta_rev: s.meta_rev,
+                    app_version: 1,
+                };
                 NodeReply::Head { body }
             }
             NodeRequest::Writer { writer } => NodeReply::Writer { body: s.writers.get(writer.as_str()).cloned() },
-            NodeRequest::Keys { agency } => NodeReply::Keys { body: s.keys.iter().filter(|k| k.agency == agency).cloned().collect() },
-            NodeRequest::Key { key_id } => NodeReply::Keys { body: s.keys.iter().filter(|k| k.key.key_id() == key_id).cloned().collect() },
+            NodeRequest::Keys { agency } => {
+                NodeReply::Keys { body: s.keys.iter().filter(|k| k.agency == agency).cloned().collect() }
+            }
+            NodeRequest::Key { key_id } => {
+                NodeReply::Keys { body: s.keys.iter().filter(|k| k.key.key_id() == key_id).cloned().collect() }
+            }
             NodeRequest::Datasets {} => NodeReply::Datasets { body: s.datasets.clone() },
             NodeRequest::Agreements {} => NodeReply::Agreements { body: s.agreements.clone() },
             NodeRequest::Subscription { provider, subscription } => {
@@ -194,7 +221,9 @@ impl Node {
 fn judge(s: &mut State, writer: &WriterId, op: &Op, tick_ms: u64) -> (Verdict, u16) {
     match op {
         Op::Publish { dataset, last_seq, count, .. } => {
-            let Some(d) = s.datasets.iter_mut().find(|d| d.number == *dataset) else { return (Verdict::Refused, codes::UNKNOWN_DATASET) };
+            let Some(d) = s.datasets.iter_mut().find(|d| d.number == *dataset) else {
+                return (Verdict::Refused, codes::UNKNOWN_DATASET);
+            };
             if last_seq.checked_sub(*count) != Some(d.head) {
                 return (Verdict::Refused, codes::DATASET_HEAD);
             }
@@ -210,7 +239,11 @@ fn judge(s: &mut State, writer: &WriterId, op: &Op, tick_ms: u64) -> (Verdict, u
             if s.agreements.iter().any(|a| a.status != Status::Active) {
                 return (Verdict::Uncovered, codes::SUSPENDED);
             }
-            if tick_ms > oldest_ms + 2_000 { (Verdict::Late, codes::BOUNDED_LATE) } else { (Verdict::Accepted, codes::OK) }
+            if tick_ms > oldest_ms + 2_000 {
+                (Verdict::Late, codes::BOUNDED_LATE)
+            } else {
+                (Verdict::Accepted, codes::OK)
+            }
         }
         _ => (Verdict::Accepted, codes::OK),
     }
@@ -224,5 +257,8 @@ async fn send(stream: &mut UnixStream, reply: &NodeReply) -> std::io::Result<()>
 
 /// A writer that the ledger knows.
 pub fn writer(name: &str, key: [u8; 32]) -> (String, WriterView) {
-    (name.into(), WriterView { writer: WriterId::new(name).unwrap(), key, incarnation: 1, last_seq: 0, last_hash: [0; 32] })
+    (
+        name.into(),
+        WriterView { writer: WriterId::new(name).unwrap(), key, incarnation: 1, last_seq: 0, last_hash: [0; 32] },
+    )
 }

@@ -32,8 +32,17 @@ pub fn check(ctx: &Ctx, name: &str) -> Result<(), Failure> {
     let plan = plan(&dir, name)?;
     let text = read_text(&dir.join("adapters").join(format!("{name}.yaml")))?;
     file::check(&dir, &text)?;
-    let value = json!({"adapter": plan.adapter, "into": plan.dataset, "file": plan.path, "columns": plan.columns.len()});
-    ctx.out.result(&value, || format!("{}: {} has the {} expected columns and goes into {}", plan.adapter, plan.path, plan.columns.len(), plan.dataset));
+    let value =
+        json!({"adapter": plan.adapter, "into": plan.dataset, "file": plan.path, "columns": plan.columns.len()});
+    ctx.out.result(&value, || {
+        format!(
+            "{}: {} has the {} expected columns and goes into {}",
+            plan.adapter,
+            plan.path,
+            plan.columns.len(),
+            plan.dataset
+        )
+    });
     Ok(())
 }
 
@@ -64,7 +73,12 @@ pub async fn run(ctx: &Ctx, name: &str, rows: Option<u64>, pace: Option<&str>) -
     let done = runner::run(source, &client, &mut dead, &config, stop, report).await?;
     bar.finish_and_clear();
     let value = json!({"adapter": name, "rows": done.rows, "accepted": done.accepted, "duplicates": done.duplicates, "dead_letters": done.dead_letters, "batch_no": done.batch_no});
-    ctx.out.result(&value, || format!("{name}: {} rows, {} accepted, {} known already, {} dead letters", done.rows, done.accepted, done.duplicates, done.dead_letters));
+    ctx.out.result(&value, || {
+        format!(
+            "{name}: {} rows, {} accepted, {} known already, {} dead letters",
+            done.rows, done.accepted, done.duplicates, done.dead_letters
+        )
+    });
     Ok(())
 }
 
@@ -83,7 +97,9 @@ pub fn load_records(out: &Output, dir: &Path, name: &str) -> Result<Loaded, Fail
     let plan = Arc::new(plan(dir, name)?);
     let docs = load_datasets(dir)?;
     let doc = docs.iter().find(|d| d.id == plan.dataset && d.is_held());
-    let doc = doc.ok_or_else(|| Failure::usage(format!("{}: no dataset document in datasets/ says that it is held here", plan.dataset)))?;
+    let doc = doc.ok_or_else(|| {
+        Failure::usage(format!("{}: no dataset document in datasets/ says that it is held here", plan.dataset))
+    })?;
     let holding = open_holding(&cfg)?;
     let spec = holding_spec(doc)?;
     holding.ensure_dataset(&spec)?;

@@ -52,7 +52,9 @@ impl Side {
     pub async fn tick_ms(&self) -> Result<u64, Failure> {
         let status = self.api.get("/v1/ledger/status").await?;
         let tick = status["tick_ms"].as_u64().filter(|t| *t > 0);
-        tick.ok_or_else(|| Failure::new(Exit::Unavailable, "no-tick", "the ledger has no block yet: try again in a few seconds"))
+        tick.ok_or_else(|| {
+            Failure::new(Exit::Unavailable, "no-tick", "the ledger has no block yet: try again in a few seconds")
+        })
     }
 
     /// The newest version of an agreement as the ledger has it.
@@ -60,7 +62,9 @@ impl Side {
         let found = self.api.get(&format!("/v1/agreements/{agreement}")).await?;
         let versions = found["versions"].as_array().cloned().unwrap_or_else(|| vec![found.clone()]);
         let newest = versions.into_iter().max_by_key(|v| v["version"].as_u64());
-        newest.ok_or_else(|| Failure::new(Exit::NotFound, "agreement", format!("{agreement} is not on the ledger: propose it first")))
+        newest.ok_or_else(|| {
+            Failure::new(Exit::NotFound, "agreement", format!("{agreement} is not on the ledger: propose it first"))
+        })
     }
 
     /// Waits until this side's node shows an agreement in a state: it may be a block behind the node that took the act.
@@ -99,7 +103,11 @@ pub fn lint(ctx: &Ctx, file: &Path) -> Result<(), Failure> {
         "terms_hash": hex::encode(compiled.terms_hash()), "sentences": compiled.text, "findings": shown,
     });
     ctx.out.result(&value, || {
-        let findings = if shown.is_empty() { "no findings".to_owned() } else { crate::output::table(&shown, &["severity", "clause", "rule", "text"]) };
+        let findings = if shown.is_empty() {
+            "no findings".to_owned()
+        } else {
+            crate::output::table(&shown, &["severity", "clause", "rule", "text"])
+        };
         format!("{}\n\nterms hash {}\n\n{findings}", compiled.text.trim_end(), hex::encode(compiled.terms_hash()))
     });
     Ok(())
@@ -120,7 +128,12 @@ pub async fn propose(ctx: &Ctx, file: &Path, days: u64) -> Result<(), Failure> {
     let (compiled, answer) = propose_document(&side, &read_text(file)?, days).await?;
     ctx.out.result(&answer, || {
         let d = &compiled.document;
-        format!("{} version {} proposed; approvals due within {days} days\nterms hash {}", d.agreement, d.version, hex::encode(compiled.terms_hash()))
+        format!(
+            "{} version {} proposed; approvals due within {days} days\nterms hash {}",
+            d.agreement,
+            d.version,
+            hex::encode(compiled.terms_hash())
+        )
     });
     Ok(())
 }
@@ -132,7 +145,12 @@ fn hash_of(v: &Value, field: &str) -> Result<Hash, Failure> {
 }
 
 /// Signs one approval of what the ledger has.
-pub async fn approve_as(side: &Side, agreement: &AgreementId, role: &str, what: ApprovalKind) -> Result<Value, Failure> {
+pub async fn approve_as(
+    side: &Side,
+    agreement: &AgreementId,
+    role: &str,
+    what: ApprovalKind,
+) -> Result<Value, Failure> {
     let found = side.newest(agreement).await?;
     let number = |f: &str| found[f].as_u64().unwrap_or_default();
     let body = ActBody::Approve {
@@ -155,7 +173,14 @@ pub async fn approve(ctx: &Ctx, a: &Approve, what: ApprovalKind) -> Result<(), F
     if let Some(file) = &a.document {
         let (read, ledger) = (compiled(file)?.terms_hash(), hash_of(&side.newest(&agreement).await?, "terms_hash")?);
         if read != ledger {
-            return Err(Failure::new(Exit::Conflict, "terms-mismatch", format!("{} compiles to other terms than the ledger has: get the document that was proposed", file.display())));
+            return Err(Failure::new(
+                Exit::Conflict,
+                "terms-mismatch",
+                format!(
+                    "{} compiles to other terms than the ledger has: get the document that was proposed",
+                    file.display()
+                ),
+            ));
         }
     }
     let answer = approve_as(&side, &agreement, &a.role, what).await?;

@@ -6,7 +6,13 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// Follows a subscription through the agency's own gateway; every message was verified there.
-pub async fn tail(ctx: &Ctx, subscription: Option<&str>, max: Option<u64>, ack: bool, idle_s: u64) -> Result<(), Failure> {
+pub async fn tail(
+    ctx: &Ctx,
+    subscription: Option<&str>,
+    max: Option<u64>,
+    ack: bool,
+    idle_s: u64,
+) -> Result<(), Failure> {
     let api = ctx.api("operator")?;
     let id = match subscription {
         Some(id) => id.to_owned(),
@@ -15,8 +21,19 @@ pub async fn tail(ctx: &Ctx, subscription: Option<&str>, max: Option<u64>, ack: 
             let list = all["subscriptions"].as_array().cloned().unwrap_or_default();
             match &list[..] {
                 [one] => text_of(&one["id"]),
-                [] => return Err(Failure::new(Exit::NotFound, "no-subscription", "this agency follows no feed: an active agreement with a subscribe clause makes one")),
-                _ => return Err(Failure::usage(format!("name one of the subscriptions: {}", list.iter().map(|s| text_of(&s["id"])).collect::<Vec<_>>().join(", ")))),
+                [] => {
+                    return Err(Failure::new(
+                        Exit::NotFound,
+                        "no-subscription",
+                        "this agency follows no feed: an active agreement with a subscribe clause makes one",
+                    ));
+                }
+                _ => {
+                    return Err(Failure::usage(format!(
+                        "name one of the subscriptions: {}",
+                        list.iter().map(|s| text_of(&s["id"])).collect::<Vec<_>>().join(", ")
+                    )));
+                }
             }
         }
     };

@@ -25,8 +25,12 @@ pub async fn run(ctx: &Ctx, node: &Node) -> Result<(), Failure> {
         }
         Node::App => app(&dir),
         Node::Executor => Ok(concordat_broker::host::run(&dir).await?),
-        Node::Broker => concordat_broker::service::run(&dir).await.map_err(|e| Failure::new(Exit::Failed, e.code(), e.to_string())),
-        Node::Exchange => concordat_broker::exchange::run(&dir).await.map_err(|e| Failure::new(Exit::Failed, e.code(), e.to_string())),
+        Node::Broker => {
+            concordat_broker::service::run(&dir).await.map_err(|e| Failure::new(Exit::Failed, e.code(), e.to_string()))
+        }
+        Node::Exchange => {
+            concordat_broker::exchange::run(&dir).await.map_err(|e| Failure::new(Exit::Failed, e.code(), e.to_string()))
+        }
         // `main` became the command before it came here.
         Node::Guard { .. } => Ok(()),
     }

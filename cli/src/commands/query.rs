@@ -37,7 +37,13 @@ pub async fn run(ctx: &Ctx, q: &QueryRun) -> Result<(), Failure> {
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     ctx.out.result(&answer, || if rows.is_empty() { "no rows".into() } else { table(&rows, &columns) });
     let word = |k: &str| answer[k].as_str().map_or_else(|| answer[k].to_string(), str::to_owned);
-    ctx.out.say(format!("{} rows, clause {}, {} at height {}", rows.len(), word("clause"), word("operation"), word("height")));
+    ctx.out.say(format!(
+        "{} rows, clause {}, {} at height {}",
+        rows.len(),
+        word("clause"),
+        word("operation"),
+        word("height")
+    ));
     if let Some(file) = &q.receipt {
         super::op::fetch_receipt(&api, &word("operation"), file).await?;
         ctx.out.say(format!("receipt: {}", file.display()));

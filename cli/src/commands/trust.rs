@@ -29,6 +29,10 @@ pub fn show(ctx: &Ctx, file: Option<&Path>) -> Result<(), Failure> {
 pub fn export(ctx: &Ctx, file: &Path) -> Result<(), Failure> {
     let trust = of_node(&ctx.dir()?)?;
     std::fs::write(file, trust.to_json())?;
-    ctx.out.say(format!("{}: compare the fingerprint {} by another way than the file came by", file.display(), trust.fingerprint()));
+    ctx.out.say(format!(
+        "{}: compare the fingerprint {} by another way than the file came by",
+        file.display(),
+        trust.fingerprint()
+    ));
     Ok(())
 }

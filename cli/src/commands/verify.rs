@@ -20,7 +20,13 @@ pub fn receipt(ctx: &Ctx, file: &Path, trust: &Path) -> Result<(), Failure> {
                 let contested = if v.contested { ", CONTESTED: the key counts as compromised" } else { "" };
                 format!(
                     "VALID ({}{contested}): op:{} at height {}, {} by the ledger\n{}\nopened\n{}\nchecks\n{}",
-                    v.status.word(), v.index, v.height, v.verdict, summary(&v), opened.join("\n"), checks.join("\n")
+                    v.status.word(),
+                    v.index,
+                    v.height,
+                    v.verdict,
+                    summary(&v),
+                    opened.join("\n"),
+                    checks.join("\n")
                 )
             };
             ctx.out.result(&v.to_json(), text);
@@ -29,7 +35,12 @@ pub fn receipt(ctx: &Ctx, file: &Path, trust: &Path) -> Result<(), Failure> {
         Err(e) => {
             let problem = json!({"valid": false, "check": e.check, "detail": e.sentence});
             ctx.out.result(&problem, || format!("INVALID at {}: {}", e.check, e.sentence));
-            Err(Failure { exit: Exit::ProofInvalid, code: e.code().into(), message: format!("{} does not prove itself: {}", file.display(), e.sentence), problem: Some(problem) })
+            Err(Failure {
+                exit: Exit::ProofInvalid,
+                code: e.code().into(),
+                message: format!("{} does not prove itself: {}", file.display(), e.sentence),
+                problem: Some(problem),
+            })
         }
     }
 }

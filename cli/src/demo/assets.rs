@@ -50,10 +50,30 @@ pub struct DemoAgreement {
 
 /// The agreements of the demo.
 pub const AGREEMENTS: &[DemoAgreement] = &[
-    DemoAgreement { file: "AGR-2026-0142.yaml", provider: "police", consumer: Some("court"), template: include_str!("../../demo/agreements/AGR-2026-0142.yaml") },
-    DemoAgreement { file: "AGR-2026-0143.yaml", provider: "grid", consumer: Some("transport"), template: include_str!("../../demo/agreements/AGR-2026-0143.yaml") },
-    DemoAgreement { file: "AGR-2026-0144.yaml", provider: "transport", consumer: None, template: include_str!("../../demo/agreements/AGR-2026-0144.yaml") },
-    DemoAgreement { file: "AGR-2026-0145.yaml", provider: "court", consumer: None, template: include_str!("../../demo/agreements/AGR-2026-0145.yaml") },
+    DemoAgreement {
+        file: "AGR-2026-0142.yaml",
+        provider: "police",
+        consumer: Some("court"),
+        template: include_str!("../../demo/agreements/AGR-2026-0142.yaml"),
+    },
+    DemoAgreement {
+        file: "AGR-2026-0143.yaml",
+        provider: "grid",
+        consumer: Some("transport"),
+        template: include_str!("../../demo/agreements/AGR-2026-0143.yaml"),
+    },
+    DemoAgreement {
+        file: "AGR-2026-0144.yaml",
+        provider: "transport",
+        consumer: None,
+        template: include_str!("../../demo/agreements/AGR-2026-0144.yaml"),
+    },
+    DemoAgreement {
+        file: "AGR-2026-0145.yaml",
+        provider: "court",
+        consumer: None,
+        template: include_str!("../../demo/agreements/AGR-2026-0145.yaml"),
+    },
 ];
 
 /// Agencies of the demo, in the order of their validators; sorted by name for genesis.

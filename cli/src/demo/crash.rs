@@ -46,9 +46,13 @@ pub fn judge(histories: &[History], verdicts: &BTreeMap<String, String>) -> Resu
     for (i, h) in histories.iter().enumerate() {
         let first = h.answers.first().ok_or_else(|| format!("query {i} was never answered"))?;
         for a in &h.answers {
-            expect(a == first, || format!("query {i} was answered twice with different bytes: {} and {}", first.operation, a.operation))?;
+            expect(a == first, || {
+                format!("query {i} was answered twice with different bytes: {} and {}", first.operation, a.operation)
+            })?;
             let verdict = verdicts.get(&a.operation).map_or("missing", String::as_str);
-            expect(verdict == "accepted", || format!("query {i} was answered under {}, which is {verdict}", a.operation))?;
+            expect(verdict == "accepted", || {
+                format!("query {i} was answered under {}, which is {verdict}", a.operation)
+            })?;
         }
         if let Some(other) = owner.insert(&first.operation, i) {
             return Err(format!("queries {other} and {i} share {}", first.operation));
@@ -88,7 +92,9 @@ async fn ask(api: &Api, i: usize, run: u64) -> Result<History, String> {
                 // Accepted before the crash and withheld for ever: a new query is needed, and is another operation.
                 (history.withheld, attempt) = (history.withheld + 1, attempt + 1);
             }
-            Err(Failure { exit: Exit::Unavailable | Exit::Conflict, .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(Failure { exit: Exit::Unavailable | Exit::Conflict, .. }) => {
+                tokio::time::sleep(Duration::from_millis(50)).await
+            }
             Err(e) => return Err(format!("query {i}: {e}")),
         }
     }
@@ -100,7 +106,8 @@ pub async fn check(city: &City) -> Checked {
     let provider = city.root.join("transport");
     let api = Arc::new(Api::of(&city.root.join("court"), Some("clerk"), "clerk").map_err(|e| e.to_string())?);
     let run = u64::from(std::process::id());
-    let (gate, done) = (Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT)), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
+    let (gate, done) =
+        (Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT)), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
     let tasks: Vec<_> = (0..QUERIES)
         .map(|i| {
             let (api, gate, done) = (api.clone(), gate.clone(), done.clone());
@@ -128,7 +135,8 @@ pub async fn check(city: &City) -> Checked {
         histories.push(task.await.map_err(|e| e.to_string())??);
     }
     let mut verdicts = BTreeMap::new();
-    let answered: BTreeSet<String> = histories.iter().flat_map(|h| h.answers.iter().map(|a| a.operation.clone())).collect();
+    let answered: BTreeSet<String> =
+        histories.iter().flat_map(|h| h.answers.iter().map(|a| a.operation.clone())).collect();
     for op in answered {
         let entry = api.get(&format!("/v1/operations/{op}")).await.map_err(|e| e.to_string())?;
         verdicts.insert(op, entry["verdict"].as_str().unwrap_or_default().to_owned());
@@ -136,7 +144,9 @@ pub async fn check(city: &City) -> Checked {
     judge(&histories, &verdicts)?;
     let withheld: u32 = histories.iter().map(|h| h.withheld).sum();
     let facts = json!({"queries": QUERIES, "answered": histories.len(), "withheld": withheld, "kills": KILLS.len()});
-    let text = format!("kill -9 executor (3 times), application under load: {QUERIES} queries, {QUERIES} answered once, {withheld} withheld and asked anew");
+    let text = format!(
+        "kill -9 executor (3 times), application under load: {QUERIES} queries, {QUERIES} answered once, {withheld} withheld and asked anew"
+    );
     Ok(Found { text, facts })
 }
 
@@ -151,7 +161,8 @@ mod tests {
 
     #[test]
     fn the_judge_catches_a_loss_a_double_and_a_missing_entry() {
-        let accepted: BTreeMap<String, String> = [("op:1", "accepted"), ("op:2", "refused")].map(|(a, b)| (a.into(), b.into())).into();
+        let accepted: BTreeMap<String, String> =
+            [("op:1", "accepted"), ("op:2", "refused")].map(|(a, b)| (a.into(), b.into())).into();
         assert_eq!(judge(&[history("op:1", &["a", "a"])], &accepted), Ok(()));
         assert!(judge(&[history("op:1", &[])], &accepted).is_err(), "a lost query");
         assert!(judge(&[history("op:1", &["a", "b"])], &accepted).is_err(), "two answers that differ");

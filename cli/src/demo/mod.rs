@@ -62,7 +62,10 @@ pub async fn run(ctx: &Ctx) -> Result<(), Failure> {
 fn dirs() -> Vec<PathBuf> {
     let root = demo_root();
     let entries = std::fs::read_dir(&root).into_iter().flatten().flatten();
-    let mut dirs: Vec<PathBuf> = entries.map(|e| e.path()).filter(|p| p.join("node.yaml").is_file() || p.join("exchange.yaml").is_file()).collect();
+    let mut dirs: Vec<PathBuf> = entries
+        .map(|e| e.path())
+        .filter(|p| p.join("node.yaml").is_file() || p.join("exchange.yaml").is_file())
+        .collect();
     dirs.sort();
     dirs
 }
@@ -73,7 +76,11 @@ pub fn status(ctx: &Ctx) -> Result<(), Failure> {
     if dirs.is_empty() {
         return Err(Failure::new(Exit::NotFound, "no-city", "there is no demo city: run `concordat demo up`"));
     }
-    if show_status(ctx, &dirs) { Ok(()) } else { Err(Failure::new(Exit::Partial, "not-all-up", "not every process is up: see the logs/ folder of the node")) }
+    if show_status(ctx, &dirs) {
+        Ok(())
+    } else {
+        Err(Failure::new(Exit::Partial, "not-all-up", "not every process is up: see the logs/ folder of the node"))
+    }
 }
 
 /// `demo stop`
@@ -101,7 +108,11 @@ pub fn reset(ctx: &Ctx) -> Result<(), Failure> {
     // Only what this program made is removed.
     let ours = root.join("city.yaml").is_file() || dirs().len() == std::fs::read_dir(&root)?.count();
     if !ours {
-        return Err(Failure::new(Exit::Conflict, "not-ours", format!("{} holds something else than a demo city: move it away, or set CONCORDAT_DEMO", root.display())));
+        return Err(Failure::new(
+            Exit::Conflict,
+            "not-ours",
+            format!("{} holds something else than a demo city: move it away, or set CONCORDAT_DEMO", root.display()),
+        ));
     }
     stop(ctx)?;
     std::fs::remove_dir_all(&root)?;

@@ -27,7 +27,13 @@ const START_WITHIN: Duration = Duration::from_secs(90);
 /// Approval roles of every agency of the demo.
 const ROLES: [&str; 2] = ["data-steward", "legal"];
 /// Users of every gateway of the demo, with their role.
-const USERS: [(&str, &str); 5] = [("clerk", "clerk"), ("planner", "planner"), ("duty-officer", "duty-officer"), ("operator", "operator"), ("adapter", "adapter")];
+const USERS: [(&str, &str); 5] = [
+    ("clerk", "clerk"),
+    ("planner", "planner"),
+    ("duty-officer", "duty-officer"),
+    ("operator", "operator"),
+    ("adapter", "adapter"),
+];
 
 fn failed(code: &str, e: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Failed, code, e.to_string())
@@ -42,7 +48,11 @@ fn random_hex(n: usize) -> Result<String, Failure> {
 /// Makes and starts a new city in `root`.
 pub async fn create(ctx: &Ctx, root: &Path) -> Result<City, Failure> {
     let servers = Servers::find()?;
-    ctx.out.say(format!("[1/6] servers    cometbft {} · nats-server {}", crate::servers::Server::CometBft.version(), crate::servers::Server::NatsServer.version()));
+    ctx.out.say(format!(
+        "[1/6] servers    cometbft {} · nats-server {}",
+        crate::servers::Server::CometBft.version(),
+        crate::servers::Server::NatsServer.version()
+    ));
     ctx.out.say(format!("[2/6] build      concordat {}", env!("CARGO_PKG_VERSION")));
     let spec = CitySpec {
         chain: format!("concordat-demo-{}", random_hex(4)?),
@@ -64,7 +74,12 @@ pub async fn create(ctx: &Ctx, root: &Path) -> Result<City, Failure> {
     private_file(&root.join("trust.json"), trust.to_json().as_bytes())?;
     let held = load_held(ctx, root)?;
     start(ctx, &city).await?;
-    ctx.out.say(format!("[3/6] network    {} · {} validators · trust {}", AGENCIES.join(" "), AGENCIES.len(), trust.fingerprint()));
+    ctx.out.say(format!(
+        "[3/6] network    {} · {} validators · trust {}",
+        AGENCIES.join(" "),
+        AGENCIES.len(),
+        trust.fingerprint()
+    ));
     ctx.out.say(format!("[4/6] data       {held}"));
     Ok(city)
 }
@@ -80,7 +95,9 @@ fn write_genesis(city: &City) -> Result<(), Failure> {
             keys: make_keys(&node.config.keys())?,
             validator: Some(GenesisValidator { key: hex::encode(key), power: crate::layout::comet::POWER }),
         });
-        let tokens = USERS.iter().map(|(name, role)| Ok(Token { name: (*name).into(), roles: vec![(*role).into()], token: random_hex(24)? }));
+        let tokens = USERS.iter().map(|(name, role)| {
+            Ok(Token { name: (*name).into(), roles: vec![(*role).into()], token: random_hex(24)? })
+        });
         let tokens = Tokens { tokens: tokens.collect::<Result<_, Failure>>()? };
         let text = serde_saphyr::to_string(&tokens).map_err(|e| failed("tokens", e))?;
         private_file(&node.config.keys().join("tokens.yaml"), text.as_bytes())?;
@@ -100,7 +117,11 @@ fn base64_key(text: &str) -> Result<Vec<u8>, Failure> {
 
 fn make_keys(dir: &Path) -> Result<Vec<GenesisKey>, Failure> {
     let folder = KeyFolder::new(dir);
-    let entry = |role: KeyRole, label: &str, key: &PublicKey| GenesisKey { role: role.word().into(), label: label.into(), key: key.to_text() };
+    let entry = |role: KeyRole, label: &str, key: &PublicKey| GenesisKey {
+        role: role.word().into(),
+        label: label.into(),
+        key: key.to_text(),
+    };
     let approvers = ROLES.map(|r| (keys::approver(r), Suite::Hybrid, KeyRole::Approver, r));
     let rest = [
         (keys::ROOT.to_owned(), Suite::Hybrid, KeyRole::Root, "root"),
@@ -210,7 +231,8 @@ pub async fn bring_into_force(city: &City, provider: &Side, consumer: Option<&st
 /// Validity that holds now: from the day's beginning for a year.
 fn validity(tick_ms: u64) -> Result<(String, String), Failure> {
     let day = tick_ms / 86_400_000 * 86_400_000;
-    let text = |ms: u64| jiff::Timestamp::from_millisecond(ms as i64).map(|t| t.to_string()).map_err(|e| failed("time", e));
+    let text =
+        |ms: u64| jiff::Timestamp::from_millisecond(ms as i64).map(|t| t.to_string()).map_err(|e| failed("time", e));
     Ok((text(day)?, text(day + 365 * 86_400_000)?))
 }
 

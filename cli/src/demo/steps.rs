@@ -47,7 +47,8 @@ impl Tour {
         if self.failed.is_empty() {
             return Ok(());
         }
-        let what = format!("failed: {}; see the logs/ folders of the nodes (concordat demo status)", self.failed.join(", "));
+        let what =
+            format!("failed: {}; see the logs/ folders of the nodes (concordat demo status)", self.failed.join(", "));
         Err(Failure::new(Exit::Failed, "tour-failed", what))
     }
 }

@@ -116,7 +116,10 @@ async fn feed(city: &City) -> Checked {
     expect(lag_ms <= 2_000, || format!("evidence lag {lag_ms} ms is over the 2,000 ms allowed"))?;
     let first_ms = first.map_or(0, |d| d.as_millis() as u64);
     let facts = json!({"published": accepted, "delivered": count, "fields": 6, "of_fields": 33, "first_ms": first_ms, "evidence_lag_ms": lag_ms});
-    let text = format!("grid/load -> transport  {count} of {accepted}, 6 of 33 fields  evidence lag {:.1} s of 2 s allowed", lag_ms as f64 / 1e3);
+    let text = format!(
+        "grid/load -> transport  {count} of {accepted}, 6 of 33 fields  evidence lag {:.1} s of 2 s allowed",
+        lag_ms as f64 / 1e3
+    );
     Ok(Found { text, facts })
 }
 
@@ -125,7 +128,11 @@ async fn anchored(transport: &Api, id: &str) -> Result<u64, String> {
     let begun = Instant::now();
     loop {
         let all = transport.get("/v1/subscriptions").await.map_err(|e| e.to_string())?;
-        let ours = all["subscriptions"].as_array().and_then(|l| l.iter().find(|s| text(s, "id") == id)).cloned().unwrap_or_default();
+        let ours = all["subscriptions"]
+            .as_array()
+            .and_then(|l| l.iter().find(|s| text(s, "id") == id))
+            .cloned()
+            .unwrap_or_default();
         let (got, anchored) = (ours["last_sub_seq"].as_u64(), ours["anchored_sub_seq"].as_u64());
         if got.is_some() && anchored >= got {
             return Ok(begun.elapsed().as_millis() as u64);
@@ -155,8 +162,15 @@ async fn ask_stops(court: &Api) -> Result<(Found, String), String> {
     let entry = court.get(&format!("/v1/operations/{op}")).await.map_err(|e| e.to_string())?;
     expect(text(&entry, "verdict") == "accepted", || format!("{op} is {} on the ledger", text(&entry, "verdict")))?;
     let height = answer["height"].as_u64().unwrap_or_default();
-    let line = format!("stops of 2017-03-14, case 26-CR-1042: 47 rows, {} of 13 fields, clause {}; {op} at h={height} BEFORE data", open.len(), text(&answer, "clause"));
-    Ok((Found { text: line, facts: json!({"rows": rows.len(), "fields": fields, "operation": op, "height": height}) }, op))
+    let line = format!(
+        "stops of 2017-03-14, case 26-CR-1042: 47 rows, {} of 13 fields, clause {}; {op} at h={height} BEFORE data",
+        open.len(),
+        text(&answer, "clause")
+    );
+    Ok((
+        Found { text: line, facts: json!({"rows": rows.len(), "fields": fields, "operation": op, "height": height}) },
+        op,
+    ))
 }
 
 /// Asks and requires a denial; returns its problem.
@@ -193,10 +207,18 @@ async fn revoke(city: &City, court: &Api) -> Checked {
     resume(city, &police, &stops, "court").await?;
     resume(city, &grid, &load, "transport").await?;
     let problem = asked?;
-    expect(text(&problem, "code") == "404" || text(&problem, "reason") == "suspended" || problem.to_string().contains("suspended"), || format!("denied for another reason: {problem}"))?;
+    expect(
+        text(&problem, "code") == "404"
+            || text(&problem, "reason") == "suspended"
+            || problem.to_string().contains("suspended"),
+        || format!("denied for another reason: {problem}"),
+    )?;
     let closed_ms = stream?;
     let height = act["height"].as_u64().unwrap_or_default();
-    let line = format!("police suspends h={height}: query denied; grid suspends: open stream closed {:.1} s later; both resumed", closed_ms as f64 / 1e3);
+    let line = format!(
+        "police suspends h={height}: query denied; grid suspends: open stream closed {:.1} s later; both resumed",
+        closed_ms as f64 / 1e3
+    );
     Ok(Found { text: line, facts: json!({"height": height, "stream_closed_ms": closed_ms}) })
 }
 
@@ -208,7 +230,9 @@ async fn close_stream(city: &City, grid: &Side, load: &AgreementId) -> Result<u6
     let begun = Instant::now();
     loop {
         match pull(&transport, &id, 1, "5").await {
-            Err(e) if matches!(e.exit, Exit::Denied | Exit::NotFound | Exit::Conflict) => return Ok(begun.elapsed().as_millis() as u64),
+            Err(e) if matches!(e.exit, Exit::Denied | Exit::NotFound | Exit::Conflict) => {
+                return Ok(begun.elapsed().as_millis() as u64);
+            }
             Err(e) => return Err(e.to_string()),
             Ok(_) => expect(begun.elapsed() < WITHIN, || "the stream stays open after the suspension".into())?,
         }
@@ -232,7 +256,10 @@ fn verify_alone(folder: &Path, receipt: &[u8]) -> Result<(i32, Value, u64), Stri
     std::fs::write(folder.join("op.receipt"), receipt).map_err(io)?;
     let begun = Instant::now();
     let mut command = Command::new(own_program()?);
-    command.args(["verify", "receipt", "op.receipt", "--trust", "trust.json", "--output", "json"]).current_dir(folder).env_clear();
+    command
+        .args(["verify", "receipt", "op.receipt", "--trust", "trust.json", "--output", "json"])
+        .current_dir(folder)
+        .env_clear();
     let out = command.output().map_err(io)?;
     let ms = begun.elapsed().as_millis() as u64;
     Ok((out.status.code().unwrap_or(-1), serde_json::from_slice(&out.stdout).unwrap_or_default(), ms))
@@ -249,7 +276,9 @@ async fn verify(city: &City, court: &Api, op: Option<&str>) -> Checked {
     let receipt = crate::commands::op::fetch_receipt(court, op, &file).await.map_err(|e| e.to_string())?;
     let (code, found, ms) = verify_alone(&folder, &receipt)?;
     expect(code == 0 && found["valid"] == true, || format!("the receipt is not valid: {found}"))?;
-    expect(text(&found, "operation") == op && text(&found, "consumer") == "court", || format!("the receipt is about something else: {found}"))?;
+    expect(text(&found, "operation") == op && text(&found, "consumer") == "court", || {
+        format!("the receipt is about something else: {found}")
+    })?;
     let mut at = String::new();
     for i in (0..receipt.len()).step_by((receipt.len() / 16).max(1)) {
         let mut forged = receipt.clone();
@@ -260,6 +289,10 @@ async fn verify(city: &City, court: &Api, op: Option<&str>) -> Checked {
     }
     let _ = std::fs::remove_dir_all(&folder);
     let kib = receipt.len() as f64 / 1024.0;
-    let line = format!("{} offline: VALID ({}), {kib:.1} KiB, {ms} ms · one byte flipped: INVALID at {at}", op.replace(':', "-"), text(&found, "status"));
+    let line = format!(
+        "{} offline: VALID ({}), {kib:.1} KiB, {ms} ms · one byte flipped: INVALID at {at}",
+        op.replace(':', "-"),
+        text(&found, "status")
+    );
     Ok(Found { text: line, facts: json!({"bytes": receipt.len(), "ms": ms, "status": found["status"]}) })
 }

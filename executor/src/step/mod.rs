@@ -462,7 +462,8 @@ impl Step {
     /// refused before anything else is looked at.
     pub fn sweep(&mut self) {
         let Some(tick) = self.tick_ms() else { return };
-        let over: BTreeSet<u64> = self.sessions.iter().filter(|(_, s)| s.expires_ms <= tick).map(|(id, _)| *id).collect();
+        let over: BTreeSet<u64> =
+            self.sessions.iter().filter(|(_, s)| s.expires_ms <= tick).map(|(id, _)| *id).collect();
         self.calls.retain(|(session, _), open| !over.contains(session) || !matches!(open.phase, Phase::Settled));
         self.sessions.retain(|session, _| !over.contains(session));
     }

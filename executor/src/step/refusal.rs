@@ -25,12 +25,20 @@ pub enum Reason {
 /// The denial of a reason.
 pub fn refuse(reason: Reason) -> Denied {
     let (code, word, detail, retry) = match reason {
-        Reason::StaleLedger => (0, "stale-ledger", "the provider's node does not follow the ledger now: ask again later", 1),
+        Reason::StaleLedger => {
+            (0, "stale-ledger", "the provider's node does not follow the ledger now: ask again later", 1)
+        }
         Reason::Replay => (codes::REPLAY, "replay", codes::text(codes::REPLAY), 0),
-        Reason::SessionExpired => (codes::SESSION_EXPIRED, "session-expired", "the session has expired: open a new one", 1),
-        Reason::RequestExpired => (0, "request-expired", "the request's not_after_ms has passed: sign a new request", 1),
+        Reason::SessionExpired => {
+            (codes::SESSION_EXPIRED, "session-expired", "the session has expired: open a new one", 1)
+        }
+        Reason::RequestExpired => {
+            (0, "request-expired", "the request's not_after_ms has passed: sign a new request", 1)
+        }
         Reason::SessionWindow => (codes::SESSION_WINDOW, "session-window", codes::text(codes::SESSION_WINDOW), 0),
-        Reason::Withheld => (0, "withheld", "the provider restarted before the release and withheld it for ever: sign a new request", 1),
+        Reason::Withheld => {
+            (0, "withheld", "the provider restarted before the release and withheld it for ever: sign a new request", 1)
+        }
         Reason::Ledger(code) => (code, "ledger", codes::text(code), u8::from(code == codes::BUSY)),
     };
     Denied {

@@ -33,7 +33,16 @@ fn standing(status: Status) -> Input {
 }
 
 fn entry(p: &Prepared, verdict: Verdict, code: u16) -> (u64, LogEntry) {
-    let e = LogEntry { height: 2, tick_ms: 20, writer: "police/executor".into(), incarnation: 1, seq: 1, op_hash: p.op_hash, verdict, code };
+    let e = LogEntry {
+        height: 2,
+        tick_ms: 20,
+        writer: "police/executor".into(),
+        incarnation: 1,
+        seq: 1,
+        op_hash: p.op_hash,
+        verdict,
+        code,
+    };
     (41, e)
 }
 
@@ -96,7 +105,9 @@ fn a_refused_operation_is_never_released() {
     let p = recorded(&mut s, None);
     let effects = s.step(frame(vec![entry(&p, Verdict::Refused, codes::SUSPENDED)]), 5);
     assert_eq!(words(&effects), ["mark-closed", "deny", "forget"]);
-    assert!(matches!(&effects[1], Effect::Deny { denied, .. } if denied.code == codes::SUSPENDED && denied.operation == Some(41)));
+    assert!(
+        matches!(&effects[1], Effect::Deny { denied, .. } if denied.code == codes::SUSPENDED && denied.operation == Some(41))
+    );
 }
 
 #[test]
@@ -129,8 +140,14 @@ fn after_a_restart_an_accepted_release_is_withheld_for_ever() {
     let effects = s.step(Input::Call { call: call(1, 1), reply: 3 }, 0);
     assert!(matches!(&effects[..], [Effect::Deny { denied, .. }] if denied.reason == "withheld"));
     assert_eq!(words(&s.step(frame(vec![entry(&p, Verdict::Accepted, 0)]), 5)), ["withhold"]);
-    assert_eq!(words(&s.step(Input::Call { call: call(1, 1), reply: 4 }, 6)), ["repeat"], "the store says that it was withheld");
-    assert!(matches!(&s.step(Input::Call { call: call(1, 2), reply: 5 }, 7)[..], [Effect::Deny { denied, .. }] if denied.reason == "replay"));
+    assert_eq!(
+        words(&s.step(Input::Call { call: call(1, 1), reply: 4 }, 6)),
+        ["repeat"],
+        "the store says that it was withheld"
+    );
+    assert!(
+        matches!(&s.step(Input::Call { call: call(1, 2), reply: 5 }, 7)[..], [Effect::Deny { denied, .. }] if denied.reason == "replay")
+    );
 }
 
 #[test]
@@ -149,14 +166,21 @@ fn the_same_request_gets_the_same_bytes_and_another_under_its_number_is_a_replay
 #[test]
 fn without_a_ledger_nothing_is_answered() {
     let mut fresh = Step::default();
-    assert!(matches!(&fresh.step(Input::Call { call: call(1, 1), reply: 1 }, 0)[..], [Effect::Deny { denied, .. }] if denied.reason == "stale-ledger"));
+    assert!(
+        matches!(&fresh.step(Input::Call { call: call(1, 1), reply: 1 }, 0)[..], [Effect::Deny { denied, .. }] if denied.reason == "stale-ledger")
+    );
     let mut s = ready();
     s.step(Input::Lost, 5);
-    assert!(matches!(&s.step(Input::Call { call: call(1, 1), reply: 1 }, 6)[..], [Effect::Deny { denied, .. }] if denied.reason == "stale-ledger"));
+    assert!(
+        matches!(&s.step(Input::Call { call: call(1, 1), reply: 1 }, 6)[..], [Effect::Deny { denied, .. }] if denied.reason == "stale-ledger")
+    );
     s.step(frame(vec![]), 7);
     assert_eq!(words(&s.step(Input::Call { call: call(1, 1), reply: 1 }, 8)), ["prepare"]);
     let effects = s.step(Input::Call { call: call(2, 1), reply: 1 }, 8 + HEAD_STALE_MS);
-    assert!(matches!(&effects[..], [Effect::Deny { denied, .. }] if denied.reason == "stale-ledger"), "the chain stands still");
+    assert!(
+        matches!(&effects[..], [Effect::Deny { denied, .. }] if denied.reason == "stale-ledger"),
+        "the chain stands still"
+    );
     assert_eq!(s.barred_now(HANDLE, 8 + HEAD_STALE_MS), Some(codes::BUSY));
 }
 

@@ -31,7 +31,9 @@ pub struct Clause {
 
 /// The operation over deliveries in a row; none for an empty list.
 pub fn deliver(clause: &Clause, open: &[Open], tick_ms: u64, secret: &[u8; 32]) -> Result<Option<Op>, LeavesError> {
-    let (Some(last), Some(oldest_ms)) = (open.last(), open.iter().map(|o| o.delivered_ms).min()) else { return Ok(None) };
+    let (Some(last), Some(oldest_ms)) = (open.last(), open.iter().map(|o| o.delivered_ms).min()) else {
+        return Ok(None);
+    };
     let roots: Vec<Hash> = open.iter().map(|o| tree::leaf_hash(&o.root)).collect();
     let root = tree::root(&roots);
     let messages: u64 = open.iter().map(|o| o.messages).sum();
@@ -107,7 +109,9 @@ pub enum Resume {
 
 /// Sorts operations of a former process that the ledger has not anchored.
 pub fn resume(ops: &[OpenOp], reopened: &[Hash]) -> Vec<Resume> {
-    let sort = |o: &OpenOp| if reopened.contains(&o.op_hash) { Resume::Wait(o.last_sub_seq) } else { Resume::Drop(o.last_sub_seq) };
+    let sort = |o: &OpenOp| {
+        if reopened.contains(&o.op_hash) { Resume::Wait(o.last_sub_seq) } else { Resume::Drop(o.last_sub_seq) }
+    };
     ops.iter().map(sort).collect()
 }
 
@@ -118,7 +122,14 @@ mod tests {
 
     fn clause() -> Clause {
         let consumer = AgencyId::new("transport").unwrap();
-        Clause { handle: 17, consumer, name: "AGR-2026-0143/F1".into(), purpose: "purp:grid-dispatch".into(), rows_hash: [3; 32], max_lag_ms: 2_000 }
+        Clause {
+            handle: 17,
+            consumer,
+            name: "AGR-2026-0143/F1".into(),
+            purpose: "purp:grid-dispatch".into(),
+            rows_hash: [3; 32],
+            max_lag_ms: 2_000,
+        }
     }
 
     fn open(sub_seq: u64, delivered_ms: u64) -> Open {

@@ -57,7 +57,13 @@ pub struct Maker<'a> {
 
 impl Maker<'_> {
     /// Makes the item of one envelope; returns it with the promise's root.
-    pub fn item(&self, redacted: &RedactedEnvelope, sub_seq: u64, delivered_ms: u64, sealer: &mut Sealer) -> Result<(FeedItem, Hash), ItemError> {
+    pub fn item(
+        &self,
+        redacted: &RedactedEnvelope,
+        sub_seq: u64,
+        delivered_ms: u64,
+        sealer: &mut Sealer,
+    ) -> Result<(FeedItem, Hash), ItemError> {
         let plain = cbor::encode(redacted);
         let root = sha256(&[&plain]);
         let promise = cbor::encode(&Promise {

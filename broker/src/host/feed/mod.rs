@@ -103,16 +103,21 @@ async fn supervise(setup: Arc<FeedSetup>, store: FeedStore) {
             wanted = deliveries(&policies, &docs);
             seen = Some(policies);
         }
-        let is_free = |running: &BTreeMap<u64, JoinHandle<()>>, n: u64| running.get(&n).is_none_or(JoinHandle::is_finished);
+        let is_free =
+            |running: &BTreeMap<u64, JoinHandle<()>>, n: u64| running.get(&n).is_none_or(JoinHandle::is_finished);
         for delivery in wanted.iter().filter(|d| is_free(&running, d.clause.handle)).cloned().collect::<Vec<_>>() {
             let number = delivery.clause.handle;
             info!(subscription = number, consumer = %delivery.clause.consumer, dataset = %delivery.doc.id, "subscription");
-            running.insert(number, tokio::spawn(subscription::run(setup.clone(), store.clone(), delivery.clause.clone(), Some(delivery))));
+            running.insert(
+                number,
+                tokio::spawn(subscription::run(setup.clone(), store.clone(), delivery.clause.clone(), Some(delivery))),
+            );
         }
         // Nothing is delivered for these any more, but what was delivered is anchored.
         for clause in std::mem::take(&mut left) {
             if is_free(&running, clause.handle) {
-                running.insert(clause.handle, tokio::spawn(subscription::run(setup.clone(), store.clone(), clause, None)));
+                running
+                    .insert(clause.handle, tokio::spawn(subscription::run(setup.clone(), store.clone(), clause, None)));
             }
         }
         if view.changed().await.is_err() {
@@ -153,7 +158,8 @@ fn deliveries(policies: &Policies, docs: &BTreeMap<DatasetId, Arc<DatasetDoc>>) 
                 Who::Org { org, role } => (Some(org.clone()), role.clone()),
                 Who::Any => (inforce.terms.assignee.clone(), None),
             };
-            let (Some(consumer), Some(purpose), Evidence::Bounded { max_lag_ms }) = (who, clause.purpose.clone(), clause.evidence.clone())
+            let (Some(consumer), Some(purpose), Evidence::Bounded { max_lag_ms }) =
+                (who, clause.purpose.clone(), clause.evidence.clone())
             else {
                 // Everybody's feed needs a number for each follower, and a strict one a query's way.
                 warn!(%agreement, version, clause = clause.id, "only feeds to one agency under bounded evidence are delivered");

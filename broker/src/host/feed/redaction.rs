@@ -60,7 +60,8 @@ impl Lens {
         for duty in &grant.duties {
             match duty {
                 Duty::RowFilter { filter } => {
-                    let parsed = parse_filter(filter, &fields, "/where").map_err(|e| UnfitClause::Fields(e.to_string()))?;
+                    let parsed =
+                        parse_filter(filter, &fields, "/where").map_err(|e| UnfitClause::Fields(e.to_string()))?;
                     filters.push(parsed);
                 }
                 Duty::Fields { allow } => shown.retain(|f| allow.iter().any(|a| a == f)),

@@ -156,7 +156,13 @@ impl FeedStore {
     }
 
     /// Keeps items and how far the own stream is handled; durable when it returns.
-    pub fn keep(&self, subscription: u64, items: &[NewItem], stream_seq: u64, last_sub_seq: u64) -> Result<(), FeedStoreError> {
+    pub fn keep(
+        &self,
+        subscription: u64,
+        items: &[NewItem],
+        stream_seq: u64,
+        last_sub_seq: u64,
+    ) -> Result<(), FeedStoreError> {
         self.with(|db| {
             let tx = db.transaction()?;
             {
@@ -181,10 +187,19 @@ impl FeedStore {
     }
 
     /// Keeps an operation with its commitment's secret; durable when it returns.
-    pub fn operation(&self, subscription: u64, last_sub_seq: u64, op: &[u8], op_hash: &Hash, secret: &[u8; 32]) -> Result<(), FeedStoreError> {
+    pub fn operation(
+        &self,
+        subscription: u64,
+        last_sub_seq: u64,
+        op: &[u8],
+        op_hash: &Hash,
+        secret: &[u8; 32],
+    ) -> Result<(), FeedStoreError> {
         self.with(|db| {
             let sql = "INSERT OR REPLACE INTO deliver VALUES (?1, ?2, ?3, ?4, ?5, NULL)";
-            db.prepare_cached(sql)?.execute(params![subscription as i64, last_sub_seq as i64, op, op_hash, secret]).map(drop)
+            db.prepare_cached(sql)?
+                .execute(params![subscription as i64, last_sub_seq as i64, op, op_hash, secret])
+                .map(drop)
         })
     }
 
@@ -201,7 +216,10 @@ impl FeedStore {
         let (sub, up_to, index) = (subscription as i64, up_to as i64, index as i64);
         self.with(|db| {
             let tx = db.transaction()?;
-            tx.execute("UPDATE deliver SET op_index = ?3 WHERE subscription = ?1 AND last_sub_seq = ?2", [sub, up_to, index])?;
+            tx.execute(
+                "UPDATE deliver SET op_index = ?3 WHERE subscription = ?1 AND last_sub_seq = ?2",
+                [sub, up_to, index],
+            )?;
             tx.execute("DELETE FROM item WHERE subscription = ?1 AND sub_seq <= ?2 AND bytes IS NULL", [sub, up_to])?;
             tx.commit()
         })
@@ -214,7 +232,13 @@ mod tests {
     use super::*;
 
     fn item(sub_seq: u64) -> NewItem {
-        NewItem { sub_seq, root: [sub_seq as u8; 32], delivered_ms: 1_000 + sub_seq, messages: 2, bytes: vec![sub_seq as u8; 3] }
+        NewItem {
+            sub_seq,
+            root: [sub_seq as u8; 32],
+            delivered_ms: 1_000 + sub_seq,
+            messages: 2,
+            bytes: vec![sub_seq as u8; 3],
+        }
     }
 
     #[test]

@@ -130,7 +130,13 @@ async fn restore(shared: &mut Shared) -> Result<super::store::Standing, FeedErro
         shared.store.anchored(number, anchored, 0)?;
         shared.store.standing(number, anchored)
     })?;
-    info!(subscription = number, anchored, last = standing.last_sub_seq, unsent = standing.unsent.len(), "subscription restored");
+    info!(
+        subscription = number,
+        anchored,
+        last = standing.last_sub_seq,
+        unsent = standing.unsent.len(),
+        "subscription restored"
+    );
     shared.unanchored = Mutex::new(Unanchored::restored(standing.open.clone()));
     Ok(standing)
 }
@@ -186,7 +192,13 @@ async fn anchor_once(shared: &Shared, open: &[Open], now_ms: u64) -> Result<(), 
             return Ok(());
         }
         // The entry stays as it is, for both sides to see.
-        verdict => error!(subscription = number, op = recorded.index, code = recorded.code, ?verdict, "bounded evidence was not in order"),
+        verdict => error!(
+            subscription = number,
+            op = recorded.index,
+            code = recorded.code,
+            ?verdict,
+            "bounded evidence was not in order"
+        ),
     }
     shared.unanchored(|u| u.anchored(last));
     tokio::task::block_in_place(|| shared.store.anchored(number, last, recorded.index))?;
@@ -254,7 +266,8 @@ impl Work {
                 if place <= self.stream_seq {
                     continue;
                 }
-                let envelope: Envelope = cbor::decode(&message.payload).map_err(|e| FeedError::Damaged(place, e.to_string()))?;
+                let envelope: Envelope =
+                    cbor::decode(&message.payload).map_err(|e| FeedError::Damaged(place, e.to_string()))?;
                 envelopes.push((place, envelope));
             }
             self.check_places(&envelopes).await?;
@@ -286,7 +299,11 @@ impl Work {
         };
         let decision = view.policies.set(&d.doc.id, &c.consumer).decide(&ask);
         let Decision::Permit(grant) = &decision else {
-            return paused(decision.denial().map_or_else(|| "not permitted".into(), |d| format!("{}: {}", d.reason.word(), d.text)));
+            return paused(
+                decision
+                    .denial()
+                    .map_or_else(|| "not permitted".into(), |d| format!("{}: {}", d.reason.word(), d.text)),
+            );
         };
         if view.policies.handle(&grant.clause.agreement, grant.clause.version, grant.index) != Some(c.handle) {
             return paused("a newer version of the agreement is in force".into());
@@ -297,7 +314,11 @@ impl Work {
         };
         let lag_ms = self.shared.unanchored(|u| u.lag_ms(now_ms));
         if lag_ms > lens.max_lag_ms {
-            return paused(format!("evidence lags behind by {} s, {} s are agreed", lag_ms / 1_000, lens.max_lag_ms / 1_000));
+            return paused(format!(
+                "evidence lags behind by {} s, {} s are agreed",
+                lag_ms / 1_000,
+                lens.max_lag_ms / 1_000
+            ));
         }
         Ok((lens, now_ms))
     }
@@ -320,7 +341,12 @@ impl Work {
                 if *place > first {
                     return Err(streams(format!("place {place} came where {due} was due")));
                 }
-                error!(subscription = self.number(), from = due, to = place - 1, "envelopes aged out of the own stream before they were delivered");
+                error!(
+                    subscription = self.number(),
+                    from = due,
+                    to = place - 1,
+                    "envelopes aged out of the own stream before they were delivered"
+                );
             }
             due = place + 1;
         }
@@ -336,14 +362,19 @@ impl Work {
             }
             let view = setup.node.key(envelope.key).await?;
             let own = view.filter(|k| k.role == KeyRole::Envelope && k.agency == setup.cfg.agency);
-            let own = own.ok_or_else(|| FeedError::Damaged(*place, "its key is not an envelope key of this agency".into()))?;
+            let own =
+                own.ok_or_else(|| FeedError::Damaged(*place, "its key is not an envelope key of this agency".into()))?;
             self.keys.insert(envelope.key, own.key);
         }
         let rev = self.view.borrow().meta_rev;
         if self.sealer.as_ref().is_some_and(|(_, at, _)| *at == rev) {
             return Ok(());
         }
-        let kem = setup.node.active_key(&consumer, KeyRole::Kem, None).await?.ok_or_else(|| FeedError::NoKem(consumer.to_string()))?;
+        let kem = setup
+            .node
+            .active_key(&consumer, KeyRole::Kem, None)
+            .await?
+            .ok_or_else(|| FeedError::NoKem(consumer.to_string()))?;
         match &mut self.sealer {
             Some((id, at, _)) if *id == kem.key.key_id() => *at = rev,
             _ => {
@@ -367,7 +398,9 @@ impl Work {
             key: &setup.release_key,
         };
         let (mut items, mut sub_seq) = (Vec::with_capacity(envelopes.len()), self.last_sub_seq);
-        let Some((_, _, sealer)) = self.sealer.as_mut() else { return Err(FeedError::NoKem(self.shared.clause.consumer.to_string())) };
+        let Some((_, _, sealer)) = self.sealer.as_mut() else {
+            return Err(FeedError::NoKem(self.shared.clause.consumer.to_string()));
+        };
         let keys = &self.keys;
         let store = &self.shared.store;
         tokio::task::block_in_place(|| {
@@ -381,14 +414,17 @@ impl Work {
                 let Some(redacted) = lens.apply(envelope).map_err(|e| damaged(e.to_string()))? else { continue };
                 sub_seq += 1;
                 let (item, root) = maker.item(&redacted, sub_seq, now_ms, sealer)?;
-                let messages = redacted.messages.iter().filter(|m| matches!(m, MessageView::Shown { .. })).count() as u64;
+                let messages =
+                    redacted.messages.iter().filter(|m| matches!(m, MessageView::Shown { .. })).count() as u64;
                 items.push(NewItem { sub_seq, root, delivered_ms: now_ms, messages, bytes: cbor::encode(&item) });
             }
             Ok(store.keep(maker.subscription, &items, *last_place, sub_seq)?)
         })?;
         (self.stream_seq, self.last_sub_seq) = (*last_place, sub_seq);
         for i in items {
-            self.shared.unanchored(|u| u.push(Open { sub_seq: i.sub_seq, root: i.root, delivered_ms: i.delivered_ms, messages: i.messages }));
+            self.shared.unanchored(|u| {
+                u.push(Open { sub_seq: i.sub_seq, root: i.root, delivered_ms: i.delivered_ms, messages: i.messages })
+            });
             self.unsent.push_back((i.sub_seq, i.bytes));
         }
         Ok(())
@@ -406,7 +442,9 @@ impl Work {
                 trouble = Err(e);
                 break;
             }
-            let message = PublishMessage::build().message_id(format!("{provider}-{number}-{sub_seq}")).payload(bytes.clone().into());
+            let message = PublishMessage::build()
+                .message_id(format!("{provider}-{number}-{sub_seq}"))
+                .payload(bytes.clone().into());
             let sent = async { self.js.send_publish(subject.clone(), message).await?.await };
             if let Err(e) = sent.await {
                 trouble = Err(streams(e));
