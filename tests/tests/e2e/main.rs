@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod agreements;
+mod feed;
 mod ledger;
 mod observe;
 mod queries;
@@ -25,25 +26,29 @@ use std::time::{Duration, Instant};
 
 /// The cities of this run, each made when the first test asks for it.
 pub struct World {
-    place: Workplace,
+    place: OnceLock<Workplace>,
     shared: OnceLock<City>,
     second: OnceLock<City>,
 }
 
 impl World {
+    fn place(&self) -> &Workplace {
+        self.place.get_or_init(Workplace::new)
+    }
+
     /// The city that tests share.
     pub fn shared(&self) -> &City {
-        self.shared.get_or_init(|| self.place.city("1"))
+        self.shared.get_or_init(|| self.place().city("1"))
     }
 
     /// The city in which things are killed.
     pub fn second(&self) -> &City {
-        self.second.get_or_init(|| self.place.city("2"))
+        self.second.get_or_init(|| self.place().city("2"))
     }
 
     /// A new, empty folder.
     pub fn folder(&self, name: &str) -> std::path::PathBuf {
-        self.place.folder(name)
+        self.place().folder(name)
     }
 }
 
@@ -64,6 +69,8 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("streams", "a_forged_request_is_refused", streams::a_forged_request_is_refused),
     ("streams", "a_replayed_request_discloses_nothing_new", streams::a_replayed_request_discloses_nothing_new),
     ("streams", "another_agency_gets_nothing", streams::another_agency_gets_nothing),
+    ("feed", "a_consumer_follows_what_its_clause_opens", feed::a_consumer_follows_what_its_clause_opens),
+    ("feed", "a_stranger_reads_no_feed", feed::a_stranger_reads_no_feed),
     ("agreements", "lint_names_place_and_nearest_word", agreements::lint_names_place_and_nearest_word),
     ("agreements", "approvals_count_once_a_key_and_for_these_terms", agreements::approvals_count_once_a_key),
     ("agreements", "only_parties_propose", agreements::only_parties_propose),
@@ -84,6 +91,12 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("whole", "four_nodes_have_the_same_app_hashes", whole::four_nodes_have_the_same_app_hashes),
     ("supervision", "folders_are_their_owners_only", supervision::folders_are_their_owners_only),
     ("supervision", "killed_processes_come_back", supervision::killed_processes_come_back),
+    (
+        "supervision",
+        "a_killed_supervisor_takes_its_processes_along",
+        supervision::a_killed_supervisor_takes_its_processes_along,
+    ),
+    ("supervision", "a_provider_that_is_down_is_named", supervision::a_provider_that_is_down_is_named),
     ("supervision", "a_folder_has_one_supervisor", supervision::a_folder_has_one_supervisor),
     ("supervision", "a_taken_port_is_named", supervision::a_taken_port_is_named),
     ("supervision", "stop_leaves_no_process", supervision::stop_leaves_no_process),
@@ -114,7 +127,7 @@ fn main() -> ExitCode {
         }
         eprintln!("skipped: {} end-to-end tests: {why}", TESTS.len());
     }
-    let world = Arc::new(World { place: Workplace::new(), shared: OnceLock::new(), second: OnceLock::new() });
+    let world = Arc::new(World { place: OnceLock::new(), shared: OnceLock::new(), second: OnceLock::new() });
     let times = Times::default();
     let trials = TESTS.iter().map(|(area, name, test)| trial(area, name, *test, &world, &times));
     let trials = trials.map(|t| t.with_ignored_flag(missing.is_some())).collect();
@@ -122,8 +135,8 @@ fn main() -> ExitCode {
     for (area, time) in times.lock().unwrap().iter() {
         println!("{area:<12} {:>6.1} s", time.as_secs_f64());
     }
-    if let Some(world) = Arc::into_inner(world) {
-        world.place.end(conclusion.has_failed());
+    if let Some(place) = Arc::into_inner(world).and_then(|w| w.place.into_inner()) {
+        place.end(conclusion.has_failed());
     }
     conclusion.exit_code()
 }

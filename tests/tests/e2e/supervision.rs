@@ -3,6 +3,7 @@
 use crate::World;
 use crate::queries::stops;
 use concordat_tests::harness::{City, Process, SOON, alive, open_files_below, until};
+use serde_json::json;
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
@@ -80,6 +81,52 @@ pub fn killed_processes_come_back(world: &World) {
     // The operations of before are still there, and mean the same.
     let entry = clerk.get(&format!("/v1/operations/op:{}", first.op())).is(200);
     assert_eq!(entry.text("verdict"), "accepted");
+}
+
+pub fn a_killed_supervisor_takes_its_processes_along(world: &World) {
+    let city = world.second();
+    let state = city.state("transport");
+    assert!(state.supervisor.kill_hard());
+    for process in state.processes.iter().filter_map(|p| p.process) {
+        until("its processes end with it", SOON, || if alive(Process(process)) { Err(process.pid) } else { Ok(()) });
+    }
+    city.run(&["demo", "status"]).ends(8);
+    city.run(&["demo", "up", "--quiet"]).done();
+    city.wait_up("transport");
+}
+
+pub fn a_provider_that_is_down_is_named(world: &World) {
+    let city = world.second();
+    // The court waits 4 s for a provider instead of half a minute.
+    let path = city.dir("court").join("node.yaml");
+    let usual = std::fs::read_to_string(&path).unwrap();
+    assert!(usual.contains("query_ms: 30000"), "{usual}");
+    std::fs::write(&path, usual.replace("query_ms: 30000", "query_ms: 4000")).unwrap();
+    killed_and_back(city, "court", "broker");
+    city.at("police", &["node", "down"]).done();
+    let clerk = city.api("court", "clerk");
+    let said = clerk.query(&stops()).is(503);
+    assert_eq!((said.text("code").as_str(), said.text("side").as_str()), ("provider-unavailable", "provider"));
+    assert!(said.text("detail").contains("police") && said.body["retry"] == true, "{}", said.body);
+    let args = [
+        "--context",
+        "court/clerk",
+        "query",
+        "run",
+        "--dataset",
+        "ds:police/stops@1",
+        "--purpose",
+        "purp:pending-case",
+    ];
+    city.run(&args).ends(7);
+    // Three of four validators go on: others are served meanwhile.
+    let public = json!({"dataset": "ds:transport/i94@1", "purpose": "purp:public-information", "limit": 1});
+    clerk.query(&public).is(200);
+    city.run(&["demo", "up", "--quiet"]).done();
+    city.wait_up("police");
+    std::fs::write(&path, usual).unwrap();
+    killed_and_back(city, "court", "broker");
+    clerk.query(&stops()).is(200);
 }
 
 pub fn a_folder_has_one_supervisor(world: &World) {
