@@ -10,6 +10,11 @@ use concordat_protocol::tree::{self, AdjacentProof, Frontier, SortedLeaf, Sorted
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
+mod samples;
+
+#[path = "decoders/wire.rs"]
+mod wire;
+
 #[derive(Debug, Clone)]
 enum Damage {
     Set(prop::sample::Index, u8),

@@ -15,6 +15,19 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+mod samples;
+
+#[path = "vectors/acts.rs"]
+mod acts;
+#[path = "vectors/codes.rs"]
+mod codes;
+#[path = "vectors/node.rs"]
+mod node;
+#[path = "vectors/ops.rs"]
+mod ops;
+#[path = "vectors/session.rs"]
+mod session;
+
 fn hx(bytes: impl AsRef<[u8]>) -> Value {
     hex::encode(bytes).into()
 }
@@ -46,6 +59,20 @@ fn shape<T: Canon>(name: &str, good: &[(Value, T)], refused: &[(&str, &str)]) ->
     }
     let refused: Vec<Value> = refused.iter().map(|(bytes, why)| json!({"cbor": bytes, "why": why})).collect();
     json!({"shape": name, "good": good, "refused": refused})
+}
+
+/// A value with the names of its fields. `kind` is the number that stands before the fields of a numbered shape.
+fn sampled<T: Canon + PartialEq>(fields: &[(&'static str, Value)], value: &T, kind: Option<u64>) -> Value {
+    let bytes = encode(value);
+    assert!(decode::<T>(&bytes).is_ok_and(|read| read == *value));
+    // The encoding is the kind and these fields in this order, and nothing else.
+    let encoded: Value = kind.into_iter().map(Value::from).chain(fields.iter().map(|(_, v)| v.clone())).collect();
+    assert_eq!(samples::shown(value), encoded);
+    let mut out = json!({"fields": fields, "cbor": hx(bytes)});
+    if let Some(kind) = kind {
+        out["kind"] = kind.into();
+    }
+    out
 }
 
 #[test]
@@ -226,15 +253,7 @@ fn refused(cbor: &[u8]) -> Vec<Value> {
     let (_, chained) = sign_reproducibly(Suite::Hybrid, &[9; 64], Statement::Act, "city-2", cbor);
     let mut hint = good.clone();
     hint.pq.0 = bad_hint(&good.pq);
-    let mut s = good.clone();
-    // S + L: the same signature to a verifier that does not reduce.
-    let order = hex::decode("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010").unwrap();
-    let mut carry = 0u16;
-    for (a, b) in s.ed25519.0[32..].iter_mut().zip(order) {
-        carry += u16::from(*a) + u16::from(b);
-        *a = carry as u8;
-        carry >>= 8;
-    }
+    let s = Signature { ed25519: unreduced(&good.ed25519).into(), ..good.clone() };
     let list = [
         ("signed by another key", other.clone()),
         ("Ed25519 part of another key", Signature { ed25519: other.ed25519, ..good.clone() }),
@@ -250,6 +269,19 @@ fn refused(cbor: &[u8]) -> Vec<Value> {
         json!({"why": why, "public_key_cbor": hx(encode(&key)), "statement": "act", "chain": "city-1", "cbor": hx(cbor), "signature_cbor": hx(encode(&sig))})
     };
     list.into_iter().map(case).collect()
+}
+
+/// S + L: the same signature to a verifier that does not reduce.
+fn unreduced(signature: &[u8]) -> Vec<u8> {
+    let order = hex::decode("edd3f55c1a631258d69cf7a2def9de1400000000000000000000000000000010").unwrap();
+    let mut out = signature.to_vec();
+    let mut carry = 0u16;
+    for (a, b) in out[32..].iter_mut().zip(order) {
+        carry += u16::from(*a) + u16::from(b);
+        *a = carry as u8;
+        carry >>= 8;
+    }
+    out
 }
 
 /// FIPS 204, algorithm 21: unused hint bytes must be zero. A library that does not look takes this.

@@ -1,0 +1,166 @@
+//! Messages on the node's socket.
+
+use super::{CHAIN, Sample, TICK, acts, ed25519, h, hybrid, id, ops, point, sample, terms};
+use concordat_protocol::acts::{ApprovalKind, KeyRole};
+use concordat_protocol::cbor::encode;
+use concordat_protocol::keys::{KeyId, Statement};
+use concordat_protocol::node::{
+    AgreementView, ApprovalView, DatasetView, EntryProof, Frame, HeadView, KeyView, LeafProof, NodeReply, NodeRequest,
+    SessionView, StoreRoots, WriterView, key_leaf_key, session_leaf_key,
+};
+use concordat_protocol::ops::{LogEntry, log_key};
+use concordat_protocol::terms::Status;
+
+/// One question of each kind.
+pub fn requests() -> Vec<Sample<NodeRequest>> {
+    vec![
+        sample!(NodeRequest::Subscribe { from_height: 0, writers: vec!["police/executor".to_owned()] }),
+        sample!(NodeRequest::Head {}),
+        sample!(NodeRequest::Writer { writer: id("police/executor") }),
+        sample!(NodeRequest::Session { session: 70_000 }),
+        sample!(NodeRequest::SessionByKey { key: point(0x31) }),
+        sample!(NodeRequest::Keys { agency: id("police") }),
+        sample!(NodeRequest::Key { key_id: KeyId([90; 16]) }),
+        sample!(NodeRequest::Datasets {}),
+        sample!(NodeRequest::Agreements {}),
+        sample!(NodeRequest::Counters { key_id: KeyId([91; 16]) }),
+        sample!(NodeRequest::Log { from: 5_800, count: 100 }),
+        sample!(NodeRequest::Proof { index: 5_821, height: 0, keys: vec![KeyId([92; 16])], session: 70_000 }),
+        sample!(NodeRequest::Subscription { provider: id("grid"), subscription: 41 }),
+        sample!(NodeRequest::Params {}),
+        sample!(NodeRequest::Agencies {}),
+    ]
+}
+
+fn entries() -> Vec<LogEntry> {
+    ops::entries().into_iter().map(|s| s.value).collect()
+}
+
+/// Roots of the four trees; `runs` is empty.
+pub fn roots() -> StoreRoots {
+    StoreRoots { heads: h(100), log: h(101), meta: h(102), runs: concordat_protocol::tree::empty_root() }
+}
+
+fn frame() -> Frame {
+    let entries = entries().into_iter().enumerate().skip(2).take(2).map(|(i, e)| (i as u64, e)).collect();
+    Frame { height: 12, tick_ms: TICK + 2, app_hash: h(103), meta_rev: 9, entries }
+}
+
+fn head() -> HeadView {
+    HeadView {
+        chain: CHAIN.into(),
+        height: 12,
+        tick_ms: TICK + 2,
+        app_hash: h(103),
+        log_size: 6,
+        meta_rev: 9,
+        app_version: 1,
+    }
+}
+
+fn writer() -> WriterView {
+    let writer = id("police/executor");
+    WriterView { writer, key: point(ops::WRITER_SEED), incarnation: 1, last_seq: 14, last_hash: h(104) }
+}
+
+fn session() -> SessionView {
+    SessionView {
+        session: 70_000,
+        consumer: id("court"),
+        provider: id("police"),
+        key: point(0x31),
+        expires_ms: TICK + 3_600_000,
+        newest_n: 25,
+    }
+}
+
+/// A release key, revoked.
+pub fn key() -> KeyView {
+    KeyView {
+        agency: id("police"),
+        role: KeyRole::Release,
+        label: "release-1".into(),
+        key: ed25519(0x41).public().clone(),
+        revoked_ms: TICK + 9,
+        compromised_since_ms: TICK,
+    }
+}
+
+fn agreement() -> AgreementView {
+    let key = ed25519(acts::ED25519_SEED);
+    let act = encode(&acts::act(acts::approve().value, &key).value);
+    let approval = ApprovalView {
+        agency: id("police"),
+        role: "records".into(),
+        key_id: key.key_id(),
+        what: ApprovalKind::Activate,
+        signature: encode(&key.sign(Statement::Act, CHAIN, &act)).into(),
+        act: act.into(),
+    };
+    let terms = terms::query().value;
+    AgreementView {
+        agreement: terms.agreement.clone(),
+        version: terms.version,
+        revision: 2,
+        status: Status::Active,
+        terms_hash: terms.hash(),
+        terms: encode(&terms).into(),
+        expires_ms: TICK + 86_400_000,
+        approvals: vec![approval],
+        handles: vec![300, 301, 302],
+        bounded_suspended: 0,
+    }
+}
+
+fn proof() -> EntryProof {
+    let leaf = |key: Vec<u8>, value: Vec<u8>, index, size, path| LeafProof {
+        key: key.into(),
+        value: value.into(),
+        index,
+        size,
+        path,
+    };
+    EntryProof {
+        height: 12,
+        roots: roots(),
+        entry: leaf(log_key(2).to_vec(), encode(&entries()[2]), 2, 6, vec![h(105), h(106), h(107)]),
+        keys: vec![leaf(key_leaf_key(&key().key.key_id()), encode(&key()), 1, 2, vec![h(108)])],
+        session: Some(leaf(session_leaf_key(70_000), encode(&super::session::leaf().value), 0, 1, vec![])),
+    }
+}
+
+/// An answer of each kind, and the two that say that there is none.
+pub fn replies() -> Vec<Sample<NodeReply>> {
+    let dataset = |name, number, head| DatasetView { id: id(name), number, schema_hash: h(109), head };
+    let root = KeyView {
+        role: KeyRole::Root,
+        label: "root".into(),
+        key: hybrid(0x24).public().clone(),
+        revoked_ms: 0,
+        compromised_since_ms: 0,
+        ..key()
+    };
+    vec![
+        sample!(NodeReply::Error { code: 310, detail: "log index 7: the log has 6 entries".to_owned() }),
+        sample!(NodeReply::Frame { body: frame() }),
+        sample!(NodeReply::Frame { body: Frame { entries: vec![], ..frame() } }),
+        sample!(NodeReply::Head { body: head() }),
+        sample!(NodeReply::Writer { body: Some(writer()) }),
+        sample!(NodeReply::Writer { body: None }),
+        sample!(NodeReply::Session { body: Some(session()) }),
+        sample!(NodeReply::Session { body: None }),
+        sample!(NodeReply::Keys { body: vec![root, key()] }),
+        sample!(NodeReply::Datasets {
+            body: vec![dataset("ds:grid/load@1", 1, 5_000), dataset("ds:police/stops@1", 2, 0)]
+        }),
+        sample!(NodeReply::Agreements { body: vec![agreement()] }),
+        sample!(NodeReply::Counters { urgent: 1, other: 23 }),
+        sample!(NodeReply::Log { from: 0, entries: entries() }),
+        sample!(NodeReply::Proof { body: proof() }),
+        sample!(NodeReply::Subscription { last_sub_seq: 900 }),
+        sample!(NodeReply::Params {
+            body: vec![("app_version".to_owned(), 1u64), ("checkpoint_ms".to_owned(), 600_000u64)]
+        }),
+        sample!(NodeReply::Agencies { body: vec![id("court"), id("police")] }),
+    ]
+}
