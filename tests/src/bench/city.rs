@@ -72,7 +72,8 @@ impl City {
     }
 
     async fn run(&self, args: &[&str]) -> Result<Output, BenchError> {
-        let out = tokio::process::Command::from(self.command(args)).output().await;
+        // Killed when the benchmark is stopped meanwhile, so that it starts nothing after the city was reset.
+        let out = tokio::process::Command::from(self.command(args)).kill_on_drop(true).output().await;
         let out = out.map_err(|e| BenchError::io(format!("starting {}", self.program.display()), e))?;
         if out.status.success() {
             return Ok(out);

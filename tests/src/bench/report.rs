@@ -131,11 +131,11 @@ impl Results {
             m.kernel,
             m.load_before,
         );
-        for row in &self.rows {
-            let ratio = row.ratio.map_or(String::new(), shown);
-            let to = row.baseline.as_deref().unwrap_or_default();
-            page.push_str(&format!("| {} | {} | {} | {ratio} | {to} |\n", row.name, shown(row.value), row.unit));
-        }
+        let (means, figures): (Vec<&Row>, Vec<&Row>) =
+            self.rows.iter().partition(|r| r.name.starts_with("cpu_") || r.name.starts_with("memory_"));
+        figures.iter().for_each(|row| page.push_str(&table_line(row)));
+        page.push_str("\n## What it took\n\n| means | value | unit | ratio | to |\n|---|---:|---|---:|---|\n");
+        means.iter().for_each(|row| page.push_str(&table_line(row)));
         page.push_str("\n## Settings\n\n");
         for (name, value) in &self.settings {
             page.push_str(&format!("- {name}: {value}\n"));
@@ -161,6 +161,12 @@ const MEANING: &str = "
 - `memory_*`: largest resident memory of the process of that kind, under the load of the row it names.
 - `cpu_*`: percent of one core over the measured stretch, all processes of the kind together.
 ";
+
+fn table_line(row: &Row) -> String {
+    let ratio = row.ratio.map_or(String::new(), shown);
+    let to = row.baseline.as_deref().unwrap_or_default();
+    format!("| {} | {} | {} | {ratio} | {to} |\n", row.name, shown(row.value), row.unit)
+}
 
 fn line(row: &Row) -> String {
     let to = match (&row.ratio, &row.baseline) {

@@ -234,11 +234,11 @@ async fn queries(plan: &Plan, programs: &Programs, results: &mut Results) -> Res
     let clients = if plan.quick { CLIENTS / 8 } else { CLIENTS };
     let single = clerk.load(&city, &all, clients, 1, plan.stretch(20)).await?;
     results.add("query_strict_4v", single.per_second, "queries/s", Some("holding_lookups"));
-    latency_rows(results, "query_strict_4v_latency", &single.latencies, "");
+    latency_rows(results, "query_strict_4v_latency", &single.latencies, "commit_latency_4v");
     cpu_rows(results, "query_strict_4v", &single.cpu);
     let batch = clerk.load(&city, &all, BATCH_CLIENTS, KEYS, plan.stretch(10)).await?;
     results.add("query_strict_4v_keys", batch.per_second * KEYS as f64, "keys/s", Some("query_strict_4v"));
-    latency_rows(results, "query_strict_4v_keys_latency", &batch.latencies, "");
+    latency_rows(results, "query_strict_4v_keys_latency", &batch.latencies, "commit_latency_4v");
     cpu_rows(results, "query_strict_4v_keys", &batch.cpu);
     for (kind, pids) in city.groups() {
         let most = pids.into_iter().map(peak_mb).fold(0.0, f64::max);
