@@ -339,8 +339,8 @@ pub fn suite_fits(role: KeyRole, key: &concordat_protocol::keys::PublicKey) -> b
     match role {
         KeyRole::Root | KeyRole::Approver | KeyRole::Cosign => key.suite == Suite::Hybrid,
         KeyRole::Kem => key.suite == Suite::XWing,
-        KeyRole::Writer => key.suite == Suite::Ed25519,
-        KeyRole::Security | KeyRole::Envelope | KeyRole::Gateway | KeyRole::Release => {
+        KeyRole::Writer | KeyRole::Release => key.suite == Suite::Ed25519,
+        KeyRole::Security | KeyRole::Envelope | KeyRole::Gateway => {
             matches!(key.suite, Suite::Ed25519 | Suite::Hybrid)
         }
     }
