@@ -14,6 +14,10 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+/// Longest run of a command: the tour's.
+const COMMAND_WITHIN: Duration = Duration::from_secs(150);
 
 /// Stops every city of a workplace once its stdin ends, and removes them unless it read `keep`.
 const REAPER: &str = r#"
@@ -110,11 +114,20 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Runs a command.
+    /// Runs a command to its end; one that does not end in time is killed and fails the test.
     pub fn of(command: &mut Command) -> Self {
         let args: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
         let line = format!("concordat {}", args.join(" "));
-        let out = command.output().unwrap_or_else(|e| panic!("{line}: {e}"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap_or_else(|e| panic!("{line}: {e}"));
+        let process = ProcessId::of(child.id());
+        let (send, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || send.send(child.wait_with_output()));
+        let out = ended.recv_timeout(COMMAND_WITHIN).unwrap_or_else(|_| {
+            process.map(ProcessId::kill_hard);
+            panic!("{line}: did not end within {} s", COMMAND_WITHIN.as_secs())
+        });
+        let out = out.unwrap_or_else(|e| panic!("{line}: {e}"));
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self { line, code: out.status.code().unwrap_or(-1), out: text(&out.stdout), err: text(&out.stderr) }
     }
