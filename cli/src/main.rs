@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     // One TLS provider for the whole process, before anything can ask for one.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     init_log(&cli.command);
+    keep_private(&cli.command);
     let ctx = Ctx { out: Output { format: cli.global.output, quiet: cli.global.quiet }, global: cli.global.clone() };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -40,6 +41,13 @@ fn main() -> ExitCode {
             }
             ExitCode::from(failure.exit as u8)
         }
+    }
+}
+
+/// What these make belongs to one agency: files 0600 and folders 0700, those of the servers that they start too.
+fn keep_private(command: &Command) {
+    if matches!(command, Command::Node(_) | Command::Demo(_) | Command::Adapter(_)) {
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     }
 }
 
