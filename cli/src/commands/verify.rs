@@ -9,6 +9,8 @@ use std::path::Path;
 
 /// `verify receipt`
 pub fn receipt(ctx: &Ctx, file: &Path, trust: &Path) -> Result<(), Failure> {
+    let unusable = |e: concordat_protocol::keys::KeyError| Failure::new(Exit::Failed, "self-test", e.to_string());
+    concordat_protocol::keys::self_test().map_err(unusable)?;
     let trust = Trust::from_json(&read_text(trust)?)?;
     let bytes = read_file(file)?;
     match verify(&bytes, &trust, None) {

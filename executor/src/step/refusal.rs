@@ -1,5 +1,6 @@
 //! The sentences of refusals that the executor itself makes. They never say whether a row exists.
 
+use crate::decide::denied;
 use concordat_protocol::codes;
 use concordat_protocol::session::Denied;
 
@@ -41,15 +42,5 @@ pub fn refuse(reason: Reason) -> Denied {
         }
         Reason::Ledger(code) => (code, "ledger", codes::text(code), u8::from(code == codes::BUSY)),
     };
-    Denied {
-        code,
-        reason: word.into(),
-        detail: detail.into(),
-        clause: String::new(),
-        clause_text: String::new(),
-        missing: String::new(),
-        clauses: vec![],
-        operation: None,
-        retry,
-    }
+    Denied { retry, ..denied(code, word, detail) }
 }
