@@ -334,6 +334,18 @@ impl<A: Canon, B: Canon> Canon for (A, B) {
     }
 }
 
+/// `BreakGlass` as documents write it: `break-glass`.
+pub fn kebab(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !out.is_empty() {
+            out.push('-');
+        }
+        out.push(c.to_ascii_lowercase());
+    }
+    out
+}
+
 /// Declares a struct whose encoding is the array of its fields in order.
 #[macro_export]
 macro_rules! canon_struct {
@@ -375,6 +387,10 @@ macro_rules! canon_enum {
             /// The name of the variant.
             pub fn kind_name(&self) -> &'static str {
                 match self { $(Self::$v { .. } => stringify!($v)),* }
+            }
+            /// The kind as documents write it: `break-glass`.
+            pub fn kind_word(&self) -> String {
+                $crate::cbor::kebab(self.kind_name())
             }
         }
 

@@ -64,7 +64,7 @@ pub fn to_json(r: &Receipt) -> Value {
 fn content(r: &Receipt) -> Value {
     if r.entry.writer.starts_with("act:") {
         return match cbor::decode::<Act>(&r.op) {
-            Ok(act) => json!({"kind": act.body.kind_name(), "agency": act.agency, "counter": act.counter}),
+            Ok(act) => json!({"kind": act.body.kind_word(), "agency": act.agency, "counter": act.counter}),
             Err(_) => Value::Null,
         };
     }
@@ -76,7 +76,7 @@ fn content(r: &Receipt) -> Value {
 
 /// JSON of an operation.
 fn op_json(op: &Op) -> Value {
-    let mut out = Map::from_iter([("kind".to_owned(), json!(op.kind_name()))]);
+    let mut out = Map::from_iter([("kind".to_owned(), json!(op.kind_word()))]);
     if let Some(f) = op.recorded() {
         let tags = match f.tags {
             crate::ops::Tags::List(l) => l.len() as u64,

@@ -298,7 +298,7 @@ fn result(r: &Receipt, subject: &Subject, contested: bool, cosigners: Vec<Agency
         height: r.entry.height,
         tick_ms: r.entry.tick_ms,
         proof_height: 0,
-        kind: subject.kind().to_owned(),
+        kind: subject.kind(),
         writer: r.entry.writer.clone(),
         verdict: r.entry.verdict,
         code: r.entry.code,

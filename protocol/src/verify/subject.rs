@@ -57,10 +57,10 @@ impl Subject {
         }
     }
 
-    pub(super) fn kind(&self) -> &'static str {
+    pub(super) fn kind(&self) -> String {
         match self {
-            Self::Op(op, _) => op.kind_name(),
-            Self::Act(act) => act.body.kind_name(),
+            Self::Op(op, _) => op.kind_word(),
+            Self::Act(act) => act.body.kind_word(),
         }
     }
 }

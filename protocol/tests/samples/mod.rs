@@ -74,17 +74,7 @@ pub fn assert_every_kind<T: Canon>(kinds: impl IntoIterator<Item = u64>) {
     }
 }
 
-/// `KeyAdd` as documents write it: `key-add`.
-pub fn kebab(name: &str) -> String {
-    let mut out = String::new();
-    for c in name.chars() {
-        if c.is_ascii_uppercase() && !out.is_empty() {
-            out.push('-');
-        }
-        out.push(c.to_ascii_lowercase());
-    }
-    out
-}
+pub use concordat_protocol::cbor::kebab;
 
 /// A name of any kind.
 pub fn id<T: core::str::FromStr<Err: core::fmt::Debug>>(text: &str) -> T {

@@ -28,7 +28,7 @@ fn a_receipt_says_who_what_when_and_under_which_clause() {
     let made = make(&Spec::default());
     let v = verify(&made.bytes(), &trust(), Some(&made.content)).unwrap();
     assert_eq!((v.status, v.contested, v.accepted(), v.released), (Status::Provisional, false, true, true));
-    assert_eq!((v.index, v.height, v.tick_ms, v.kind.as_str()), (29, 12, TICK, "Query"));
+    assert_eq!((v.index, v.height, v.tick_ms, v.kind.as_str()), (29, 12, TICK, "query"));
     assert_eq!((v.provider, v.consumer), (agency("police"), Some(agency("court"))));
     assert_eq!((v.agreement.as_deref(), v.clause.as_deref(), v.handle), (Some("AGR-2026-0142"), Some("C1"), Some(5)));
     assert_eq!(v.opened[names::COUNT], "3");
@@ -177,7 +177,7 @@ fn publications_and_acts_have_receipts_without_a_request() {
     let op = Op::Publish { dataset: 2, last_seq: 400, count: 400, root: [8; 32] };
     let mut r = with_entry("grid/broker", encode(&op), op.hash(), 6);
     let v = verify(&encode(&r), &trust(), None).unwrap();
-    assert_eq!((v.kind.as_str(), v.provider, v.consumer, v.released), ("Publish", agency("grid"), None, false));
+    assert_eq!((v.kind.as_str(), v.provider, v.consumer, v.released), ("publish", agency("grid"), None, false));
     let query = make(&Spec::default()).receipt();
     r.request = query.request.clone();
     assert_eq!(verify(&encode(&r), &trust(), None).unwrap_err().check, "request");
@@ -187,7 +187,7 @@ fn publications_and_acts_have_receipts_without_a_request() {
     let body = ActBody::SessionClose { sessions: vec![4] };
     let act = Act { chain: CHAIN.into(), agency: agency("court"), key_id: KeyId([1; 16]), counter: 9, body };
     let v = verify(&encode(&with_entry("act:court", encode(&act), act_hash(&act), 9)), &trust(), None).unwrap();
-    assert_eq!((v.kind.as_str(), v.provider, v.writer.as_str()), ("SessionClose", agency("court"), "act:court"));
+    assert_eq!((v.kind.as_str(), v.provider, v.writer.as_str()), ("session-close", agency("court"), "act:court"));
     let other = with_entry("act:grid", encode(&act), act_hash(&act), 9);
     assert_eq!(verify(&encode(&other), &trust(), None).unwrap_err().check, "op_hash");
 }
@@ -205,7 +205,7 @@ fn a_denial_releases_nothing() {
     assert_eq!(check_of(&deny), "release_signature");
     let mut r = make(&deny).receipt();
     r.release = None;
-    assert_eq!(verify(&encode(&r), &trust(), None).unwrap().kind, "Deny");
+    assert_eq!(verify(&encode(&r), &trust(), None).unwrap().kind, "deny");
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub fn a_denial_has_a_receipt(world: &World) {
     ]);
     ran.done();
     let found = verify(city, folder, "../denial.receipt", "trust.json").done().json();
-    assert_eq!((found["valid"].as_bool(), found["kind"].as_str()), (Some(true), Some("Deny")), "{found}");
+    assert_eq!((found["valid"].as_bool(), found["kind"].as_str()), (Some(true), Some("deny")), "{found}");
     assert_eq!(found["operation"], format!("op:{}", said.op()));
 }
 
