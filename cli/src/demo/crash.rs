@@ -145,7 +145,7 @@ pub async fn check(city: &City) -> Checked {
     let withheld: u32 = histories.iter().map(|h| h.withheld).sum();
     let facts = json!({"queries": QUERIES, "answered": histories.len(), "withheld": withheld, "kills": KILLS.len()});
     let text = format!(
-        "kill -9 executor (3 times), application under load: {QUERIES} queries, {QUERIES} answered once, {withheld} withheld and asked anew"
+        "kill -9 executor (3 times), application under load: {QUERIES} queries, each answered once, an entry behind each"
     );
     Ok(Found { text, facts })
 }
