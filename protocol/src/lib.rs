@@ -6,6 +6,7 @@
 
 pub mod acts;
 pub mod cbor;
+mod cbor_macros;
 pub mod codes;
 pub mod hash;
 pub mod ids;

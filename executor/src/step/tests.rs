@@ -2,7 +2,9 @@
 use super::*;
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::keys::KeyId;
-use concordat_protocol::ops::Tags;
+use concordat_protocol::ops::{Op, Tags};
+use concordat_protocol::session::Request;
+use concordat_protocol::terms::Status;
 
 const HANDLE: u64 = 7;
 

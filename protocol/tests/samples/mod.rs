@@ -74,8 +74,6 @@ pub fn assert_every_kind<T: Canon>(kinds: impl IntoIterator<Item = u64>) {
     }
 }
 
-pub use concordat_protocol::cbor::kebab;
-
 /// A name of any kind.
 pub fn id<T: core::str::FromStr<Err: core::fmt::Debug>>(text: &str) -> T {
     text.parse().unwrap()

@@ -1,6 +1,6 @@
 //! Acts, and the terms they carry.
 
-use crate::samples::{self, CHAIN, Sample, acts as made, assert_every_kind, kebab, terms};
+use crate::samples::{self, CHAIN, Sample, acts as made, assert_every_kind, terms};
 use crate::{hx, kept, sampled, shape, sign_reproducibly, unreduced};
 use concordat_protocol::acts::{Act, ActBody, act_hash};
 use concordat_protocol::cbor::{Bytes, decode, encode};
@@ -16,7 +16,7 @@ fn signed(suite: Suite, seed: u8, act: &[u8]) -> (PublicKey, Signature) {
 
 fn case(body: Sample<ActBody>, suite: Suite, seed: u8) -> Value {
     let key = if suite == Suite::Hybrid { samples::hybrid(seed) } else { samples::ed25519(seed) };
-    let (kind, name, urgent) = (body.value.kind(), kebab(body.value.kind_name()), body.value.is_urgent());
+    let (kind, name, urgent) = (body.value.kind(), body.value.kind_word(), body.value.is_urgent());
     let mut case = sampled(&body.fields, &body.value, Some(kind));
     let act = made::act(body.value, &key).value;
     let bytes = encode(&act);

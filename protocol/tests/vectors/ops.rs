@@ -1,6 +1,6 @@
 //! Operations, tags, batches and the log.
 
-use crate::samples::{self, CHAIN, assert_every_kind, ed25519, hybrid, kebab, ops as made, shown};
+use crate::samples::{self, CHAIN, assert_every_kind, ed25519, hybrid, ops as made, shown};
 use crate::{hx, kept, sampled, shape, unreduced};
 use concordat_protocol::cbor::{Bytes, decode, encode};
 use concordat_protocol::codes;
@@ -17,7 +17,7 @@ fn operations() -> Vec<Value> {
         let mut case = sampled(&s.fields, &s.value, Some(s.value.kind()));
         let hash = s.value.hash();
         assert_eq!(hash, sha256(&[&encode(&s.value)]));
-        case["name"] = kebab(s.value.kind_name()).into();
+        case["name"] = s.value.kind_word().into();
         case["op_hash"] = hx(hash);
         case
     };
