@@ -4,6 +4,7 @@
 //! consumer is named like its account; its subjects are `feed.<PROVIDER>.<CONSUMER>.<subscription>`.
 
 use concordat_protocol::ids::{AgencyId, DatasetId};
+use concordat_protocol::subscribe::SUBSCRIBE_TOKEN;
 
 /// Prefix under which a consumer reaches the JetStream API of the exchange.
 pub const EXCHANGE_API: &str = "XJS.API";
@@ -37,3 +38,17 @@ pub fn feed_consumer(provider: &AgencyId, subscription: u64) -> String {
 pub fn subscription_name(provider: &AgencyId, subscription: u64) -> String {
     format!("{provider}-{subscription}")
 }
+
+/// Subject under which a consumer asks a provider for a subscription; it arrives as `q.<CONSUMER>.<PROVIDER>.feed`.
+pub fn subscribe_subject(provider: &AgencyId) -> String {
+    format!("query.{}.{SUBSCRIBE_TOKEN}", provider.account())
+}
+
+/// Subject under which an agency asks the exchange manager; it arrives as `xm.<AGENCY>.feed`.
+pub const EXCHANGE_ASK: &str = "exchange.feed";
+
+/// What the exchange manager listens to; the second token is the asking agency's account.
+pub const EXCHANGE_SERVES: &str = "xm.*.feed";
+
+/// Subject under which an executor tells its own broker how its deliveries stand, in the agency's own account; JSON.
+pub const EXECUTOR_FEEDS: &str = "executor.feeds";

@@ -19,6 +19,7 @@ pub mod ops;
 pub mod receipt;
 pub mod seal;
 pub mod session;
+pub mod subscribe;
 pub mod terms;
 pub mod tree;
 pub mod trust;

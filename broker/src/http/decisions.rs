@@ -8,6 +8,10 @@ use axum::routing::get;
 use axum::{Json, Router};
 use concordat_protocol::ids::OpRef;
 use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How far the own node may lag behind the provider's before an entry counts as not there.
+const OWN_NODE_BEHIND: Duration = Duration::from_secs(3);
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/v1/decisions/{id}", get(why))
@@ -28,13 +32,30 @@ async fn why(State(state): State<AppState>, caller: Caller, Path(id): Path<Strin
     };
     let record = record.filter(|r| may_see(&caller, r)).ok_or_else(unknown)?;
     let entry = match record.op {
-        Some(index) => state.watch.entry(index).await?.map(|e| entry_json(index, &e)),
+        Some(index) => entry_soon(&state, index).await?,
         None => None,
     };
     let mut out = record_json(&record);
     out["ledger"] = entry.unwrap_or(Value::Null);
     out["sentence"] = json!(sentence(&out));
     Ok(Json(out))
+}
+
+/// The ledger's entry. The provider's node may have committed it a moment before this agency's own: that moment is waited
+/// for, so that who asks right after an answer finds its entry.
+async fn entry_soon(state: &AppState, index: u64) -> Result<Option<Value>, Problem> {
+    let until = tokio::time::Instant::now() + OWN_NODE_BEHIND;
+    loop {
+        if let Some(entry) = state.watch.entry(index).await? {
+            return Ok(Some(entry_json(index, &entry)));
+        }
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let next = state.watch.now().map_or(1, |n| n.height + 1);
+        state.watch.reach(next, left).await;
+    }
 }
 
 /// One sentence for people.
