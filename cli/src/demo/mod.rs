@@ -2,6 +2,7 @@
 
 pub mod assets;
 pub mod crash;
+pub mod history;
 pub mod setup;
 pub mod steps;
 pub mod tour;
