@@ -2,6 +2,7 @@
 //!
 //! Both files carry `version: 1`; another version, an unknown key or a secret in clear is refused with one sentence.
 
+mod error;
 mod secret;
 
 use std::fs;
@@ -10,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use concordat_protocol::ids::AgencyId;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
+pub use error::ConfigError;
 pub use secret::SecretRef;
 
 /// Version of `node.yaml`, `exchange.yaml` and of the folder's layout that this program reads and writes.
@@ -23,78 +24,16 @@ pub const EXCHANGE_FILE: &str = "exchange.yaml";
 /// Longest path of a Unix socket, bytes (Linux keeps 108 with the closing zero).
 pub const SOCKET_PATH_MAX: usize = 107;
 
-/// Why a configuration was refused.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// The file is not there.
-    #[error("{0} is missing: name the node's folder with --dir, or make one with `concordat init`")]
-    Missing(PathBuf),
-    /// The file cannot be read.
-    #[error("{path} cannot be read ({source}): check its owner and mode")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file was written by another release.
-    #[error(
-        "{path}: version {found} is not known, this program reads version {LAYOUT_VERSION}: run the concordat release that wrote it"
-    )]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// The version it names.
-        found: u32,
-    },
-    /// The text breaks a rule; the message names line, column and field.
-    #[error("{path}: {detail}")]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// Line, column, field and rule.
-        detail: String,
-    },
-    /// A field's value breaks a rule.
-    #[error("{path}: {field} {rule}")]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// The field.
-        field: String,
-        /// The rule and what to do next.
-        rule: String,
-    },
-    /// A secret cannot be had.
-    #[error("secret {reference}: {rule}")]
-    Secret {
-        /// The reference, never the value.
-        reference: String,
-        /// The rule and what to do next.
-        rule: String,
-    },
-}
-
-impl ConfigError {
-    /// A stable name of the error.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Missing(_) => "config-missing",
-            Self::Read { .. } => "config-read",
-            Self::Version { .. } => "config-version",
-            Self::Syntax { .. } => "config-syntax",
-            Self::Field { .. } => "config-field",
-            Self::Secret { .. } => "config-secret",
-        }
-    }
-}
-
 /// Where and as whom a process speaks to its stream server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NatsConfig {
     /// `nats://host:port`
     pub url: String,
+    /// Monitoring pages of the stream servers, `http://host:port`: the one that is connected to must be among them, and
+    /// each must say that it syncs always. Without one no feed is served.
+    #[serde(default)]
+    pub monitor: Vec<String>,
     /// The user of this agency's account.
     pub user: String,
     /// Its password, by reference.

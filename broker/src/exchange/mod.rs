@@ -134,7 +134,7 @@ impl Manager {
             let account = agency.account();
             let config = Config {
                 description: Some(format!("feeds to {agency}")),
-                subjects: vec![format!("feed.*.{account}.>")],
+                subjects: vec![format!("feed.*.{account}.*")],
                 name: account,
                 storage: StorageType::File,
                 max_age: MAX_AGE,

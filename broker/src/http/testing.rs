@@ -202,6 +202,7 @@ fn folder(dir: &Path, nats: u16, rpc: u16, query_ms: u64, pair: &Pair) -> (Publi
         listen: "127.0.0.1:1".into(),
         nats: NatsConfig {
             url: format!("nats://127.0.0.1:{nats}"),
+            monitor: Vec::new(),
             user: "court".into(),
             password: SecretRef::File("keys/nats.password".into()),
         },

@@ -1,6 +1,7 @@
 //! The folders of a city: one an agency and one for the exchange, each readable by its owner only.
 
 pub mod comet;
+mod error;
 mod files;
 mod nats;
 mod ports;
@@ -10,14 +11,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use concordat_broker::config::{
-    CometConfig, ConfigError, EXCHANGE_FILE, ExchangeConfig, ExchangeNames, LAYOUT_VERSION, NODE_FILE, NatsConfig,
-    NodeConfig, NodeLimits, Peer, SecretRef, check_socket,
+    CometConfig, EXCHANGE_FILE, ExchangeConfig, ExchangeNames, LAYOUT_VERSION, NODE_FILE, NatsConfig, NodeConfig,
+    NodeLimits, Peer, SecretRef, check_socket,
 };
 use concordat_protocol::ids::AgencyId;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 pub use comet::{CometSettings, Validator};
+pub use error::LayoutError;
 pub use files::{check_disk, private_dir, private_file, random_password};
 pub use nats::{Account, EXCHANGE_ACCOUNT, EXCHANGE_USER, MAX_PAYLOAD, StreamServer, nats_conf};
 pub use ports::{PortPicker, Ports, check_free};
@@ -26,106 +27,6 @@ pub use ports::{PortPicker, Ports, check_free};
 pub const CITY_FILE: &str = "city.yaml";
 /// Folder of the exchange in a city.
 pub const EXCHANGE_DIR: &str = "exchange";
-
-/// Why a folder could not be made or used.
-#[derive(Debug, Error)]
-pub enum LayoutError {
-    /// A file or folder.
-    #[error("{path} cannot {what} ({why}): check the disk's space and the folder's owner")]
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// What was tried, "be written".
-        what: &'static str,
-        /// What the system said.
-        why: String,
-    },
-    /// There is something already.
-    #[error("{0} is not empty: name another folder, or remove this one with `concordat demo reset`")]
-    Exists(PathBuf),
-    /// The city's description breaks a rule.
-    #[error("{field} {rule}")]
-    Spec {
-        /// The field.
-        field: &'static str,
-        /// The rule.
-        rule: String,
-    },
-    /// Somebody listens there.
-    #[error("port {port} for {what} is taken by another program: stop it, or {fix}")]
-    PortTaken {
-        /// The port.
-        port: u16,
-        /// What it is for.
-        what: String,
-        /// What else helps.
-        fix: String,
-    },
-    /// The address cannot be used.
-    #[error("{addr} for {what} cannot be used ({why}): write an address of this machine")]
-    Address {
-        /// `host:port`
-        addr: String,
-        /// What it is for.
-        what: String,
-        /// What the system said.
-        why: String,
-    },
-    /// No port is left.
-    #[error("no free port from {first} to {last} on 127.0.0.1: stop what listens there")]
-    NoPort {
-        /// First of the pool.
-        first: u16,
-        /// Last of the pool.
-        last: u16,
-    },
-    /// The disk is nearly full.
-    #[error("{path} has {free_mb} MB free, {need_mb} MB are needed: free some, or name a folder on another disk")]
-    DiskLow {
-        /// Folder that was looked at.
-        path: PathBuf,
-        /// Free, megabytes.
-        free_mb: u64,
-        /// Needed, megabytes.
-        need_mb: u64,
-    },
-    /// A server refused.
-    #[error("{what} failed: {why}")]
-    Server {
-        /// What was run.
-        what: String,
-        /// What it said.
-        why: String,
-    },
-    /// The system has no randomness.
-    #[error("the system gives no random bytes ({0})")]
-    Randomness(String),
-    /// A configuration file.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-}
-
-impl LayoutError {
-    fn io(path: &Path, what: &'static str, e: std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), what, why: e.to_string() }
-    }
-
-    /// A stable name of the error.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Io { .. } => "layout-io",
-            Self::Exists(_) => "layout-exists",
-            Self::Spec { .. } => "layout-spec",
-            Self::PortTaken { .. } => "port-taken",
-            Self::Address { .. } => "address",
-            Self::NoPort { .. } => "port-none",
-            Self::DiskLow { .. } => "disk-low",
-            Self::Server { .. } => "server-failed",
-            Self::Randomness(_) => "randomness",
-            Self::Config(e) => e.code(),
-        }
-    }
-}
 
 /// What a city is made of.
 #[derive(Debug, Clone)]
@@ -235,6 +136,12 @@ fn check_spec(root: &Path, spec: &CitySpec) -> Result<(), LayoutError> {
     Ok(())
 }
 
+/// Where the stream server listens, `host:port`.
+struct StreamsAt {
+    listen: String,
+    monitor: String,
+}
+
 struct Place {
     agency: AgencyId,
     dir: PathBuf,
@@ -244,18 +151,19 @@ struct Place {
 
 fn build(root: &Path, spec: &CitySpec) -> Result<City, LayoutError> {
     let mut picker = PortPicker::new(spec.ports)?;
-    let nats_listen = format!("127.0.0.1:{}", picker.pick("streams")?);
+    let listen = format!("127.0.0.1:{}", picker.pick("streams")?);
     let mut places = Vec::new();
     for agency in &spec.agencies {
         let listen = format!("127.0.0.1:{}", picker.pick(&format!("{agency}'s broker"))?);
         let p2p = format!("127.0.0.1:{}", picker.pick(&format!("{agency}'s CometBFT"))?);
         places.push(Place { agency: agency.clone(), dir: root.join(agency.as_str()), listen, p2p });
     }
+    let streams = StreamsAt { listen, monitor: format!("127.0.0.1:{}", picker.pick("the streams' monitor")?) };
     let accounts = places.iter().map(|p| account(&p.agency)).collect::<Result<Vec<_>, _>>()?;
-    let exchange = exchange_folder(root, spec, &nats_listen, &accounts)?;
+    let exchange = exchange_folder(root, spec, &streams, &accounts)?;
     let mut agencies = Vec::new();
     for (place, account) in places.iter().zip(&accounts) {
-        agencies.push(agency_folder(spec, &places, place, account, &nats_listen)?);
+        agencies.push(agency_folder(spec, &places, place, account, &streams)?);
     }
     let peers: Vec<String> =
         agencies.iter().map(|a| format!("{}@{}", a.validator.node_id, a.config.comet.p2p)).collect();
@@ -272,7 +180,12 @@ fn account(agency: &AgencyId) -> Result<Account, LayoutError> {
     Ok(Account { account: agency.account(), user: agency.to_string(), password: random_password()? })
 }
 
-fn exchange_folder(root: &Path, spec: &CitySpec, listen: &str, accounts: &[Account]) -> Result<PathBuf, LayoutError> {
+fn exchange_folder(
+    root: &Path,
+    spec: &CitySpec,
+    streams: &StreamsAt,
+    accounts: &[Account],
+) -> Result<PathBuf, LayoutError> {
     let dir = root.join(EXCHANGE_DIR);
     for sub in ["keys", "run", "logs", "nats"] {
         files::private_dir(&dir.join(sub))?;
@@ -282,7 +195,8 @@ fn exchange_folder(root: &Path, spec: &CitySpec, listen: &str, accounts: &[Accou
     let store = dir.join("nats/store");
     let name = format!("{}-exchange", spec.chain);
     let conf = nats_conf(&StreamServer {
-        listen,
+        listen: &streams.listen,
+        monitor: &streams.monitor,
         name: &name,
         store_dir: &store.to_string_lossy(),
         exchange_password: &password,
@@ -294,7 +208,7 @@ fn exchange_folder(root: &Path, spec: &CitySpec, listen: &str, accounts: &[Accou
     let config = ExchangeConfig {
         version: LAYOUT_VERSION,
         chain: spec.chain.clone(),
-        nats: nats_config(listen, EXCHANGE_USER),
+        nats: nats_config(streams, EXCHANGE_USER),
         account: EXCHANGE_ACCOUNT.into(),
         agencies: spec.agencies.clone(),
         node_socket: follows,
@@ -305,9 +219,10 @@ fn exchange_folder(root: &Path, spec: &CitySpec, listen: &str, accounts: &[Accou
     Ok(dir)
 }
 
-fn nats_config(listen: &str, user: &str) -> NatsConfig {
+fn nats_config(streams: &StreamsAt, user: &str) -> NatsConfig {
     NatsConfig {
-        url: format!("nats://{listen}"),
+        url: format!("nats://{}", streams.listen),
+        monitor: vec![format!("http://{}", streams.monitor)],
         user: user.to_owned(),
         password: SecretRef::File("keys/nats.password".into()),
     }
@@ -318,7 +233,7 @@ fn agency_folder(
     all: &[Place],
     place: &Place,
     account: &Account,
-    nats_listen: &str,
+    streams: &StreamsAt,
 ) -> Result<AgencyNode, LayoutError> {
     let dir = &place.dir;
     // Named before anything is made: the longest socket decides.
@@ -338,7 +253,7 @@ fn agency_folder(
         agency: place.agency.clone(),
         chain: spec.chain.clone(),
         listen: place.listen.clone(),
-        nats: nats_config(nats_listen, &account.user),
+        nats: nats_config(streams, &account.user),
         exchange: ExchangeNames { account: EXCHANGE_ACCOUNT.into(), own: account.account.clone() },
         comet: CometConfig { rpc: "unix:run/rpc.sock".into(), p2p: place.p2p.clone() },
         node_socket: "run/node.sock".into(),

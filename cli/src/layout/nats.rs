@@ -14,6 +14,13 @@ pub const EXCHANGE_ACCOUNT: &str = "EXCHANGE";
 /// User of the exchange manager.
 pub const EXCHANGE_USER: &str = "exchange";
 
+/// What one account may keep on disk, bytes. At the limit its own appends are refused and no other agency's.
+const ACCOUNT_FILE_BYTES: u64 = 64 << 30;
+/// What one account may keep in memory, bytes: nothing that counts lives there.
+const ACCOUNT_MEMORY_BYTES: u64 = 64 << 20;
+/// Streams of one account: a dataset has one, and in the exchange an agency.
+const ACCOUNT_STREAMS: usize = 1_024;
+
 /// One account and its user.
 pub struct Account {
     /// Account name, capitals.
@@ -28,6 +35,8 @@ pub struct Account {
 pub struct StreamServer<'a> {
     /// `host:port` it listens on.
     pub listen: &'a str,
+    /// `host:port` of its monitoring page, by which nodes see that it syncs always; loopback or a guarded network only.
+    pub monitor: &'a str,
     /// Name of the server, unique in a cluster.
     pub name: &'a str,
     /// Folder of its streams.
@@ -45,18 +54,22 @@ const EXCHANGE_DENY: &str = r#"["$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.MSG.D
 
 /// Renders `nats.conf`. It holds passwords: write it with mode 0600.
 pub fn nats_conf(server: &StreamServer<'_>) -> Zeroizing<String> {
+    // The server grants an account no more than it has itself: with the exchange there is one more than agencies.
+    let accounts = server.accounts.len() as u64 + 1;
     let mut out = Zeroizing::new(format!(
         "# Written by concordat. Accounts keep agencies apart; every acknowledgement comes after fsync.
 listen: \"{listen}\"
+http: \"{monitor}\"
 server_name: \"{name}\"
 max_payload: {MAX_PAYLOAD}
-jetstream {{ store_dir: \"{store}\", sync_interval: always }}
+jetstream {{ store_dir: \"{store}\", sync_interval: always, max_file_store: {file}, max_memory_store: {memory} }}
 accounts {{
   {EXCHANGE_ACCOUNT}: {{
-    jetstream: enabled
+    jetstream: {limits}
     users: [ {{user: \"{EXCHANGE_USER}\", password: \"{password}\", permissions: {{publish: {{deny: {EXCHANGE_DENY}}}}}}} ]
     exports: [
-      {{service: \"feed.*.*.>\", account_token_position: 2}}
+      {{service: \"feed.*.*.*\", account_token_position: 2}}
+      {{service: \"xm.*.>\", account_token_position: 2}}
       {{service: \"q.*.*.>\", account_token_position: 2}}
       {{service: \"$JS.API.STREAM.INFO.*\", account_token_position: 5}}
       {{service: \"$JS.API.CONSUMER.INFO.*.*\", account_token_position: 5}}
@@ -66,6 +79,10 @@ accounts {{
     imports: [
 ",
         listen = server.listen,
+        monitor = server.monitor,
+        limits = limits(),
+        file = ACCOUNT_FILE_BYTES * accounts,
+        memory = ACCOUNT_MEMORY_BYTES * accounts,
         name = server.name,
         store = server.store_dir,
         password = server.exchange_password,
@@ -90,15 +107,20 @@ accounts {{
     out
 }
 
+fn limits() -> String {
+    format!("{{max_file: {ACCOUNT_FILE_BYTES}, max_memory: {ACCOUNT_MEMORY_BYTES}, max_streams: {ACCOUNT_STREAMS}}}")
+}
+
 fn agency_account(out: &mut String, a: &Account) {
     let _ = write!(
         out,
         "  \"{acc}\": {{
-    jetstream: enabled
+    jetstream: {limits}
     users: [ {{user: \"{user}\", password: \"{password}\", permissions: {{publish: {{deny: {AGENCY_DENY}}}}}}} ]
     exports: [ {{service: \"q.*.{acc}.>\", accounts: [{EXCHANGE_ACCOUNT}]}} ]
     imports: [
-      {{service: {{account: {EXCHANGE_ACCOUNT}, subject: \"feed.{acc}.*.>\"}}, to: \"feed.*.>\"}}
+      {{service: {{account: {EXCHANGE_ACCOUNT}, subject: \"feed.{acc}.*.*\"}}, to: \"feed.*.*\"}}
+      {{service: {{account: {EXCHANGE_ACCOUNT}, subject: \"xm.{acc}.>\"}}, to: \"exchange.>\"}}
       {{service: {{account: {EXCHANGE_ACCOUNT}, subject: \"q.{acc}.*.>\"}}, to: \"query.*.>\", share: true}}
       {{service: {{account: {EXCHANGE_ACCOUNT}, subject: \"$JS.API.STREAM.INFO.{acc}\"}}, to: \"XJS.API.STREAM.INFO.{acc}\"}}
       {{service: {{account: {EXCHANGE_ACCOUNT}, subject: \"$JS.API.CONSUMER.INFO.{acc}.*\"}}, to: \"XJS.API.CONSUMER.INFO.{acc}.*\"}}
@@ -108,6 +130,7 @@ fn agency_account(out: &mut String, a: &Account) {
   }}
 ",
         acc = a.account,
+        limits = limits(),
         user = a.user,
         password = a.password.as_str(),
     );

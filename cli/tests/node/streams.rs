@@ -31,8 +31,9 @@ impl Drop for Exchange {
 
 fn start(nats: PathBuf) -> Exchange {
     let dir = tempfile::tempdir().unwrap();
-    let port = PortPicker::new(Ports::Free).unwrap().pick("streams").unwrap();
-    let listen = format!("127.0.0.1:{port}");
+    let mut picker = PortPicker::new(Ports::Free).unwrap();
+    let [listen, monitor] = ["streams", "monitor"].map(|what| format!("127.0.0.1:{}", picker.pick(what).unwrap()));
+    drop(picker);
     let accounts: Vec<Account> = ["grid", "police", "court", "transport"]
         .map(|a| Account { account: a.to_uppercase(), user: a.into(), password: random_password().unwrap() })
         .into();
@@ -40,6 +41,7 @@ fn start(nats: PathBuf) -> Exchange {
     let store = dir.path().join("store");
     let conf = nats_conf(&StreamServer {
         listen: &listen,
+        monitor: &monitor,
         name: "test",
         store_dir: store.to_str().unwrap(),
         exchange_password: &exchange_password,
@@ -85,7 +87,7 @@ async fn silent(messages: &mut async_nats::Subscriber, why: &str) {
 
 async fn feed_stream(exchange: &jetstream::Context, consumer: &str) -> stream::Stream {
     let config =
-        stream::Config { name: consumer.into(), subjects: vec![format!("feed.*.{consumer}.>")], ..Default::default() };
+        stream::Config { name: consumer.into(), subjects: vec![format!("feed.*.{consumer}.*")], ..Default::default() };
     exchange.create_stream(config).await.unwrap()
 }
 
