@@ -113,6 +113,47 @@ fn split_pair(hash: &Hash) -> (Salt, Salt) {
     (first, second)
 }
 
+/// The root of a leaf set whose leaves come in order, without keeping them: what [`LeafSet::root`] gives.
+pub(crate) struct RootOf<'a> {
+    secret: &'a [u8; 32],
+    count: usize,
+    pair: (Salt, Salt),
+    tree: tree::RootBuilder,
+}
+
+impl<'a> RootOf<'a> {
+    /// No leaf yet.
+    pub(crate) fn new(secret: &'a [u8; 32]) -> Self {
+        Self { secret, count: 0, pair: ([0; 16], [0; 16]), tree: tree::RootBuilder::new() }
+    }
+
+    /// The next leaf; its name, `kind` and `name` together, must be greater than the one before. False when a limit
+    /// is passed: then there is no root.
+    #[must_use]
+    pub(crate) fn push(&mut self, kind: &str, name: &str, value: &[u8]) -> bool {
+        let len = kind.len() + name.len();
+        if self.count >= LEAVES_MAX || len > LEAF_NAME_MAX {
+            return false;
+        }
+        let salt = if self.count.is_multiple_of(2) {
+            let pair = (self.count / 2) as u32;
+            self.pair = split_pair(&sha256(&[self.secret, &pair.to_be_bytes()]));
+            &self.pair.0
+        } else {
+            &self.pair.1
+        };
+        let len = (len as u16).to_be_bytes();
+        self.tree.push(&sha256(&[&[0], salt, &len, kind.as_bytes(), name.as_bytes(), value]));
+        self.count += 1;
+        true
+    }
+
+    /// The root.
+    pub(crate) fn root(&self) -> Hash {
+        self.tree.root()
+    }
+}
+
 /// Hash of one leaf.
 fn hash_leaf(salt: &Salt, name: &str, value: &[u8]) -> Hash {
     // Names are at most LEAF_NAME_MAX long wherever sets are made or checked.
@@ -155,11 +196,15 @@ impl LeafSet {
         self.salts.iter().zip(&self.fields).map(|(salt, (name, value))| (salt, name.as_str(), value.as_slice()))
     }
 
+    /// Hashes of the leaves, in order.
+    pub(crate) fn hashes(&self) -> Vec<Hash> {
+        self.leaves().map(|(salt, name, value)| hash_leaf(salt, name, value)).collect()
+    }
+
     /// The root that commits to the set.
     #[must_use]
     pub fn root(&self) -> Hash {
-        let hashes: Vec<Hash> = self.leaves().map(|(salt, name, value)| hash_leaf(salt, name, value)).collect();
-        tree::root(&hashes)
+        tree::root(&self.hashes())
     }
 
     /// Value of a field, none if the set has no such field.
@@ -181,6 +226,18 @@ impl LeafSet {
                 LeafView::Opened { name: name.to_owned(), salt: *salt, value: Bytes(value.to_vec()) }
             } else {
                 LeafView::Hidden { hash: hash_leaf(salt, name, value) }
+            }
+        });
+        Redacted { leaves: leaves.collect() }
+    }
+
+    /// [`LeafSet::redact`] where the leaves' hashes are known already.
+    pub(crate) fn redact_known(&self, hashes: &[Hash], open: impl Fn(&str) -> bool) -> Redacted {
+        let leaves = self.leaves().zip(hashes).map(|((salt, name, value), hash)| {
+            if open(name) {
+                LeafView::Opened { name: name.to_owned(), salt: *salt, value: Bytes(value.to_vec()) }
+            } else {
+                LeafView::Hidden { hash: *hash }
             }
         });
         Redacted { leaves: leaves.collect() }
@@ -225,9 +282,9 @@ impl Redacted {
             return Err(LeavesError::Count(self.leaves.len()));
         }
         let mut last: Option<&str> = None;
-        let mut hashes = Vec::with_capacity(self.leaves.len());
+        let mut root = tree::RootBuilder::new();
         for leaf in &self.leaves {
-            hashes.push(match leaf {
+            root.push(&match leaf {
                 LeafView::Hidden { hash } => *hash,
                 LeafView::Opened { name, salt, value } => {
                     check_name(name)?;
@@ -239,7 +296,7 @@ impl Redacted {
                 }
             });
         }
-        Ok(tree::root(&hashes))
+        Ok(root.root())
     }
 
     /// Checks that every field shown is an unaltered part of the set under `root`.
@@ -278,107 +335,4 @@ impl Redacted {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-    use super::*;
-    use crate::cbor::{decode, encode};
-    use proptest::collection::{btree_map, vec};
-    use proptest::prelude::*;
-
-    fn fields() -> impl Strategy<Value = BTreeMap<String, Vec<u8>>> {
-        btree_map("[a-z/]{1,12}", vec(any::<u8>(), 0..20), 0..12)
-    }
-
-    #[test]
-    fn salts_come_in_pairs() {
-        let secret = [9; 32];
-        let all = salts(&secret, 5);
-        let second = sha256(&[&secret, &[0, 0, 0, 1]]);
-        assert_eq!((all[2].as_slice(), all[3].as_slice()), second.split_at(16));
-        assert_eq!(all.len(), 5);
-        assert!((0..5).all(|i| all.iter().filter(|s| **s == all[i]).count() == 1));
-    }
-
-    #[test]
-    fn limits_are_kept() {
-        let long = BTreeMap::from([("n".repeat(LEAF_NAME_MAX + 1), vec![])]);
-        assert!(matches!(LeafSet::new(&[0; 32], long), Err(LeavesError::Name(_))));
-        let many = (0..=LEAVES_MAX).map(|i| (i.to_string(), vec![])).collect();
-        assert_eq!(LeafSet::new(&[0; 32], many), Err(LeavesError::Count(LEAVES_MAX + 1)));
-    }
-
-    #[test]
-    fn debug_shows_no_value() {
-        let set = LeafSet::new(&[0; 32], BTreeMap::from([("name".into(), b"Ada".to_vec())])).unwrap();
-        assert!(!format!("{set:?}").contains(&format!("{:?}", b"Ada")));
-    }
-
-    proptest! {
-        /// Any subset can be shown, in one step or two, and proves itself against the one root.
-        #[test]
-        fn any_subset_redacts_and_verifies(secret: [u8; 32], fields in fields(), mask: u16, later: u16) {
-            let set = LeafSet::new(&secret, fields.clone()).unwrap();
-            let names: Vec<&String> = fields.keys().collect();
-            let shows = |mask: u16, name: &str| names.iter().position(|n| *n == name).is_some_and(|i| mask >> i & 1 == 1);
-            let shown = set.redact(|n| shows(mask, n));
-            shown.verify(&set.root()).unwrap();
-            let want: Vec<(&str, &[u8])> = fields.iter().filter(|(n, _)| shows(mask, n)).map(|(n, v)| (n.as_str(), v.as_slice())).collect();
-            prop_assert_eq!(shown.opened().collect::<Vec<_>>(), want);
-            prop_assert_eq!(&decode::<Redacted>(&encode(&shown)).unwrap(), &shown);
-            prop_assert_eq!(shown.redact(|n| shows(later, n)), set.redact(|n| shows(mask & later, n)));
-        }
-
-        /// A forged one: whatever is changed in what is shown, it no longer belongs to the root.
-        #[test]
-        fn changed_fields_are_refused(secret: [u8; 32], fields in fields(), at: prop::sample::Index, what in 0..5u8) {
-            prop_assume!(fields.len() > 1);
-            let set = LeafSet::new(&secret, fields).unwrap();
-            let mut shown = set.redact(|_| true);
-            let i = at.index(shown.leaves.len());
-            match (what, &mut shown.leaves[i]) {
-                (0, LeafView::Opened { value, .. }) => value.0.push(0),
-                (1, LeafView::Opened { name, .. }) => name.push('x'),
-                (2, LeafView::Opened { salt, .. }) => salt[0] ^= 1,
-                (3, _) => { shown.leaves.remove(i); }
-                _ => { let leaf = shown.leaves[i].clone(); shown.leaves.insert(i, leaf); }
-            }
-            prop_assert!(shown.verify(&set.root()).is_err());
-        }
-
-        /// Moving a byte between name and value gives another root: lengths are part of the leaf.
-        #[test]
-        fn name_and_value_do_not_run_together(name in "[a-z]{2,8}", value in "[a-z]{1,8}") {
-            let set = |n: &str, v: &str| LeafSet::new(&[1; 32], BTreeMap::from([(n.to_owned(), v.as_bytes().to_vec())])).unwrap().root();
-            let (head, tail) = name.split_at(name.len() - 1);
-            prop_assert_ne!(set(&name, &value), set(head, &format!("{tail}{value}")));
-        }
-
-        /// What is hidden shows in nothing but its hash.
-        #[test]
-        fn hidden_values_leave_no_trace(fields in fields(), other in vec(any::<u8>(), 0..30), at: prop::sample::Index, secrets: [[u8; 32]; 2]) {
-            prop_assume!(!fields.is_empty());
-            let hidden = fields.keys().nth(at.index(fields.len())).unwrap().clone();
-            let mut changed = fields.clone();
-            changed.insert(hidden.clone(), other);
-            let blank = |secret, fields| {
-                let mut shown = LeafSet::new(secret, fields).unwrap().redact(|n| n != hidden);
-                for leaf in &mut shown.leaves {
-                    match leaf {
-                        LeafView::Hidden { hash } => *hash = [0; 32],
-                        LeafView::Opened { salt, .. } => *salt = [0; 16],
-                    }
-                }
-                encode(&shown)
-            };
-            prop_assert_eq!(blank(&secrets[0], fields), blank(&secrets[1], changed));
-        }
-
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..200)) {
-            if let Ok(shown) = decode::<Redacted>(&bytes) {
-                prop_assert_eq!(encode(&shown), bytes);
-                let _ = shown.verify(&[0; 32]);
-            }
-        }
-    }
-}
+mod tests;

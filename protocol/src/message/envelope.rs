@@ -1,5 +1,6 @@
 //! Envelopes: the unit of signing, storage, promise and acknowledgement.
 
+use super::prepared::{Prepared, plain_root};
 use super::{Event, MessageError};
 use crate::cbor::{Bytes, encode};
 use crate::hash::{Hash, sha256};
@@ -65,7 +66,7 @@ impl EnvelopeHeader {
         self.first_seq.saturating_add(self.count).saturating_sub(1)
     }
 
-    fn check(&self, messages: usize) -> Result<(), MessageError> {
+    pub(super) fn check(&self, messages: usize) -> Result<(), MessageError> {
         if messages == 0 || messages > ENVELOPE_MESSAGES_MAX || self.count != messages as u64 {
             return Err(MessageError::Count(messages));
         }
@@ -109,22 +110,9 @@ impl EnvelopeDraft {
     /// # Errors
     /// The first event that breaks a rule, or a limit.
     pub fn header(&self) -> Result<EnvelopeHeader, MessageError> {
-        let header = EnvelopeHeader {
-            chain: self.chain.clone(),
-            dataset: self.dataset.clone(),
-            first_seq: self.first_seq,
-            count: self.records.len() as u64,
-            source: self.source.hash(),
-            root: [0; 32],
-        };
-        header.check(self.records.len())?;
-        let checkpoint = self.source.state.checkpoint.len();
-        if checkpoint > CHECKPOINT_BYTES_MAX {
-            return Err(MessageError::Checkpoint(checkpoint));
-        }
-        let roots = self.records.iter().map(|r| Ok(leaf_set(r, &self.members)?.1.root()));
-        let roots = roots.collect::<Result<Vec<Hash>, MessageError>>()?;
-        Ok(EnvelopeHeader { root: envelope_root(&roots), ..header })
+        let header = header(&self.chain, &self.dataset, self.first_seq, &self.source, self.records.len())?;
+        let members: Vec<&str> = self.members.iter().map(String::as_str).collect();
+        Ok(EnvelopeHeader { root: records_root(&self.records, &members)?, ..header })
     }
 
     /// The envelope with a signature made elsewhere.
@@ -153,6 +141,69 @@ impl EnvelopeDraft {
     }
 }
 
+pub(super) /// A header without its root, its limits checked.
+fn header(
+    chain: &str,
+    dataset: &DatasetId,
+    first_seq: u64,
+    source: &EnvelopeSource,
+    messages: usize,
+) -> Result<EnvelopeHeader, MessageError> {
+    let header = EnvelopeHeader {
+        chain: chain.to_owned(),
+        dataset: dataset.clone(),
+        first_seq,
+        count: messages as u64,
+        source: source.hash(),
+        root: [0; 32],
+    };
+    header.check(messages)?;
+    let checkpoint = source.state.checkpoint.len();
+    if checkpoint > CHECKPOINT_BYTES_MAX {
+        return Err(MessageError::Checkpoint(checkpoint));
+    }
+    Ok(header)
+}
+
+/// The envelope root of messages as they are kept; `members` in order.
+fn records_root(records: &[Record], members: &[&str]) -> Result<Hash, MessageError> {
+    let mut set: Option<BTreeSet<String>> = None;
+    let mut root = tree::RootBuilder::new();
+    for record in records {
+        let message = match plain_root(&record.event, &record.secret, members) {
+            Some(message) => message,
+            None => {
+                let set = set.get_or_insert_with(|| members.iter().map(|m| (*m).to_owned()).collect());
+                leaf_set(record, set)?.1.root()
+            }
+        };
+        root.push(&tree::leaf_hash(&message));
+    }
+    Ok(root.root())
+}
+
+impl Prepared {
+    /// Gives the messages their place and signs them. `members` in order.
+    ///
+    /// # Errors
+    /// No message or too many, a sequence number or checkpoint past its limit, or the library fails.
+    #[cfg(feature = "node")]
+    pub fn sign(
+        self,
+        place: (&str, &DatasetId, u64),
+        source: EnvelopeSource,
+        members: &[String],
+        key: &crate::keys::SigningKey,
+    ) -> Result<Envelope, MessageError> {
+        let (chain, dataset, first_seq) = place;
+        let header = header(chain, dataset, first_seq, &source, self.records.len())?;
+        let header = EnvelopeHeader { root: envelope_root(&self.roots), ..header };
+        let signature = key.try_sign(Statement::Envelope, chain, &encode(&header))?;
+        let (key, members) = (key.key_id(), members.to_vec());
+        Ok(Envelope { header, key, signature, source, members, records: self.records })
+    }
+}
+
 fn leaf_set(record: &Record, members: &BTreeSet<String>) -> Result<(Event, LeafSet), MessageError> {
     let event = Event::parse(&record.event)?;
     let leaves = event.leaves(&record.secret, members)?;
@@ -160,13 +211,14 @@ fn leaf_set(record: &Record, members: &BTreeSet<String>) -> Result<(Event, LeafS
 }
 
 /// Root over message roots: each is the data of one leaf.
-fn envelope_root(message_roots: &[Hash]) -> Hash {
-    let leaves: Vec<Hash> = message_roots.iter().map(|root| tree::leaf_hash(root)).collect();
-    tree::root(&leaves)
+pub(super) fn envelope_root(message_roots: &[Hash]) -> Hash {
+    let mut tree = tree::RootBuilder::new();
+    message_roots.iter().for_each(|root| tree.push(&tree::leaf_hash(root)));
+    tree.root()
 }
 
 /// Checks a header's signature against the key it names.
-fn verify_header(header: &EnvelopeHeader, key: KeyId, sig: &Signature, public: &PublicKey) -> Result<(), MessageError> {
+pub(super) fn verify_header(header: &EnvelopeHeader, key: KeyId, sig: &Signature, public: &PublicKey) -> Result<(), MessageError> {
     if public.key_id() != key {
         return Err(MessageError::Content("the key id"));
     }
@@ -204,19 +256,14 @@ impl Envelope {
     /// What differs.
     pub fn verify(&self, public: &PublicKey) -> Result<(), MessageError> {
         verify_header(&self.header, self.key, &self.signature, public)?;
-        let members: BTreeSet<String> = self.members.iter().cloned().collect();
-        if !members.iter().eq(self.members.iter()) {
+        let members: Vec<&str> = self.members.iter().map(String::as_str).collect();
+        if !members.windows(2).all(|w| matches!(w, [a, b] if a < b)) {
             return Err(MessageError::Content("the list of members"));
         }
-        let draft = EnvelopeDraft {
-            chain: self.header.chain.clone(),
-            dataset: self.header.dataset.clone(),
-            first_seq: self.header.first_seq,
-            source: self.source.clone(),
-            members,
-            records: self.records.clone(),
-        };
-        if draft.header()? == self.header { Ok(()) } else { Err(MessageError::Content("a message or the source")) }
+        let EnvelopeHeader { chain, dataset, first_seq, .. } = &self.header;
+        let header = header(chain, dataset, *first_seq, &self.source, self.records.len())?;
+        let header = EnvelopeHeader { root: records_root(&self.records, &members)?, ..header };
+        if header == self.header { Ok(()) } else { Err(MessageError::Content("a message or the source")) }
     }
 
     /// Redacts for a subscription. `choose` gets each message's sequence number and event and returns which leaves

@@ -312,3 +312,23 @@ mod signed {
         assert!(envelope.verify(key.public()).is_err());
     }
 }
+
+proptest! {
+    /// Opened once or redacted each time: the same bytes, and the same envelopes are refused.
+    #[cfg(feature = "node")]
+    #[test]
+    fn an_opened_envelope_redacts_as_the_envelope_does(n in 1usize..5, mask: u8, rows: u8, at: prop::sample::Index, flip in 1u8..) {
+        let key = crate::keys::SigningKey::from_seed(crate::keys::Suite::Ed25519, &[7; 32]).unwrap();
+        let envelope = draft(n).sign(&key).unwrap();
+        let opened = Opened::verify(&envelope, key.public()).unwrap();
+        let show = |seq: u64| (rows >> (seq % 8) & 1 == 1).then_some(move |name: &str| mask >> (name.len() % 8) & 1 == 1);
+        let want = envelope.redact(|seq, _| show(seq)).unwrap();
+        prop_assert_eq!(encode(&opened.redact(|seq, _| show(seq))), encode(&want));
+        let mut bytes = encode(&envelope);
+        let i = at.index(bytes.len());
+        bytes[i] ^= flip;
+        if let Ok(forged) = decode::<Envelope>(&bytes) {
+            prop_assert!(Opened::verify(&forged, key.public()).is_err(), "byte {}", i);
+        }
+    }
+}
