@@ -10,7 +10,7 @@ use concordat_protocol::acts::ApprovalKind;
 use concordat_protocol::cbor;
 use concordat_protocol::hash::Hash;
 use concordat_protocol::node::{AgreementView, replaced_terms};
-use concordat_protocol::terms::{Action, Evidence, Status, Terms};
+use concordat_protocol::terms::{Action, ClauseTerms, Evidence, Status, Terms};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -41,6 +41,11 @@ fn evidence(e: &Evidence) -> Value {
 
 const ACTIONS: [Action; 5] = [Action::Query, Action::Subscribe, Action::Insert, Action::Modify, Action::Delete];
 
+/// What a clause speaks of, in words.
+pub(super) fn actions(c: &ClauseTerms) -> Vec<&'static str> {
+    ACTIONS.iter().filter(|a| c.actions & a.bit() != 0).map(|a| a.word()).collect()
+}
+
 /// The approval that a version in this state can get.
 fn next_approval(status: Status) -> ApprovalKind {
     match status {
@@ -55,12 +60,11 @@ fn view_json(v: &AgreementView, all: &[AgreementView], known: &Sentences) -> Res
         .map_err(|e| crate::ledger::LedgerError::Protocol(format!("terms of {}: {e}", v.agreement)))?;
     let texts = known.get(&v.terms_hash);
     let clauses = terms.clauses.iter().enumerate().map(|(i, c)| {
-        let actions: Vec<&str> = ACTIONS.iter().filter(|a| c.actions & a.bit() != 0).map(|a| a.word()).collect();
         json!({
             "id": c.id,
             "text": texts.and_then(|t| t.get(&c.id)),
             "effect": c.effect.word(),
-            "actions": actions,
+            "actions": actions(c),
             "evidence": evidence(&c.evidence),
             "from_ms": c.from_ms,
             "until_ms": c.until_ms,

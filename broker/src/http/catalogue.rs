@@ -1,26 +1,250 @@
-//! `GET /v1/catalogue/datasets`: what the ledger knows of datasets.
+//! `GET /v1/catalogue/datasets[/{dataset}[/schema]]`: what the ledger knows of datasets, and what this node's folder
+//! knows of them beyond that. A schema counts as known when some file here has the hash that the ledger has.
 
-use super::{AppState, Caller, Problem};
-use axum::extract::State;
+use super::agreements::actions;
+use super::{AppState, Caller, Problem, Side};
+use axum::extract::{Path, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use concordat_executor::policies::dataset::{DatasetDoc, DatasetFile};
+use concordat_protocol::cbor;
+use concordat_protocol::hash::{Hash, sha256};
+use concordat_protocol::ids::{AgencyId, DatasetId};
+use concordat_protocol::node::{AgreementView, DatasetView};
+use concordat_protocol::terms::{Status, Terms};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path as FilePath, PathBuf};
+
+/// Largest schema that is read, bytes.
+const SCHEMA_BYTES_MAX: u64 = 1 << 20;
 
 pub(super) fn routes() -> Router<AppState> {
-    Router::new().route("/v1/catalogue/datasets", get(datasets))
+    Router::new()
+        .route("/v1/catalogue/datasets", get(list))
+        .route("/v1/catalogue/datasets/{dataset}", get(show))
+        .route("/v1/catalogue/datasets/{dataset}/schema", get(schema))
 }
 
-async fn datasets(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {
-    caller.require_person()?;
-    let all = state.node.datasets().await?;
-    let list = all.iter().map(|d| {
-        json!({
-            "dataset": d.id,
-            "number": d.number,
-            "owner": d.id.owner(),
-            "schema_sha256": hex::encode(d.schema_hash),
-            "head": d.head,
-        })
+/// What the node's folder has: documents with their schema's hash, and every schema by its hash.
+#[derive(Debug, Default)]
+struct Folder {
+    documents: BTreeMap<DatasetId, (DatasetDoc, Hash)>,
+    schemas: BTreeMap<Hash, Vec<u8>>,
+}
+
+fn files(dir: &FilePath, extension: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return vec![] };
+    let paths = entries.filter_map(|e| e.ok().map(|e| e.path()));
+    paths.filter(|p| p.extension().is_some_and(|e| e == extension)).collect()
+}
+
+fn read_small(path: &FilePath) -> Option<Vec<u8>> {
+    let small = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= SCHEMA_BYTES_MAX);
+    if small { fs::read(path).ok() } else { None }
+}
+
+impl Folder {
+    /// Reads `datasets/` and `schemas/`. A document that is wrong is not ours to report here: `dataset register` does.
+    fn read(node: &FilePath) -> Self {
+        let mut found = Self::default();
+        for path in files(&node.join("schemas"), "json") {
+            found.add_schema(&path);
+        }
+        for path in files(&node.join("datasets"), "yaml") {
+            let Some(file) = fs::read_to_string(path).ok().and_then(|t| DatasetFile::parse(&t).ok()) else { continue };
+            let Some(hash) = found.add_schema(&node.join(&file.schema)) else { continue };
+            let text = found.schemas.get(&hash).and_then(|b| String::from_utf8(b.clone()).ok()).unwrap_or_default();
+            if let Ok(doc) = file.with_schema(&text) {
+                found.documents.insert(doc.id.clone(), (doc, hash));
+            }
+        }
+        found
+    }
+
+    fn add_schema(&mut self, path: &FilePath) -> Option<Hash> {
+        let bytes = read_small(path)?;
+        let hash = sha256(&[&bytes]);
+        self.schemas.insert(hash, bytes);
+        Some(hash)
+    }
+
+    /// The document of a dataset, if its schema is the registered one.
+    fn document(&self, d: &DatasetView) -> Option<&DatasetDoc> {
+        self.documents.get(&d.id).filter(|(_, hash)| *hash == d.schema_hash).map(|(doc, _)| doc)
+    }
+
+    fn fields(&self, d: &DatasetView) -> Option<Value> {
+        if let Some(doc) = self.document(d) {
+            let list = doc.fields().iter().map(|f| {
+                json!({"name": f.name, "type": f.kind, "required": f.required, "key": doc.key.contains(&f.name),
+                       "sensitive": f.sensitive, "description": f.description})
+            });
+            return Some(list.collect());
+        }
+        let schema: Value = serde_json::from_slice(self.schemas.get(&d.schema_hash)?).ok()?;
+        let required = |name: &String| schema["required"].as_array().is_some_and(|r| r.iter().any(|v| v == name));
+        let list = schema["properties"].as_object()?.iter().map(|(name, p)| {
+            let kind = if p["format"].is_string() { &p["format"] } else { &p["type"] };
+            json!({"name": name, "type": kind, "required": required(name), "description": p["description"]})
+        });
+        Some(list.collect())
+    }
+}
+
+/// Active agreements on a dataset that this agency is a party of, or that are public.
+fn agreements(views: &[AgreementView], dataset: &DatasetId, own: &AgencyId) -> Result<Vec<Value>, Problem> {
+    let mut found = Vec::new();
+    for v in views.iter().filter(|v| v.status == Status::Active) {
+        let terms: Terms = cbor::decode(&v.terms)
+            .map_err(|e| crate::ledger::LedgerError::Protocol(format!("terms of {}: {e}", v.agreement)))?;
+        let side = match &terms.assignee {
+            _ if terms.dataset != *dataset => continue,
+            _ if terms.assigner == *own => "provider",
+            None => "public",
+            Some(assignee) if assignee == own => "consumer",
+            Some(_) => continue,
+        };
+        let clauses = terms.clauses.iter().map(|c| {
+            json!({"id": c.id, "effect": c.effect.word(), "actions": actions(c), "from_ms": c.from_ms, "until_ms": c.until_ms})
+        });
+        found.push(json!({"agreement": v.agreement, "version": v.version, "as": side, "consumer": terms.assignee,
+                          "clauses": clauses.collect::<Vec<_>>()}));
+    }
+    Ok(found)
+}
+
+fn view(d: &DatasetView, folder: &Folder, views: &[AgreementView], own: &AgencyId) -> Result<Map<String, Value>, Problem> {
+    let doc = folder.document(d);
+    let other = folder.documents.get(&d.id).is_some_and(|(_, hash)| *hash != d.schema_hash);
+    let mut members = json!({
+        "dataset": d.id,
+        "number": d.number,
+        "owner": d.id.owner(),
+        "schema_sha256": hex::encode(d.schema_hash),
+        "schema_known": folder.schemas.contains_key(&d.schema_hash),
+        "head": d.head,
+        "held_here": doc.is_some_and(DatasetDoc::is_held),
+        "fed_here": d.id.owner() == *own && doc.is_some_and(DatasetDoc::is_feed),
+        "agreements": agreements(views, &d.id, own)?,
     });
-    Ok(Json(json!({"datasets": list.collect::<Vec<_>>()})))
+    if let Some(doc) = doc {
+        members["title"] = json!(doc.title);
+        members["kind"] = json!(doc.kind);
+    }
+    if other {
+        members["warning"] =
+            "the document in datasets/ has another schema than the registered one: restore it, or register a new version"
+                .into();
+    }
+    Ok(match members {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    })
+}
+
+async fn folder(state: &AppState) -> Folder {
+    let dir = state.cfg.path("");
+    tokio::task::spawn_blocking(move || Folder::read(&dir)).await.unwrap_or_default()
+}
+
+async fn find(state: &AppState, name: &str) -> Result<DatasetView, Problem> {
+    let all = state.node.datasets().await?;
+    all.into_iter().find(|d| d.id.as_str() == name).ok_or_else(|| {
+        let name: String = name.chars().take(120).collect();
+        Problem::not_found("unknown-dataset", format!("{name} is not registered on the ledger"))
+            .on(Side::Ledger)
+            .next("choose one of GET /v1/catalogue/datasets")
+    })
+}
+
+async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {
+    caller.require_person()?;
+    let (all, views) = (state.node.datasets().await?, state.node.agreements().await?);
+    let folder = folder(&state).await;
+    let list: Result<Vec<_>, _> = all.iter().map(|d| view(d, &folder, &views, &state.cfg.agency)).collect();
+    Ok(Json(json!({"datasets": list?})))
+}
+
+async fn show(State(state): State<AppState>, caller: Caller, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    caller.require_person()?;
+    let (dataset, views) = (find(&state, &name).await?, state.node.agreements().await?);
+    let folder = folder(&state).await;
+    let mut members = view(&dataset, &folder, &views, &state.cfg.agency)?;
+    if let Some(doc) = folder.document(&dataset) {
+        members.insert("key".into(), json!(doc.key));
+        members.insert("time".into(), json!(doc.time.as_ref().map(|t| &t.field)));
+    }
+    members.insert("fields".into(), folder.fields(&dataset).unwrap_or(Value::Null));
+    Ok(Json(Value::Object(members)))
+}
+
+async fn schema(State(state): State<AppState>, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
+    caller.require_person()?;
+    let dataset = find(&state, &name).await?;
+    let mut folder = folder(&state).await;
+    match folder.schemas.remove(&dataset.schema_hash) {
+        Some(bytes) => Ok(([(CONTENT_TYPE, "application/schema+json")], bytes).into_response()),
+        None => Err(Problem::not_found(
+            "unknown-schema",
+            format!("the schema of {} is not known at this node: the ledger has only its hash", dataset.id),
+        )
+        .next(format!(
+            "ask {} for it and put it into schemas/; its SHA-256 must be {}",
+            dataset.id.owner(),
+            hex::encode(dataset.schema_hash)
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const YAML: &str = "dataset: ds:grid/load@1\ntitle: Load\nkind: feed\nschema: schemas/load@1.json\nkey: [time]\ntime: {field: time, zone: UTC}\nsubject: none\nsensitive: {meter: identifier}\n";
+    const SCHEMA: &str = r#"{"type":"object","properties":{"time":{"type":"string","format":"date-time"},"meter":{"type":"string","description":"which"}},"required":["time"],"additionalProperties":false}"#;
+
+    fn node(with_document: bool) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("schemas")).unwrap();
+        fs::create_dir(dir.path().join("datasets")).unwrap();
+        fs::write(dir.path().join("schemas/load@1.json"), SCHEMA).unwrap();
+        if with_document {
+            fs::write(dir.path().join("datasets/load.yaml"), YAML).unwrap();
+            fs::write(dir.path().join("datasets/broken.yaml"), "dataset: [").unwrap();
+        }
+        dir
+    }
+
+    fn registered(schema: &str) -> DatasetView {
+        let id = DatasetId::new("ds:grid/load@1").unwrap();
+        DatasetView { id, number: 3, schema_hash: sha256(&[schema.as_bytes()]), head: 7 }
+    }
+
+    #[test]
+    fn a_dataset_is_shown_as_far_as_the_folder_knows_it() {
+        let grid = AgencyId::new("grid").unwrap();
+        let shown = |with_document: bool, schema: &str| {
+            let folder = Folder::read(node(with_document).path());
+            let d = registered(schema);
+            (Value::Object(view(&d, &folder, &[], &grid).unwrap()), folder.fields(&d))
+        };
+        let (whole, fields) = shown(true, SCHEMA);
+        assert_eq!((&whole["kind"], &whole["fed_here"], &whole["held_here"]), (&json!("feed"), &json!(true), &json!(false)));
+        let fields = fields.unwrap();
+        let meter = fields.as_array().unwrap().iter().find(|f| f["name"] == "meter").unwrap();
+        assert_eq!((&meter["sensitive"], &meter["required"]), (&json!("identifier"), &json!(false)));
+        // Another agency's schema: known by its hash, without a document.
+        let (schema_only, fields) = shown(false, SCHEMA);
+        assert_eq!((&schema_only["schema_known"], &schema_only["fed_here"]), (&json!(true), &json!(false)));
+        assert!(schema_only["kind"].is_null() && fields.unwrap()[1]["type"] == "date-time");
+        // Something else is registered: the file is not passed off as it.
+        let (other, fields) = shown(true, "{}");
+        assert!(other["schema_known"] == false && other["fed_here"] == false && fields.is_none());
+        assert!(other["warning"].as_str().unwrap().contains("another schema"));
+    }
 }

@@ -9,6 +9,7 @@ pub mod problem;
 mod admin;
 mod agreements;
 mod catalogue;
+mod dead_letters;
 mod decisions;
 mod health;
 mod ledger;
@@ -73,6 +74,7 @@ fn resources() -> Router<AppState> {
         .merge(decisions::routes())
         .merge(agreements::routes())
         .merge(catalogue::routes())
+        .merge(dead_letters::routes())
         .merge(admin::routes())
         .merge(ledger::routes())
         .merge(health::routes())
