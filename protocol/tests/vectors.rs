@@ -27,6 +27,8 @@ mod node;
 mod ops;
 #[path = "vectors/session.rs"]
 mod session;
+#[path = "vectors/subscribe.rs"]
+mod subscribe;
 
 fn hx(bytes: impl AsRef<[u8]>) -> Value {
     hex::encode(bytes).into()

@@ -1,6 +1,6 @@
 //! Operations, acts, terms, sessions and the node's messages.
 
-use crate::samples::{self, acts, node, ops, session, terms};
+use crate::samples::{self, acts, node, ops, session, subscribe, terms};
 use crate::{Damage, apply, check, damage};
 use concordat_protocol::acts::{Act, ActBody};
 use concordat_protocol::cbor::{Canon, decode, encode};
@@ -10,6 +10,9 @@ use concordat_protocol::node::{
 use concordat_protocol::ops::{Batch, LogEntry, Op, Tags, Tx};
 use concordat_protocol::session::{
     Content, Denied, FeedItem, Promise, QueryCall, QueryReply, Release, Released, Request, SignedRequest, Ticket,
+};
+use concordat_protocol::subscribe::{
+    ExchangeCommand, ExchangeReply, FeedStart, NewSubscription, SubscribeCommand, SubscribeReply, Subscribed,
 };
 use concordat_protocol::terms::{ClauseTerms, Evidence, Quota, Terms};
 use proptest::prelude::*;
@@ -36,6 +39,7 @@ fn every_type(bytes: &[u8]) -> Result<(), TestCaseError> {
     arbitrary_as!(bytes; Op, Tags, Batch, Tx, LogEntry, Act, ActBody, Terms, ClauseTerms, Evidence, Quota);
     arbitrary_as!(bytes; Request, SignedRequest, QueryCall, QueryReply, Ticket, Release, Content, Released, Denied, Promise, FeedItem);
     arbitrary_as!(bytes; NodeRequest, NodeReply, Frame, HeadView, WriterView, SessionView, KeyView, AgreementView, EntryProof, SessionLeaf);
+    arbitrary_as!(bytes; FeedStart, NewSubscription, SubscribeCommand, Subscribed, SubscribeReply, ExchangeCommand, ExchangeReply);
     Ok(())
 }
 
@@ -131,6 +135,17 @@ proptest! {
     }
 
     #[test]
+    fn subscriptions(by in damage(), pick: prop::sample::Index) {
+        any_of(&values(subscribe::starts()), pick, &by)?;
+        any_of(&values(subscribe::news()), pick, &by)?;
+        any_of(&values(subscribe::commands()), pick, &by)?;
+        any_of(&values(subscribe::kept()), pick, &by)?;
+        any_of(&values(subscribe::replies()), pick, &by)?;
+        any_of(&values(subscribe::exchange_commands()), pick, &by)?;
+        any_of(&values(subscribe::exchange_replies()), pick, &by)?;
+    }
+
+    #[test]
     fn node_messages(by in damage(), pick: prop::sample::Index) {
         any_of(&MADE.requests, pick, &by)?;
         any_of(&MADE.replies, pick, &by)?;
@@ -138,7 +153,9 @@ proptest! {
 
     #[test]
     fn values_of_other_types(pick: prop::sample::Index, by in damage()) {
-        let lists: [Vec<Vec<u8>>; 4] = [
+        let lists: [Vec<Vec<u8>>; 6] = [
+            values(subscribe::commands()).iter().map(encode).collect(),
+            values(subscribe::exchange_commands()).iter().map(encode).collect(),
             MADE.acts.iter().map(encode).collect(),
             MADE.replies.iter().map(encode).collect(),
             MADE.query_replies.iter().map(encode).collect(),

@@ -5,6 +5,7 @@ pub mod acts;
 pub mod node;
 pub mod ops;
 pub mod session;
+pub mod subscribe;
 pub mod terms;
 
 use concordat_protocol::cbor::{Canon, decode, encode};
