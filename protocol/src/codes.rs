@@ -58,6 +58,8 @@ codes! {
     BOUNDED_SUSPENDED = 501: "bounded evidence is suspended for this agreement",
     SUB_SEQUENCE = 502: "the range does not continue the subscription's last anchored one",
     UNCOVERED = 503: "delivered while no active agreement covered it",
+    PROMISE_NOT_DUE = 504: "the promise is not due yet",
+    PROMISE_KEPT = 505: "the promised deliveries are on the ledger",
 }
 
 /// The sentence of a code.

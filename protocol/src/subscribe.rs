@@ -12,6 +12,23 @@ use crate::{canon_enum, canon_struct};
 /// Last token of the subject that takes these commands; no dataset's token ends without a version.
 pub const SUBSCRIBE_TOKEN: &str = "feed";
 
+/// Number of the `k`-th subscription (from 1) that a consumer created under a clause: it says by itself which clause it
+/// is, so that the ledger and the exchange need not be told. The default subscription has the handle itself as number.
+/// None where the handle does not fit, which the ledger does not reach.
+#[must_use]
+pub const fn numbered(handle: u64, k: u32) -> Option<u64> {
+    if handle == 0 || handle >> 31 != 0 || k == 0 {
+        return None;
+    }
+    Some(handle << 32 | k as u64)
+}
+
+/// The handle under which a subscription was created.
+#[must_use]
+pub const fn handle_of(subscription: u64) -> u64 {
+    if subscription >> 32 == 0 { subscription } else { subscription >> 32 }
+}
+
 canon_enum! {
     /// Where a new subscription begins in the provider's own stream.
     pub enum FeedStart {
@@ -106,5 +123,22 @@ canon_enum! {
         1 => Done {},
         /// A stable word and a sentence that says what to do.
         2 => Refused { code: String, detail: String },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_number_says_its_clause() {
+        assert_eq!(
+            (handle_of(17), handle_of(numbered(17, 1).unwrap()), handle_of(numbered(17, u32::MAX).unwrap())),
+            (17, 17, 17)
+        );
+        assert_ne!(numbered(17, 1), numbered(17, 2));
+        assert_ne!(numbered(1, 17), numbered(17, 1));
+        assert_eq!((numbered(0, 1), numbered(17, 0), numbered(1 << 31, 1)), (None, None, None));
     }
 }

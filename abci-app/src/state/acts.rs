@@ -120,10 +120,10 @@ impl Work<'_> {
             }
             ActBody::Suspend { agreement, version, .. } => self.suspend(agency, agreement, *version),
             ActBody::Revoke { agreement, version, .. } => self.revoke(agency, agreement, *version),
+            ActBody::Complaint { promise, signature } => self.complaint(agency, promise, signature),
             ActBody::Genesis { .. } => Err(codes::BAD_VALUE),
             // Defined by the protocol, decided by later application versions: refused, never silently taken.
             ActBody::Dispute { .. }
-            | ActBody::Complaint { .. }
             | ActBody::Equivocation { .. }
             | ActBody::Params { .. }
             | ActBody::Validator { .. }

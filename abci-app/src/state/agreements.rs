@@ -7,20 +7,14 @@ use concordat_protocol::cbor::{self, Bytes};
 use concordat_protocol::codes;
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::{AgencyId, AgreementId};
-use concordat_protocol::limits::{APPROVAL_LIFE_MS_MAX, CLAUSES_MAX};
+use concordat_protocol::limits::APPROVAL_LIFE_MS_MAX;
 use concordat_protocol::node::{AgreementView, ApprovalView, KeyView};
-use concordat_protocol::terms::{Action, ClauseTerms, Effect, Evidence, QuotaUnit, Status, Terms};
+use concordat_protocol::terms::{Status, Terms};
 
 use super::apply::Work;
-use super::governance::{LABEL_MAX, roles_fit};
 use super::rows::{AgreementKey, AgreementRow, HandleRow, Renewal};
+use super::table::{same_but_dates, terms_fit};
 use crate::tx::ActTx;
-
-const ACTIONS: u64 = Action::Query as u64
-    | Action::Subscribe as u64
-    | Action::Insert as u64
-    | Action::Modify as u64
-    | Action::Delete as u64;
 
 /// The approval an act carries, taken apart.
 struct Approval<'a> {
@@ -31,55 +25,6 @@ struct Approval<'a> {
     prev: &'a Hash,
     role: &'a str,
     expires_ms: u64,
-}
-
-fn clause_fits(clause: &ClauseTerms, public: bool) -> Result<(), u16> {
-    if matches!(clause.quota, Some(ref q) if q.unit == QuotaUnit::Records) {
-        return Err(codes::NOT_ENABLED); // counts in clear come with a later application version
-    }
-    let fits = (1..=LABEL_MAX).contains(&clause.id.len())
-        && !clause.id.contains('/')
-        && clause.actions != 0
-        && clause.actions & !ACTIONS == 0
-        && clause.from_ms < clause.until_ms
-        && clause.quota.as_ref().is_none_or(|q| q.max > 0)
-        // A prohibition releases nothing, so it names no evidence.
-        && (clause.effect == Effect::Prohibit || matches!(clause.evidence, Evidence::None {}) == public);
-    if fits { Ok(()) } else { Err(codes::BAD_VALUE) }
-}
-
-/// The rules a document's table keeps by itself.
-fn terms_fit(terms: &Terms) -> Result<(), u16> {
-    if terms.clauses.len() > CLAUSES_MAX {
-        return Err(codes::TOO_LARGE);
-    }
-    let public = terms.assignee.is_none();
-    let ids: BTreeSet<&String> = terms.clauses.iter().map(|c| &c.id).collect();
-    let fits = terms.version >= 1
-        && terms.dataset.owner() == terms.assigner
-        && terms.assignee.as_ref() != Some(&terms.assigner)
-        && !terms.clauses.is_empty()
-        && ids.len() == terms.clauses.len()
-        && roles_fit(&terms.assigner_roles)
-        && roles_fit(&terms.assignee_roles)
-        && !terms.assigner_roles.is_empty()
-        && terms.assignee_roles.is_empty() == public;
-    if !fits {
-        return Err(codes::BAD_VALUE);
-    }
-    terms.clauses.iter().try_for_each(|c| clause_fits(c, public))
-}
-
-/// Whether two tables differ in nothing but dates and the hashes of their texts.
-fn same_but_dates(old: &Terms, new: &Terms) -> bool {
-    let mut dated = new.clone();
-    (dated.yaml_hash, dated.rows_hash, dated.text_hash) = (old.yaml_hash, old.rows_hash, old.text_hash);
-    dated.paper_hashes.clone_from(&old.paper_hashes);
-    dated.compiler_version = old.compiler_version;
-    for (d, o) in dated.clauses.iter_mut().zip(&old.clauses) {
-        (d.from_ms, d.until_ms) = (o.from_ms, o.until_ms);
-    }
-    dated == *old
 }
 
 fn read_terms(bytes: &Bytes) -> Result<Terms, u16> {
@@ -273,7 +218,10 @@ impl Work<'_> {
                 Ok((own, self.in_force(&approval.key).map_or([0; 32], |(_, hash)| hash)))
             }
             ApprovalKind::Resume => {
-                must_be(row.view.status, Status::Suspended)?;
+                // Also brings back bounded evidence that a broken promise suspended.
+                if row.view.status != Status::Active || row.view.bounded_suspended == 0 {
+                    must_be(row.view.status, Status::Suspended)?;
+                }
                 Ok((own, [0; 32]))
             }
             ApprovalKind::Renew => {
@@ -326,6 +274,9 @@ impl Work<'_> {
         row.standing = row.view.approvals.len() as u64;
         row.view.status = Status::Active;
         row.view.revision += 1;
+        if what == ApprovalKind::Resume {
+            row.view.bounded_suspended = 0;
+        }
         if let Some(renewal) = row.renewal.take()
             && what == ApprovalKind::Renew
         {
@@ -362,6 +313,18 @@ impl Work<'_> {
     fn turn(&mut self, key: &AgreementKey, status: Status) {
         if let Some(row) = self.view.agreements.edit(key) {
             row.view.status = status;
+            row.view.revision += 1;
+            row.view.approvals.truncate(row.standing as usize);
+            row.renewal = None;
+        }
+    }
+
+    /// Takes bounded evidence away from a version; what was being gathered is void.
+    pub(super) fn suspend_bounded(&mut self, key: &AgreementKey) {
+        if let Some(row) = self.view.agreements.edit(key)
+            && row.view.bounded_suspended == 0
+        {
+            row.view.bounded_suspended = 1;
             row.view.revision += 1;
             row.view.approvals.truncate(row.standing as usize);
             row.renewal = None;

@@ -7,6 +7,7 @@
 pub mod acts;
 pub mod agreements;
 pub mod apply;
+pub mod bounded;
 pub mod genesis;
 pub mod governance;
 pub mod history;
@@ -14,6 +15,7 @@ pub mod ops;
 pub mod overlay;
 pub mod rows;
 pub mod slots;
+pub mod table;
 pub mod trees;
 
 use std::collections::BTreeMap;

@@ -8,16 +8,18 @@ use concordat_protocol::terms::{Action, Effect, Evidence, QuotaBy, Status};
 
 use super::apply::{Work, counts};
 use super::history::{PastOp, mark};
-use super::rows::{DAY_MS, DatasetHead, HandleRow, QuotaKey, QuotaRow, SubKey, SubRow, Use};
+use super::rows::{DAY_MS, DatasetHead, HandleRow, QuotaKey, QuotaRow, Use};
 
 const WRITES: u64 = Action::Insert as u64 | Action::Modify as u64 | Action::Delete as u64;
 
-type Said = Result<(), (Verdict, u16)>;
+pub(super) type Said = Result<(), (Verdict, u16)>;
 
 /// What a request came to, with the consumer it belongs to.
-struct Outcome {
-    said: Said,
-    consumer: u16,
+pub(super) struct Outcome {
+    /// The verdict's code, where it is not accepted.
+    pub said: Said,
+    /// The consumer's number.
+    pub consumer: u16,
 }
 
 impl From<u16> for Outcome {
@@ -26,7 +28,7 @@ impl From<u16> for Outcome {
     }
 }
 
-fn refused(code: u16) -> (Verdict, u16) {
+pub(super) fn refused(code: u16) -> (Verdict, u16) {
     (Verdict::Refused, code)
 }
 
@@ -93,7 +95,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn day_fits(&self, day: u64) -> Said {
+    pub(super) fn day_fits(&self, day: u64) -> Said {
         let today = self.head.tick_ms / DAY_MS;
         if day == today || day.checked_add(1) == Some(today) { Ok(()) } else { Err(refused(codes::WRONG_DAY)) }
     }
@@ -136,12 +138,12 @@ impl Work<'_> {
     }
 
     /// A handle that this provider may use.
-    fn handle(&self, agency: &AgencyId, handle: u64) -> Result<&HandleRow, (Verdict, u16)> {
+    pub(super) fn handle(&self, agency: &AgencyId, handle: u64) -> Result<&HandleRow, (Verdict, u16)> {
         self.view.handles.get(&handle).filter(|row| row.assigner == *agency).ok_or(refused(codes::NO_AGREEMENT))
     }
 
     /// Whether the clause covers the operation now; its quota is charged if data went out.
-    fn covered(&mut self, row: &HandleRow, op: &Op, session: u64) -> Said {
+    pub(super) fn covered(&mut self, row: &HandleRow, op: &Op, session: u64) -> Said {
         let bounded = matches!(row.clause.evidence, Evidence::Bounded { .. });
         let verdict = if bounded { Verdict::Uncovered } else { Verdict::Refused };
         let said = self.standing(row, op).and_then(|()| self.quota_left(row, session)).map_err(|code| (verdict, code));
@@ -238,44 +240,6 @@ impl Work<'_> {
         }
         let slot = self.slot();
         self.view.quotas.put(key, QuotaRow { period, used: 1, slot });
-    }
-
-    fn deliver(&mut self, agency: &AgencyId, op: &Op) -> Outcome {
-        let Op::Deliver { handle, subscription, last_sub_seq, count, day, tags, .. } = op else {
-            return codes::UNKNOWN_KIND.into();
-        };
-        let row = match self.handle(agency, *handle) {
-            Ok(row) => row.clone(),
-            Err((_, code)) => return code.into(),
-        };
-        let consumer = row.assignee.as_ref().map_or(0, |a| self.agency_number(a));
-        let said = (|| {
-            tags.check().map_err(refused)?;
-            self.day_fits(*day)?;
-            if *count == 0 {
-                return Err(refused(codes::BAD_VALUE));
-            }
-            let key: SubKey = (agency.clone(), *subscription);
-            let anchored = self.view.subscriptions.get(&key).map_or(0, |s| s.last_sub_seq);
-            if last_sub_seq.checked_sub(*count) != Some(anchored) {
-                return Err(refused(codes::SUB_SEQUENCE));
-            }
-            let said = self.covered(&row, op, 0);
-            if said.is_ok() || said.is_err_and(|(verdict, _)| verdict != Verdict::Refused) {
-                self.anchor(key, *last_sub_seq);
-            }
-            said
-        })();
-        Outcome { said, consumer }
-    }
-
-    fn anchor(&mut self, key: SubKey, last_sub_seq: u64) {
-        if let Some(sub) = self.view.subscriptions.edit(&key) {
-            sub.last_sub_seq = last_sub_seq;
-            return;
-        }
-        let slot = self.slot();
-        self.view.subscriptions.put(key, SubRow { last_sub_seq, slot });
     }
 
     /// An earlier operation (never an act) for which `allowed` holds.

@@ -292,7 +292,6 @@ fn acts_of_later_versions_are_refused_by_name_and_use_their_counter() {
         ("root", ActBody::Upgrade { app_version: 2, at_height: 9 }),
         ("root", ActBody::Epoch { body: vec![].into() }),
         ("gateway", ActBody::Dispute { reference: 1, reason: ZERO }),
-        ("gateway", ActBody::Complaint { promise: vec![].into(), signature: vec![].into() }),
         (
             "root",
             ActBody::KeyAdd { role: KeyRole::Root, label: "new".into(), key: Key::new("r2", Suite::Hybrid).public },

@@ -14,7 +14,7 @@ use concordat_protocol::ids::{AgencyId, AgreementId, DatasetId, WriterId};
 use concordat_protocol::keys::{KeyId, PublicKey, Signature, Statement, Suite, signed_bytes};
 use concordat_protocol::node::{AgreementView, NodeReply, NodeRequest};
 use concordat_protocol::ops::{Batch, LogEntry, Op, Tags, Tx, batch_hash};
-use concordat_protocol::terms::{Action, ClauseTerms, Effect, Evidence, Terms};
+use concordat_protocol::terms::Terms;
 use ed25519_dalek::{Signer, SigningKey};
 
 use crate::app::App;
@@ -24,6 +24,8 @@ use crate::pool::MempoolLimits;
 use crate::query::ask;
 use crate::state::genesis::{Genesis, GenesisAgency, GenesisKey};
 use crate::store::Store;
+
+pub use super::terms::{Agreement, approvers, clause, terms};
 
 /// Chain of the test city.
 pub const CHAIN: &str = "test-city";
@@ -85,7 +87,7 @@ impl Key {
 }
 
 /// The keys every agency of the test city has: (name, role, label).
-pub const KEYS: [(&str, KeyRole, &str); 7] = [
+pub const KEYS: [(&str, KeyRole, &str); 8] = [
     ("root", KeyRole::Root, "root"),
     ("gateway", KeyRole::Gateway, "gateway"),
     ("legal", KeyRole::Approver, "legal"),
@@ -93,6 +95,7 @@ pub const KEYS: [(&str, KeyRole, &str); 7] = [
     ("security", KeyRole::Security, "security"),
     ("executor", KeyRole::Writer, "executor"),
     ("broker", KeyRole::Writer, "broker"),
+    ("release", KeyRole::Release, "release"),
 ];
 
 pub fn suite_of(role: KeyRole) -> Suite {
@@ -300,6 +303,10 @@ impl City {
         view.session
     }
 
+    pub fn clock_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
     pub fn day(&self) -> u64 {
         self.clock.now_ms() / DAY
     }
@@ -313,7 +320,7 @@ impl City {
         let (day, root, commitment) = (self.day(), [2; 32], [3; 32]);
         Op::Deliver {
             handle,
-            subscription: 77,
+            subscription: handle,
             last_sub_seq,
             count,
             root,
@@ -332,68 +339,6 @@ impl City {
     pub fn revoke(&mut self, who: &str, name: &str) -> u16 {
         let body = ActBody::Revoke { agreement: AgreementId::new("AGR-1").unwrap(), version: 1, reason: [0; 32] };
         self.do_act(who, name, body)
-    }
-}
-
-/// Who has to approve terms: (agency, key name).
-pub fn approvers(terms: &Terms) -> Vec<(String, &'static str)> {
-    let name = |role: &String| KEYS.iter().find(|k| k.1 == KeyRole::Approver && k.2 == role).unwrap().0;
-    let assigner = terms.assigner_roles.iter().map(|r| (terms.assigner.to_string(), name(r)));
-    let assignee =
-        terms.assignee.iter().flat_map(|a| terms.assignee_roles.iter().map(move |r| (a.to_string(), name(r))));
-    assigner.chain(assignee).collect()
-}
-
-/// An active agreement of the test city.
-pub struct Agreement {
-    /// Handles by clause: C1 query, Q1 query with a quota, F1 feed (bounded), W1 write, B1 break-glass, X1 prohibition.
-    pub handles: Vec<u64>,
-    pub session: u64,
-}
-
-pub fn clause(id: &str, effect: Effect, actions: u64, evidence: Evidence) -> ClauseTerms {
-    ClauseTerms {
-        id: id.into(),
-        effect,
-        actions,
-        purpose: [5; 32],
-        evidence,
-        from_ms: START,
-        until_ms: START + 300 * DAY,
-        quota: None,
-        review_ms: 0,
-    }
-}
-
-/// Terms police -> court on `ds:police/stops@1`.
-pub fn terms(id: &str, version: u64) -> Terms {
-    use concordat_protocol::terms::{Per, Quota, QuotaBy, QuotaUnit};
-    let bounded = || Evidence::Bounded { max_lag_ms: 10_000 };
-    let mut q1 = clause("Q1", Effect::Permit, Action::Query.bit(), Evidence::Strict {});
-    q1.quota = Some(Quota { max: 2, per: Per::Day, by: QuotaBy::Agreement, unit: QuotaUnit::Operations });
-    let mut b1 = clause("B1", Effect::BreakGlass, Action::Query.bit(), bounded());
-    b1.review_ms = DAY;
-    Terms {
-        agreement: AgreementId::new(id).unwrap(),
-        version,
-        assigner: agency("police"),
-        assignee: Some(agency("court")),
-        dataset: DatasetId::new("ds:police/stops@1").unwrap(),
-        assigner_roles: vec!["data-steward".into(), "legal".into()],
-        assignee_roles: vec!["legal".into()],
-        clauses: vec![
-            clause("C1", Effect::Permit, Action::Query.bit(), Evidence::Strict {}),
-            q1,
-            clause("F1", Effect::Permit, Action::Subscribe.bit(), bounded()),
-            clause("W1", Effect::Permit, Action::Insert.bit() | Action::Modify.bit(), Evidence::Strict {}),
-            b1,
-            clause("X1", Effect::Prohibit, Action::Query.bit(), Evidence::Strict {}),
-        ],
-        yaml_hash: [1; 32],
-        rows_hash: [2; 32],
-        text_hash: [3; 32],
-        paper_hashes: vec![],
-        compiler_version: 1,
     }
 }
 

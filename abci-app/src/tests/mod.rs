@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agreements;
+mod bounded;
 mod kit;
 mod model;
 mod path;
@@ -11,4 +12,5 @@ mod proposals;
 mod recovery;
 mod sequence;
 mod service;
+mod terms;
 mod verdicts;

@@ -42,7 +42,17 @@ fn any_op() -> impl Strategy<Value = Op> {
     });
     let deliver = (0u64..8, 1u64..5, 0u64..3, 0u64..20_000).prop_map(move |(handle, last_sub_seq, count, age)| {
         let (tags, oldest_ms) = (Tags::none(), START - age);
-        Op::Deliver { handle, subscription: 1, last_sub_seq, count, root: [0; 32], oldest_ms, day, tags, commitment }
+        Op::Deliver {
+            handle,
+            subscription: handle,
+            last_sub_seq,
+            count,
+            root: [0; 32],
+            oldest_ms,
+            day,
+            tags,
+            commitment,
+        }
     });
     prop_oneof![4 => request, 3 => about, 1 => publish, 2 => deliver]
 }

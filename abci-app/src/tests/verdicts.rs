@@ -283,7 +283,7 @@ fn deliveries_continue_their_subscription_and_are_late_past_their_bound() {
         city.deliver(h[2], 5, 1, now),
         city.deliver(h[2], 5, 2, now),
         city.deliver(h[2], 5, 0, now),
-        city.deliver(h[0], 6, 1, now),
+        city.deliver(h[0], 1, 1, now),
     ];
     let want = [OK, no(codes::SUB_SEQUENCE), OK, no(codes::BAD_VALUE), no(codes::CLAUSE)];
     assert_eq!(city.write(EXECUTOR, ops), want);
