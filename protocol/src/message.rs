@@ -14,17 +14,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 mod envelope;
 mod ijson;
+mod opened;
 mod plain;
 mod prepared;
-mod opened;
 
 pub use envelope::{
     Envelope, EnvelopeDraft, EnvelopeHeader, EnvelopeSource, MessageView, Record, RedactedEnvelope, SourceState,
 };
 pub use ijson::parse as parse_ijson;
+pub use opened::Opened;
 pub use plain::{Kind as PlainKind, Plain, Reader as PlainReader};
 pub use prepared::{PlainEvent, Prepared};
-pub use opened::Opened;
 
 /// Attributes that every message has a leaf for, present or not, so that their presence does not show.
 pub const CORE_ATTRIBUTES: [&str; 8] =

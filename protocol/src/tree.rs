@@ -110,11 +110,53 @@ fn uvarint(n: usize) -> Vec<u8> {
 /// Root over leaf hashes.
 #[must_use]
 pub fn root(leaf_hashes: &[Hash]) -> Hash {
-    let mut frontier = Frontier::new();
+    let mut builder = RootBuilder::new();
     for leaf in leaf_hashes {
-        frontier.push(*leaf);
+        builder.push(leaf);
     }
-    frontier.root()
+    builder.root()
+}
+
+/// Levels of [`RootBuilder`]: more leaves than any memory holds.
+const LEVELS: usize = 40;
+
+/// The root of leaves that come one after another, without allocating. For trees that are kept use [`Frontier`].
+#[derive(Debug, Clone)]
+pub struct RootBuilder {
+    size: u64,
+    /// Root of the perfect subtree of each level whose bit is set in `size`.
+    peaks: [Hash; LEVELS],
+}
+
+impl Default for RootBuilder {
+    fn default() -> Self {
+        Self { size: 0, peaks: [[0; 32]; LEVELS] }
+    }
+}
+
+impl RootBuilder {
+    /// No leaf yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a leaf hash.
+    pub fn push(&mut self, leaf_hash: &Hash) {
+        let full = self.size.trailing_ones() as usize;
+        let acc = self.peaks.iter().take(full).fold(*leaf_hash, |acc, left| node_hash(left, &acc));
+        if let Some(peak) = self.peaks.get_mut(full) {
+            *peak = acc;
+        }
+        self.size += 1;
+    }
+
+    /// The root.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        let set = self.peaks.iter().enumerate().filter(|(level, _)| (self.size >> level) & 1 == 1);
+        set.map(|(_, peak)| *peak).reduce(|right, left| node_hash(&left, &right)).unwrap_or_else(empty_root)
+    }
 }
 
 /// Inclusion path of one leaf, nearest sibling first; none if the index is outside.

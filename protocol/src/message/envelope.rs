@@ -141,7 +141,7 @@ impl EnvelopeDraft {
     }
 }
 
-pub(super) /// A header without its root, its limits checked.
+/// A header without its root, its limits checked.
 fn header(
     chain: &str,
     dataset: &DatasetId,
@@ -204,7 +204,7 @@ impl Prepared {
     }
 }
 
-fn leaf_set(record: &Record, members: &BTreeSet<String>) -> Result<(Event, LeafSet), MessageError> {
+pub(super) fn leaf_set(record: &Record, members: &BTreeSet<String>) -> Result<(Event, LeafSet), MessageError> {
     let event = Event::parse(&record.event)?;
     let leaves = event.leaves(&record.secret, members)?;
     Ok((event, leaves))
@@ -218,7 +218,12 @@ pub(super) fn envelope_root(message_roots: &[Hash]) -> Hash {
 }
 
 /// Checks a header's signature against the key it names.
-pub(super) fn verify_header(header: &EnvelopeHeader, key: KeyId, sig: &Signature, public: &PublicKey) -> Result<(), MessageError> {
+pub(super) fn verify_header(
+    header: &EnvelopeHeader,
+    key: KeyId,
+    sig: &Signature,
+    public: &PublicKey,
+) -> Result<(), MessageError> {
     if public.key_id() != key {
         return Err(MessageError::Content("the key id"));
     }

@@ -332,3 +332,26 @@ proptest! {
         }
     }
 }
+
+/// Signed in two steps, the place last: the same envelope.
+#[cfg(feature = "node")]
+#[test]
+fn a_prepared_envelope_is_the_drafted_one() {
+    let key = crate::keys::SigningKey::from_seed(crate::keys::Suite::Ed25519, &[7; 32]).unwrap();
+    let mut draft = draft(5);
+    let mut prepared = Prepared::with_capacity(5);
+    for record in &draft.records {
+        prepared.push(record.secret, &Event::parse(&record.event).unwrap(), &draft.members).unwrap();
+    }
+    draft.records = prepared.records().to_vec();
+    let members: Vec<String> = draft.members.iter().cloned().collect();
+    let place = (draft.chain.as_str(), &draft.dataset, draft.first_seq);
+    let signed = prepared.clone().sign(place, draft.source.clone(), &members, &key).unwrap();
+    assert_eq!(signed, draft.clone().sign(&key).unwrap());
+    signed.verify(key.public()).unwrap();
+    let none = Prepared::default().sign(place, draft.source.clone(), &members, &key);
+    assert_eq!(none, Err(MessageError::Count(0)));
+    let mut many = Prepared::default();
+    (0..52).for_each(|_| many.append(prepared.clone()));
+    assert_eq!(many.sign(place, draft.source, &members, &key), Err(MessageError::Count(260)));
+}
