@@ -1,176 +1,204 @@
-//! kill -9 of executor and application under a load of queries. What is judged are the answers the application of the
-//! consumer got and the log of the ledger, never a counter of the broker.
+//! Check 6: kill -9 under load. The grid's adapter publishes its real file, transport follows it, court asks transport,
+//! and meanwhile one process after another is killed at a random moment, each time as soon as messages flow again. What is
+//! judged are the histories of sender, receiver and asker and the log of the ledger, never a counter of the system.
 
-use super::steps::{Checked, Found, expect};
+use super::feed::{entries, sentence};
+use super::follow::{Follower, anchored, drain, subscription};
+use super::source::{self, ADAPTER, Grid};
+use super::steps::{Checked, Found, expect, thousands};
+use super::tour::{LOAD, own_program};
+use super::{history, queries};
 use crate::context::Api;
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::layout::City;
-use crate::supervisor;
+use crate::supervisor::core::Shown;
+use crate::supervisor::{self, ProcessId, State};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Queries sent.
-const QUERIES: usize = 600;
-/// Queries in flight.
-const IN_FLIGHT: usize = 32;
-/// How long a query may be tried again.
-const WITHIN: Duration = Duration::from_secs(60);
-/// The processes that are killed, at these shares of the load.
-const KILLS: [(usize, &str); 4] = [(5, "executor"), (3, "app"), (2, "executor"), (1, "executor")];
+/// How long anything may take, however busy the machine is.
+const WITHIN: Duration = Duration::from_secs(120);
+/// Rows that must be there to publish.
+const ROWS: u64 = 8_000;
+/// Rows a second while processes are killed: slow enough that the load outlasts the kills, then as fast as it goes.
+const PACE: &str = "150";
+/// A kill comes at a random moment of this long after messages flow.
+const JITTER_MS: u64 = 150;
 
-/// The answers one query got: the first, and one more under the same idempotency key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answered {
-    /// op:N
-    pub operation: String,
-    /// The rows.
-    pub rows: String,
+/// What is killed: how people call it, the folder (none for the adapter), the process.
+const KILLS: [(&str, &str, &str); 8] = [
+    ("broker", "grid", "broker"),
+    ("executor", "transport", "executor"),
+    ("adapter", "", ""),
+    ("application", "grid", "app"),
+    ("broker", "transport", "broker"),
+    ("nats-server", "exchange", "nats"),
+    ("executor", "grid", "executor"),
+    ("application", "transport", "app"),
+];
+
+/// The adapter as a process of its own, as an operator starts it. It ends with this.
+struct Adapter {
+    child: Child,
+    said: PathBuf,
 }
 
-/// One query's history.
-#[derive(Debug, Clone)]
-pub struct History {
-    /// Every answer with data, in order.
-    pub answers: Vec<Answered>,
-    /// How often it was denied because the provider withheld it after a crash.
-    pub withheld: u32,
-}
+impl Adapter {
+    fn start(city: &City, pace: &str) -> Result<Self, String> {
+        let said = city.root.join("grid/run/tour-adapter.log");
+        let io = |e: std::io::Error| format!("{}: {e}", said.display());
+        let log = std::fs::File::create(&said).map_err(io)?;
+        let mut command = Command::new(own_program()?);
+        command.args(["adapter", "run", ADAPTER, "--pace", pace, "--quiet", "--dir"]).arg(city.root.join("grid"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().map_err(io)?;
+        Ok(Self { child, said })
+    }
 
-/// Judges histories against the ledger: every query answered, no second answer with other bytes, no answer without an
-/// accepted entry, no entry behind two queries.
-pub fn judge(histories: &[History], verdicts: &BTreeMap<String, String>) -> Result<(), String> {
-    let mut owner: BTreeMap<&str, usize> = BTreeMap::new();
-    for (i, h) in histories.iter().enumerate() {
-        let first = h.answers.first().ok_or_else(|| format!("query {i} was never answered"))?;
-        for a in &h.answers {
-            expect(a == first, || {
-                format!("query {i} was answered twice with different bytes: {} and {}", first.operation, a.operation)
-            })?;
-            let verdict = verdicts.get(&a.operation).map_or("missing", String::as_str);
-            expect(verdict == "accepted", || {
-                format!("query {i} was answered under {}, which is {verdict}", a.operation)
-            })?;
+    /// Whether it has published everything; an error if it ended otherwise.
+    fn done(&mut self) -> Result<bool, String> {
+        match self.child.try_wait().map_err(|e| e.to_string())? {
+            None => Ok(false),
+            Some(status) if status.success() => Ok(true),
+            Some(status) => {
+                let text = std::fs::read_to_string(&self.said).unwrap_or_default();
+                Err(format!("the adapter ended ({status}): {}", text.lines().last().unwrap_or_default()))
+            }
         }
-        if let Some(other) = owner.insert(&first.operation, i) {
-            return Err(format!("queries {other} and {i} share {}", first.operation));
+    }
+
+    async fn wait(&mut self) -> Result<(), String> {
+        let begun = Instant::now();
+        while !self.done()? {
+            expect(begun.elapsed() < WITHIN, || "the adapter has not published its file".into())?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Adapter {
+    fn drop(&mut self) {
+        // It may have ended; either way it is gone afterwards.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn running(dir: &Path, name: &str) -> Option<ProcessId> {
+    let state = State::read(dir)?;
+    let one = state.processes.into_iter().find(|p| p.name == name && p.state == Shown::Up)?;
+    one.process.filter(|p| p.alive())
+}
+
+async fn until_running(dir: &Path, name: &str, other_than: Option<ProcessId>) -> Result<ProcessId, String> {
+    let begun = Instant::now();
+    loop {
+        match running(dir, name) {
+            Some(p) if Some(p) != other_than => return Ok(p),
+            _ => expect(begun.elapsed() < WITHIN, || format!("{name} in {} does not come back", dir.display()))?,
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn random_moment() {
+    let mut byte = [0; 1];
+    // Without randomness the kill comes at once.
+    let _ = getrandom::fill(&mut byte);
+    tokio::time::sleep(Duration::from_millis(u64::from(byte[0]) * JITTER_MS / 255)).await;
+}
+
+/// Kills one process after another while messages and queries flow; returns the adapter that still publishes, how often
+/// each kind was killed, and the longest time in which no message came.
+async fn kill_all(
+    city: &City,
+    mut adapter: Adapter,
+    follower: &Follower,
+    load: &queries::Load,
+) -> Result<(Adapter, BTreeMap<&'static str, u32>, Duration), String> {
+    let (mut killed, mut longest): (BTreeMap<&str, u32>, Duration) = (BTreeMap::new(), Duration::ZERO);
+    follower.reach(1, WITHIN).await?;
+    let asked = load.answered();
+    for (word, folder, process) in KILLS {
+        random_moment().await;
+        let over = || format!("the load was over before the {word} was killed");
+        expect(!adapter.done()?, over)?;
+        let (count, begun) = (follower.count(), Instant::now());
+        if folder.is_empty() {
+            adapter.child.kill().map_err(|e| format!("the adapter: {e}"))?;
+            drop(adapter);
+            adapter = Adapter::start(city, PACE)?;
+        } else {
+            let dir = city.root.join(folder);
+            let process_id = until_running(&dir, process, None).await?;
+            expect(process_id.kill_hard(), || format!("the {word} of {folder} is gone"))?;
+            // It was killed under load only if the load had not ended by then.
+            expect(!adapter.done()?, over)?;
+            until_running(&dir, process, Some(process_id)).await?;
+        }
+        *killed.entry(word).or_default() += 1;
+        follower.reach(count + 1, WITHIN).await.map_err(|e| format!("after the {word} was killed: {e}"))?;
+        longest = longest.max(begun.elapsed());
+    }
+    expect(load.answered() > asked, || "no query was answered while processes were killed".into())?;
+    Ok((adapter, killed, longest))
+}
+
+async fn all_up(city: &City) -> Result<(), String> {
+    let begun = Instant::now();
+    for dir in city.dirs() {
+        while !supervisor::status(&dir).state.is_some_and(|s| s.all_up()) {
+            expect(begun.elapsed() < WITHIN, || format!("not every process of {} came back", dir.display()))?;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     Ok(())
 }
 
-fn body(i: usize) -> Value {
-    let day = 1 + i % 28;
-    json!({
-        "dataset": "ds:transport/i94@1", "purpose": "purp:public-information", "limit": 100,
-        "where": {"time": {"range": {"from": format!("2017-02-{day:02}T00:00:00Z"), "to": format!("2017-02-{day:02}T{:02}:00:00Z", 6 + i % 12)}}},
-    })
-}
-
-fn kill(dir: &Path, name: &str) -> Result<u32, String> {
-    let state = supervisor::status(dir).state.ok_or("the node has no supervisor")?;
-    let found = state.processes.iter().find(|p| p.name == name).and_then(|p| p.process);
-    let process = found.ok_or_else(|| format!("{name} is not running"))?;
-    expect(process.kill_hard(), || format!("{name} is gone"))?;
-    Ok(process.pid)
-}
-
-/// Asks until there is an answer with data. The same idempotency key is the same query, however often it is sent.
-async fn ask(api: &Api, i: usize, run: u64) -> Result<History, String> {
-    let (begun, mut history, mut attempt) = (Instant::now(), History { answers: vec![], withheld: 0 }, 0);
-    while history.answers.len() < 2 {
-        let key = format!("crash-{run}-{i}-{attempt}");
-        match api.query(&body(i), Some(&key)).await {
-            Ok(answer) => {
-                let operation = answer["operation"].as_str().unwrap_or_default().to_owned();
-                history.answers.push(Answered { operation, rows: answer["rows"].to_string() });
-            }
-            Err(e) if begun.elapsed() > WITHIN => return Err(format!("query {i} has no answer: {e}")),
-            Err(Failure { exit: Exit::Denied, .. }) if history.answers.is_empty() => {
-                // Accepted before the crash and withheld for ever: a new query is needed, and is another operation.
-                (history.withheld, attempt) = (history.withheld + 1, attempt + 1);
-            }
-            Err(Failure { exit: Exit::Unavailable | Exit::Conflict, .. }) => {
-                tokio::time::sleep(Duration::from_millis(50)).await
-            }
-            Err(e) => return Err(format!("query {i}: {e}")),
-        }
-    }
-    Ok(history)
-}
-
 /// The check.
 pub async fn check(city: &City) -> Checked {
-    let provider = city.root.join("transport");
-    let api = Arc::new(Api::of(&city.root.join("court"), Some("clerk"), "clerk").map_err(|e| e.to_string())?);
-    let run = u64::from(std::process::id());
-    let (gate, done) =
-        (Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT)), Arc::new(std::sync::atomic::AtomicUsize::new(0)));
-    let tasks: Vec<_> = (0..QUERIES)
-        .map(|i| {
-            let (api, gate, done) = (api.clone(), gate.clone(), done.clone());
-            tokio::spawn(async move {
-                let _permit = gate.acquire().await.map_err(|e| e.to_string())?;
-                let history = ask(&api, i, run).await;
-                done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                history
-            })
-        })
-        .collect();
+    let fail = |e: Failure| e.to_string();
+    let court = Api::of(&city.root.join("court"), Some("clerk"), "clerk").map_err(fail)?;
+    let transport = Api::of(&city.root.join("transport"), None, "operator").map_err(fail)?;
+    let id = subscription(&transport, LOAD, WITHIN).await?["id"].as_str().unwrap_or_default().to_owned();
+    drain(&transport, &id).await?;
+    let before = court.get("/v1/operations?limit=1").await.map_err(fail)?["log_size"].as_u64().unwrap_or_default();
+    let (_, records) = Grid::open(city).map_err(fail)?.ahead(ROWS).await?;
     let begun = Instant::now();
-    let mut killed: BTreeMap<&str, u32> = BTreeMap::new();
-    for (share, process) in KILLS {
-        let done = || done.load(std::sync::atomic::Ordering::Relaxed);
-        while done() < QUERIES / (share + 1) && begun.elapsed() < WITHIN {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        // It may be between two lives from the kill before.
-        while let Err(e) = kill(&provider, process) {
-            expect(begun.elapsed() < WITHIN, || format!("{process} could not be killed: {e}"))?;
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        expect(done() < QUERIES, || format!("the load was over before {process} was killed"))?;
-        *killed.entry(process).or_default() += 1;
-    }
-    let mut histories = Vec::new();
-    for task in tasks {
-        histories.push(task.await.map_err(|e| e.to_string())??);
-    }
-    let mut verdicts = BTreeMap::new();
-    let answered: BTreeSet<String> =
-        histories.iter().flat_map(|h| h.answers.iter().map(|a| a.operation.clone())).collect();
-    for op in answered {
-        let entry = api.get(&format!("/v1/operations/{op}")).await.map_err(|e| e.to_string())?;
-        verdicts.insert(op, entry["verdict"].as_str().unwrap_or_default().to_owned());
-    }
-    judge(&histories, &verdicts)?;
-    let withheld: u32 = histories.iter().map(|h| h.withheld).sum();
-    let facts = json!({"queries": QUERIES, "answered": histories.len(), "withheld": withheld, "killed": killed});
-    let kills = killed.iter().map(|(name, n)| format!("{name} {n}x")).collect::<Vec<_>>().join(", ");
-    let text = format!("kill -9 under load ({kills}): {QUERIES} queries, each answered once, an entry behind each");
+    let (follower, load) = (Follower::start(&transport, &id), queries::Load::start(&court));
+    let (adapter, killed, longest) = kill_all(city, Adapter::start(city, PACE)?, &follower, &load).await?;
+    // The rest of the file as fast as it goes, by an adapter that takes over from one that was killed.
+    drop(adapter);
+    Adapter::start(city, "max")?.wait().await?;
+    let asked = load.finish().await?;
+    let came = follower.reach(records.len(), WITHIN).await;
+    let seen = follower.finish().await?;
+    let sent = source::history(records.iter());
+    let counted = history::check(&[sent], &seen.lines).map_err(|f| sentence(&f))?;
+    came?;
+    let took = begun.elapsed();
+    all_up(city).await?;
+    anchored(&transport, &id, WITHIN).await?;
+    let log = entries(&court, before).await?;
+    let word = |e: &Value, k: &str| e[k].as_str().unwrap_or_default().to_owned();
+    let verdicts: BTreeMap<String, String> = log.iter().map(|e| (word(e, "operation"), word(e, "verdict"))).collect();
+    queries::judge(&asked, &verdicts)?;
+    let late = log.iter().filter(|e| e["verdict"] == "late").count();
+    let withheld: u32 = asked.iter().map(|h| h.withheld).sum();
+    let facts = json!({
+        "sent": counted.acknowledged, "delivered": counted.delivered, "again": counted.again, "killed": killed,
+        "queries": asked.len(), "withheld": withheld, "late_entries": late, "longest_silence_ms": longest.as_millis() as u64,
+        "ms": took.as_millis() as u64,
+    });
+    let text = format!(
+        "kill -9 broker, executor, adapter, application, nats-server under load: {} sent, {} delivered once, {} queries answered once",
+        thousands(counted.acknowledged as u64),
+        thousands(counted.delivered as u64),
+        thousands(asked.len() as u64)
+    );
     Ok(Found { text, facts })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn history(op: &str, rows: &[&str]) -> History {
-        let answers = rows.iter().map(|r| Answered { operation: op.into(), rows: (*r).into() }).collect();
-        History { answers, withheld: 0 }
-    }
-
-    #[test]
-    fn the_judge_catches_a_loss_a_double_and_a_missing_entry() {
-        let accepted: BTreeMap<String, String> =
-            [("op:1", "accepted"), ("op:2", "refused")].map(|(a, b)| (a.into(), b.into())).into();
-        assert_eq!(judge(&[history("op:1", &["a", "a"])], &accepted), Ok(()));
-        assert!(judge(&[history("op:1", &[])], &accepted).is_err(), "a lost query");
-        assert!(judge(&[history("op:1", &["a", "b"])], &accepted).is_err(), "two answers that differ");
-        assert!(judge(&[history("op:2", &["a"])], &accepted).is_err(), "released although refused");
-        assert!(judge(&[history("op:9", &["a"])], &accepted).is_err(), "released without an entry");
-        assert!(judge(&[history("op:1", &["a"]), history("op:1", &["a"])], &accepted).is_err(), "one entry for two");
-    }
 }

@@ -2,8 +2,12 @@
 
 pub mod assets;
 pub mod crash;
+pub mod feed;
+pub mod follow;
 pub mod history;
+pub mod queries;
 pub mod setup;
+pub mod source;
 pub mod steps;
 pub mod tour;
 

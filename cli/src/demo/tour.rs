@@ -1,7 +1,8 @@
 //! The tour: every line is a check.
 
-use super::crash;
+use super::follow::{drain, pull, subscription};
 use super::steps::{Checked, Found, Tour, expect};
+use super::{crash, feed};
 use crate::args::StopKind;
 use crate::commands::Ctx;
 use crate::commands::agreement::{Side, approve_as, stop_as};
@@ -18,11 +19,9 @@ use std::time::{Duration, Instant};
 /// The agreement of the query checks.
 const STOPS: &str = "AGR-2026-0142";
 /// The agreement of the feed checks.
-const LOAD: &str = "AGR-2026-0143";
-/// Rows that the feed check publishes.
-const FEED_ROWS: u64 = 480;
+pub const LOAD: &str = "AGR-2026-0143";
 /// How long anything in a check may take.
-const WITHIN: Duration = Duration::from_secs(30);
+pub const WITHIN: Duration = Duration::from_secs(30);
 
 /// The query of checks 2 to 5: the stops of one day in the precincts that the agreement opens.
 pub fn stops_query() -> Value {
@@ -38,7 +37,7 @@ pub async fn run(ctx: &Ctx, city: &City) -> Result<(), Failure> {
     ctx.out.say("[6/6] tour");
     let mut tour = Tour::default();
     let court = Api::of(&city.root.join("court"), Some("clerk"), "clerk")?;
-    tour.add(ctx, 1, "feed", feed(city).await);
+    tour.add(ctx, 1, "feed", feed::check(city).await);
     let (asked, op) = query(&court).await;
     tour.add(ctx, 2, "query", asked);
     tour.add(ctx, 3, "denied", denied(&court).await);
@@ -52,94 +51,9 @@ fn text(v: &Value, field: &str) -> String {
     v[field].as_str().map_or_else(|| v[field].to_string(), str::to_owned)
 }
 
-fn own_program() -> Result<PathBuf, String> {
+/// This program, to start again.
+pub fn own_program() -> Result<PathBuf, String> {
     std::env::current_exe().map_err(|e| e.to_string())
-}
-
-/// Publishes rows of the real file by the adapter, as an operator would.
-fn publish(city: &City, rows: u64) -> Result<u64, String> {
-    let mut command = Command::new(own_program()?);
-    command.args(["adapter", "run", "load", "--pace", "max", "--output", "json", "--rows", &rows.to_string(), "--dir"]);
-    let out = command.arg(city.root.join("grid")).output().map_err(|e| e.to_string())?;
-    expect(out.status.success(), || format!("adapter run: {}", String::from_utf8_lossy(&out.stderr)))?;
-    let value: Value = serde_json::from_slice(&out.stdout).map_err(|e| format!("adapter run: {e}"))?;
-    Ok(value["accepted"].as_u64().unwrap_or_default())
-}
-
-/// The one subscription of the transport agency, once its gateway shows it.
-async fn subscription(transport: &Api) -> Result<Value, String> {
-    let end = Instant::now() + WITHIN;
-    loop {
-        let all = transport.get("/v1/subscriptions").await.map_err(|e| e.to_string())?;
-        if let Some(one) = all["subscriptions"].as_array().and_then(|l| l.first()) {
-            return Ok(one.clone());
-        }
-        expect(Instant::now() < end, || "transport has no subscription".into())?;
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-async fn pull(transport: &Api, id: &str, max: u64, wait: &str) -> Result<Vec<Value>, Failure> {
-    let page = transport.get(&format!("/v1/subscriptions/{id}/messages?max={max}&wait={wait}")).await?;
-    let messages = page["messages"].as_array().cloned().unwrap_or_default();
-    if !messages.is_empty() {
-        transport.post(&format!("/v1/subscriptions/{id}/acks"), &json!({"cursor": page["cursor"]})).await?;
-    }
-    Ok(messages)
-}
-
-async fn feed(city: &City) -> Checked {
-    let transport = Api::of(&city.root.join("transport"), None, "operator").map_err(|e| e.to_string())?;
-    let fail = |e: Failure| e.to_string();
-    let id = text(&subscription(&transport).await?, "id");
-    // What an earlier tour left is taken first.
-    while !pull(&transport, &id, 256, "0").await.map_err(fail)?.is_empty() {}
-    let begun = Instant::now();
-    let accepted = publish(city, FEED_ROWS)?;
-    let (mut got, mut first) = (Vec::new(), None);
-    while (got.len() as u64) < accepted && begun.elapsed() < WITHIN {
-        got.extend(pull(&transport, &id, 256, "1").await.map_err(fail)?);
-        if !got.is_empty() {
-            first.get_or_insert(begun.elapsed());
-        }
-    }
-    expect(got.len() as u64 == accepted && accepted > 0, || format!("{accepted} published, {} delivered", got.len()))?;
-    let mut times: Vec<String> = got.iter().map(|m| text(&m["data"], "time")).collect();
-    let open: Vec<&String> = got.iter().filter_map(|m| m["data"].as_object()).flat_map(serde_json::Map::keys).collect();
-    let hidden = open.iter().find(|k| !(k.as_str() == "time" || k.starts_with("lv_")));
-    expect(hidden.is_none(), || format!("the hidden field {} was delivered", hidden.map_or("", |h| h.as_str())))?;
-    times.sort();
-    let count = times.len();
-    times.dedup();
-    expect(times.len() == count, || "a message was delivered twice".into())?;
-    let lag_ms = anchored(&transport, &id).await?;
-    expect(lag_ms <= 2_000, || format!("evidence lag {lag_ms} ms is over the 2,000 ms allowed"))?;
-    let first_ms = first.map_or(0, |d| d.as_millis() as u64);
-    let facts = json!({"published": accepted, "delivered": count, "fields": 6, "of_fields": 33, "first_ms": first_ms, "evidence_lag_ms": lag_ms});
-    let text = format!(
-        "grid/load -> transport  {count} of {accepted}, 6 of 33 fields  evidence lag {:.1} s of 2 s allowed",
-        lag_ms as f64 / 1e3
-    );
-    Ok(Found { text, facts })
-}
-
-/// Waits until the ledger has anchored everything delivered; returns how long after delivery that was.
-async fn anchored(transport: &Api, id: &str) -> Result<u64, String> {
-    let begun = Instant::now();
-    loop {
-        let all = transport.get("/v1/subscriptions").await.map_err(|e| e.to_string())?;
-        let ours = all["subscriptions"]
-            .as_array()
-            .and_then(|l| l.iter().find(|s| text(s, "id") == id))
-            .cloned()
-            .unwrap_or_default();
-        let (got, anchored) = (ours["last_sub_seq"].as_u64(), ours["anchored_sub_seq"].as_u64());
-        if got.is_some() && anchored >= got {
-            return Ok(begun.elapsed().as_millis() as u64);
-        }
-        expect(begun.elapsed() < WITHIN, || format!("delivered up to {got:?}, anchored up to {anchored:?}"))?;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 async fn query(court: &Api) -> (Checked, Option<String>) {
@@ -225,8 +139,8 @@ async fn revoke(city: &City, court: &Api) -> Checked {
 /// Suspends the feed's agreement while the consumer waits for messages; returns after how long its stream was closed.
 async fn close_stream(city: &City, grid: &Side, load: &AgreementId) -> Result<u64, String> {
     let transport = Api::of(&city.root.join("transport"), None, "operator").map_err(|e| e.to_string())?;
-    let id = text(&subscription(&transport).await?, "id");
-    while !pull(&transport, &id, 256, "0").await.map_err(|e| e.to_string())?.is_empty() {}
+    let id = text(&subscription(&transport, LOAD, WITHIN).await?, "id");
+    drain(&transport, &id).await?;
     // Open before the suspension and longer than it may take: an end of the wait would be an empty answer, not a refusal.
     let open = tokio::spawn(async move { pull(&transport, &id, 1, "30").await });
     let begun = Instant::now();
