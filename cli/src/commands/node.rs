@@ -23,7 +23,14 @@ pub async fn run(ctx: &Ctx, node: &Node) -> Result<(), Failure> {
             show_status(ctx, &[dir]);
             Ok(())
         }
-        Node::App => app(&dir),
+        Node::App => {
+            // As process 1 of a container it would not hear the signal without a handler; what is committed is stored.
+            tokio::spawn(async {
+                concordat_broker::stop_signal().await;
+                std::process::exit(0);
+            });
+            app(&dir)
+        }
         Node::Executor => Ok(concordat_broker::host::run(&dir).await?),
         Node::Broker => {
             concordat_broker::service::run(&dir).await.map_err(|e| Failure::new(Exit::Failed, e.code(), e.to_string()))

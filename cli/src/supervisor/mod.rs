@@ -21,7 +21,7 @@ use thiserror::Error;
 
 pub use guard::Guard;
 pub use plan::{Listens, Plan, Process, Watch, plan};
-pub use probe::{CometStatus, comet_status, peers_height};
+pub use probe::{CometStatus, comet_status, listens, peers_height};
 pub use shell::{Options, run, run_plan};
 pub use state::{ProcessId, ProcessState, State};
 
