@@ -21,6 +21,8 @@ pub const LAYOUT_VERSION: u32 = 1;
 pub const NODE_FILE: &str = "node.yaml";
 /// File name of the exchange's configuration in its folder.
 pub const EXCHANGE_FILE: &str = "exchange.yaml";
+/// What one agency's feed stream may hold, bytes, when `exchange.yaml` does not say.
+pub const FEED_STREAM_BYTES: u64 = 16 << 30;
 /// Longest path of a Unix socket, bytes (Linux keeps 108 with the closing zero).
 pub const SOCKET_PATH_MAX: usize = 107;
 
@@ -258,9 +260,16 @@ pub struct ExchangeConfig {
     pub agencies: Vec<AgencyId>,
     /// `node.sock` of the node whose ledger it follows, relative to the folder or absolute.
     pub node_socket: PathBuf,
+    /// What one agency's feed stream may hold, bytes; the exchange's account has as much for each of them.
+    #[serde(default = "default_feed_bytes")]
+    pub feed_bytes: u64,
     /// The folder the file was read from; not part of the file.
     #[serde(skip)]
     pub dir: PathBuf,
+}
+
+fn default_feed_bytes() -> u64 {
+    FEED_STREAM_BYTES
 }
 
 impl ExchangeConfig {

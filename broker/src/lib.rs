@@ -2,6 +2,7 @@
 //! executor's step as a process of its own.
 
 pub mod config;
+pub mod durable;
 pub mod exchange;
 pub mod feed;
 pub mod gateway;

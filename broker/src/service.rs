@@ -1,6 +1,7 @@
 //! The broker's process: `concordat node broker --dir D`.
 
 use crate::config::{ConfigError, NodeConfig};
+use crate::durable::{self, Durable, NotDurable};
 use crate::feed::{FeedSetup, Subscriptions};
 use crate::gateway::watch::LedgerWatch;
 use crate::gateway::{Gateway, GatewaySetup};
@@ -54,6 +55,9 @@ pub enum ServiceError {
     /// The streams.
     #[error(transparent)]
     Streams(#[from] HostError),
+    /// They do not sync before they acknowledge.
+    #[error(transparent)]
+    Durable(#[from] NotDurable),
     /// A name.
     #[error(transparent)]
     Id(#[from] IdError),
@@ -94,6 +98,7 @@ impl ServiceError {
             Self::Ledger(e) => e.code(),
             Self::Store(e) => e.code(),
             Self::Streams(e) => e.code(),
+            Self::Durable(e) => e.code(),
             Self::Id(_) => "name",
             Self::Intake(e) => e.code(),
             Self::Listen { .. } => "listen",
@@ -115,6 +120,7 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
     info!(agency = %state.cfg.agency, listen = addr, "broker is up");
     let gateway = state.gateway.clone();
     tokio::spawn(state.receipts.clone().sweep(move || gateway.in_flight() == 0));
+    let durable = Durable::start(&state.nats, &state.cfg.nats);
     let (stop, stopped) = watch::channel(false);
     let mut asked = stopped.clone();
     let intake = Intake::start(IntakeSetup {
@@ -133,7 +139,8 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
         store: state.store.clone(),
         metrics: state.metrics.clone(),
     })?;
-    let api = router(state).layer(Extension(intake)).layer(Extension(feeds));
+    let gate = axum::middleware::from_fn_with_state(durable.clone(), durable::gate);
+    let api = router(state).layer(Extension(intake)).layer(Extension(feeds)).layer(gate);
     let server = axum::serve(listener, api).with_graceful_shutdown(async move {
         let _ = asked.wait_for(|s| *s).await;
     });
@@ -149,6 +156,7 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
     };
     tokio::select! {
         served = server => served.map_err(failed)?,
+        refused = durable.refused() => return Err(refused.into()),
         () = late => warn!("open requests were cut off after {} s", GRACE.as_secs()),
     }
     info!("broker stopped");

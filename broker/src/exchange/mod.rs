@@ -2,33 +2,38 @@
 //! ledger's agreements say, and takes away what a revocation ended. It holds the exchange's account and nothing else:
 //! what passes through the streams is sealed.
 
+mod consumers;
 pub(crate) mod plan;
+mod serve;
+mod sweep;
+#[cfg(test)]
+mod tests;
 
 use crate::config::{ConfigError, ExchangeConfig};
+use crate::durable::{Durable, NotDurable, connect_options};
 use crate::ledger::LedgerError;
 use crate::ledger::follow::{Followed, follow};
 use crate::ledger::node_client::NodeClient;
-use crate::streams::{feed_consumer, feed_subject};
-use async_nats::jetstream::consumer::pull::Config as PullConfig;
-use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy};
-use async_nats::jetstream::stream::{Config, StorageType};
+use crate::streams::EXCHANGE_SERVES;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
 use async_nats::jetstream::{self, Context};
 use concordat_protocol::ids::AgencyId;
-use plan::{Wanted, plan};
+use consumers::Settled;
+use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+pub use sweep::Limits;
 use thiserror::Error;
+use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 /// How long a feed stream keeps items.
 const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// How long message ids are remembered.
 const DEDUP: Duration = Duration::from_secs(120);
-/// After how long an item that was not acknowledged is given out again; a broker that holds one says so meanwhile.
-const ACK_WAIT: Duration = Duration::from_secs(5);
-/// Items a consumer may hold unacknowledged.
-const MAX_ACK_PENDING: i64 = 1_024;
+/// How often the feed streams are looked at.
+const SWEEP: Duration = Duration::from_secs(5);
 /// How long to wait after a failure.
 const RETRY: Duration = Duration::from_millis(500);
 /// No writer's entries are needed, only that something changed.
@@ -46,6 +51,9 @@ pub enum ExchangeError {
     /// The stream server.
     #[error("streams: {0}; is nats-server running, and do user and password fit?")]
     Streams(String),
+    /// It does not sync before it acknowledges.
+    #[error(transparent)]
+    Durable(#[from] NotDurable),
 }
 
 impl ExchangeError {
@@ -55,6 +63,7 @@ impl ExchangeError {
             Self::Config(e) => e.code(),
             Self::Ledger(e) => e.code(),
             Self::Streams(_) => "streams",
+            Self::Durable(e) => e.code(),
         }
     }
 }
@@ -67,14 +76,18 @@ fn streams(e: impl std::fmt::Display) -> ExchangeError {
 pub async fn run(dir: &Path) -> Result<(), ExchangeError> {
     let cfg = ExchangeConfig::load(dir)?;
     let password = cfg.nats.password.resolve(&cfg.dir)?;
-    let options = async_nats::ConnectOptions::with_user_and_password(cfg.nats.user.clone(), password.to_string())
-        .name("exchange")
-        .retry_on_initial_connect();
-    let nats = options.connect(&cfg.nats.url).await.map_err(streams)?;
+    let nats = connect_options(&cfg.nats, &password, "exchange").connect(&cfg.nats.url).await.map_err(streams)?;
+    let durable = Durable::start(&nats, &cfg.nats);
+    let limits = Limits { stream_bytes: cfg.feed_bytes, ..Limits::default() };
     let manager =
         Manager { js: jetstream::new(nats), node: NodeClient::new(cfg.node_socket()), agencies: cfg.agencies.clone() };
     tokio::select! {
-        () = manager.run() => Ok(()),
+        refused = durable.refused() => Err(refused.into()),
+        () = async { match durable.ready().await {
+            Ok(()) => manager.run(&limits).await,
+            // The first branch says why.
+            Err(_) => std::future::pending().await,
+        } } => Ok(()),
         () = crate::stop_signal() => Ok(()),
     }
 }
@@ -90,18 +103,31 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// Follows the ledger for ever.
-    pub async fn run(&self) {
+    /// Follows the ledger and serves agencies for ever.
+    pub async fn run(&self, limits: &Limits) {
         let mut head = self.until("the ledger node", || self.node.head()).await;
-        self.until("feed streams", || self.make_streams()).await;
+        self.until("feed streams", || self.make_streams(limits)).await;
         let mut frames = follow(self.node.path(), head.height + 1, vec![NO_ENTRIES.into()]);
-        let mut done: BTreeMap<u64, Wanted> = BTreeMap::new();
+        let mut settled = Settled::default();
+        settled = self.until("subscriptions", || self.settle(&settled)).await;
+        let client = self.js.client();
+        let mut asked = self.until("requests", || client.subscribe(EXCHANGE_SERVES)).await;
+        let (mut seen, mut tick) = (BTreeMap::new(), tokio::time::interval(SWEEP));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // One thing at a time: a request never meets a half-settled agreement, nor a sweep a half-opened subscription.
         loop {
-            done = self.until("subscriptions", || self.settle(&done)).await;
-            let before = head.meta_rev;
-            while head.meta_rev == before {
-                if let Followed::Frame(frame) = frames.next().await {
-                    head.meta_rev = frame.meta_rev;
+            tokio::select! {
+                followed = frames.next() => {
+                    if let Followed::Frame(frame) = followed && frame.meta_rev != head.meta_rev {
+                        head.meta_rev = frame.meta_rev;
+                        settled = self.until("subscriptions", || self.settle(&settled)).await;
+                    }
+                }
+                Some(message) = asked.next() => self.serve(&message).await,
+                _ = tick.tick() => {
+                    if let Err(e) = self.sweep(limits, &settled.subjects, &mut seen, Instant::now()).await {
+                        warn!(error = %e, "feed streams were not looked at; they are in a moment");
+                    }
                 }
             }
         }
@@ -128,8 +154,8 @@ impl Manager {
         }
     }
 
-    /// Makes the feed stream of every agency.
-    pub async fn make_streams(&self) -> Result<(), ExchangeError> {
+    /// Makes the feed stream of every agency, or brings it up to these limits.
+    pub async fn make_streams(&self, limits: &Limits) -> Result<(), ExchangeError> {
         for agency in &self.agencies {
             let account = agency.account();
             let config = Config {
@@ -138,64 +164,20 @@ impl Manager {
                 name: account,
                 storage: StorageType::File,
                 max_age: MAX_AGE,
+                max_bytes: i64::try_from(limits.stream_bytes).unwrap_or(i64::MAX),
+                max_messages_per_subject: i64::try_from(limits.per_subject).unwrap_or(i64::MAX),
+                // A full subject, or stream, refuses new items: the provider keeps them and tries again. Nothing that was
+                // delivered makes way.
+                discard: DiscardPolicy::New,
+                discard_new_per_subject: true,
                 duplicate_window: DEDUP,
                 deny_delete: true,
                 num_replicas: 1,
                 ..Config::default()
             };
-            self.js.get_or_create_stream(config).await.map_err(streams)?;
+            self.js.create_or_update_stream(config).await.map_err(streams)?;
         }
         info!(agencies = self.agencies.len(), "feed streams are there");
-        Ok(())
-    }
-
-    /// Makes consumers be what the agreements say; returns what is settled now. What did not change is left alone.
-    async fn settle(&self, done: &BTreeMap<u64, Wanted>) -> Result<BTreeMap<u64, Wanted>, ExchangeError> {
-        let wanted = plan(&self.node.agreements().await?, &self.agencies);
-        for (number, w) in &wanted {
-            if done.get(number) != Some(w) {
-                self.apply(*number, w).await?;
-            }
-        }
-        Ok(wanted)
-    }
-
-    /// Makes one subscription's consumer be what it should.
-    async fn apply(&self, number: u64, w: &Wanted) -> Result<(), ExchangeError> {
-        let (provider, consumer) = w.parties();
-        let (stream, name) =
-            (self.js.get_stream(consumer.account()).await.map_err(streams)?, feed_consumer(provider, number));
-        let subject = feed_subject(provider, consumer, number);
-        match w {
-            Wanted::Open { .. } => {
-                let config = PullConfig {
-                    durable_name: Some(name.clone()),
-                    filter_subject: subject,
-                    ack_policy: AckPolicy::Explicit,
-                    deliver_policy: DeliverPolicy::All,
-                    ack_wait: ACK_WAIT,
-                    max_ack_pending: MAX_ACK_PENDING,
-                    ..PullConfig::default()
-                };
-                let _: Consumer<PullConfig> = stream.get_or_create_consumer(&name, config).await.map_err(streams)?;
-                stream.resume_consumer(&name).await.map_err(streams)?;
-                info!(consumer = name, "subscription open");
-            }
-            Wanted::Paused { .. } => {
-                if stream.consumer_info(&name).await.is_ok() {
-                    let forever = async_nats::datetime::from_nanos(4_102_444_800_000_000_000).map_err(streams)?;
-                    stream.pause_consumer(&name, forever).await.map_err(streams)?;
-                    info!(consumer = name, "subscription paused");
-                }
-            }
-            Wanted::Gone { .. } => {
-                if stream.consumer_info(&name).await.is_ok() {
-                    stream.delete_consumer(&name).await.map_err(streams)?;
-                    info!(consumer = name, "subscription ended");
-                }
-                stream.purge().filter(subject).await.map_err(streams)?;
-            }
-        }
         Ok(())
     }
 }

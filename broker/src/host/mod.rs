@@ -62,6 +62,9 @@ pub enum HostError {
     /// The stream server.
     #[error("streams: {0}; is nats-server running, and do user and password fit?")]
     Nats(String),
+    /// It does not sync before it acknowledges.
+    #[error(transparent)]
+    Durable(#[from] crate::durable::NotDurable),
     /// The cryptographic library failed its self test.
     #[error(transparent)]
     SelfTest(#[from] concordat_protocol::keys::KeyError),
@@ -78,6 +81,7 @@ impl HostError {
             Self::Store(_) => "release-store",
             Self::Feed(e) => e.code(),
             Self::Id(_) => "name",
+            Self::Durable(e) => e.code(),
             Self::Dataset { .. } => "dataset",
             Self::Nats(_) => "streams",
             Self::SelfTest(_) => "self-test",
@@ -134,9 +138,7 @@ pub fn open_holding(cfg: &NodeConfig) -> Result<SqliteHolding, HostError> {
 /// Connects to the streams as the agency's own user.
 pub async fn connect_streams(cfg: &NodeConfig, name: &str) -> Result<async_nats::Client, HostError> {
     let password = cfg.nats.password.resolve(&cfg.dir)?;
-    let options = async_nats::ConnectOptions::with_user_and_password(cfg.nats.user.clone(), password.to_string())
-        .name(format!("{}/{name}", cfg.agency))
-        .retry_on_initial_connect();
+    let options = crate::durable::connect_options(&cfg.nats, &password, &format!("{}/{name}", cfg.agency));
     options.connect(&cfg.nats.url).await.map_err(|e| HostError::Nats(e.to_string()))
 }
 
@@ -166,6 +168,8 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
     })
     .await?;
     let nats = connect_streams(&cfg, "executor").await?;
+    let durable = crate::durable::Durable::start(&nats, &cfg.nats);
+    durable.ready().await?;
     info!(agency = %cfg.agency, datasets = specs.len(), "executor serves");
     let (view, seen) = tokio::sync::watch::channel(feed::View::default());
     feed::start(feed::FeedSetup {
@@ -181,6 +185,7 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
     let host = query_loop::Host { cfg: cfg.clone(), node, writer, nats, store, fetcher: Arc::new(fetcher), view };
     tokio::select! {
         result = host.run() => result,
+        refused = durable.refused() => Err(refused.into()),
         () = crate::stop_signal() => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 pub mod node;
 
 use concordat_broker::config::NodeConfig;
-use concordat_broker::exchange::Manager;
+use concordat_broker::exchange::{Limits, Manager};
 use concordat_broker::feed::{FeedSetup, Subscriptions};
 use concordat_broker::gateway::watch::LedgerWatch;
 use concordat_broker::host::policy::{Policies, load_documents};
@@ -203,7 +203,7 @@ impl City {
             node: NodeClient::new(grid.node_socket()),
             agencies: vec![agency("grid"), agency("transport")],
         };
-        tokio::spawn(async move { manager.run().await });
+        tokio::spawn(async move { manager.run(&Limits::default()).await });
         Some(Self { nats, node, grid, transport, _dir: dir })
     }
 

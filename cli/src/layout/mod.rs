@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use concordat_broker::config::{
-    CometConfig, EXCHANGE_FILE, ExchangeConfig, ExchangeNames, LAYOUT_VERSION, NODE_FILE, NatsConfig, NodeConfig,
+    CometConfig, EXCHANGE_FILE, ExchangeConfig, ExchangeNames, FEED_STREAM_BYTES, LAYOUT_VERSION, NODE_FILE, NatsConfig, NodeConfig,
     NodeLimits, Peer, SecretRef, check_socket,
 };
 use concordat_protocol::ids::AgencyId;
@@ -212,6 +212,7 @@ fn exchange_folder(
         account: EXCHANGE_ACCOUNT.into(),
         agencies: spec.agencies.clone(),
         node_socket: follows,
+        feed_bytes: FEED_STREAM_BYTES,
         dir: PathBuf::new(),
     };
     write_yaml(&dir.join(EXCHANGE_FILE), &config)?;

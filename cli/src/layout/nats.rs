@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use concordat_broker::config::FEED_STREAM_BYTES;
 use zeroize::Zeroizing;
 
 /// Largest message, bytes.
@@ -14,7 +15,7 @@ pub const EXCHANGE_ACCOUNT: &str = "EXCHANGE";
 /// User of the exchange manager.
 pub const EXCHANGE_USER: &str = "exchange";
 
-/// What one account may keep on disk, bytes. At the limit its own appends are refused and no other agency's.
+/// What one agency's account may keep on disk, bytes. At the limit its own appends are refused and no other agency's.
 const ACCOUNT_FILE_BYTES: u64 = 64 << 30;
 /// What one account may keep in memory, bytes: nothing that counts lives there.
 const ACCOUNT_MEMORY_BYTES: u64 = 64 << 20;
@@ -54,8 +55,9 @@ const EXCHANGE_DENY: &str = r#"["$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.MSG.D
 
 /// Renders `nats.conf`. It holds passwords: write it with mode 0600.
 pub fn nats_conf(server: &StreamServer<'_>) -> Zeroizing<String> {
-    // The server grants an account no more than it has itself: with the exchange there is one more than agencies.
-    let accounts = server.accounts.len() as u64 + 1;
+    // The server grants its accounts together no more than it has itself. The exchange has room for every feed stream.
+    let agencies = server.accounts.len() as u64;
+    let feeds = FEED_STREAM_BYTES * agencies;
     let mut out = Zeroizing::new(format!(
         "# Written by concordat. Accounts keep agencies apart; every acknowledgement comes after fsync.
 listen: \"{listen}\"
@@ -80,9 +82,9 @@ accounts {{
 ",
         listen = server.listen,
         monitor = server.monitor,
-        limits = limits(),
-        file = ACCOUNT_FILE_BYTES * accounts,
-        memory = ACCOUNT_MEMORY_BYTES * accounts,
+        limits = limits(feeds),
+        file = ACCOUNT_FILE_BYTES * agencies + feeds,
+        memory = ACCOUNT_MEMORY_BYTES * (agencies + 1),
         name = server.name,
         store = server.store_dir,
         password = server.exchange_password,
@@ -107,8 +109,8 @@ accounts {{
     out
 }
 
-fn limits() -> String {
-    format!("{{max_file: {ACCOUNT_FILE_BYTES}, max_memory: {ACCOUNT_MEMORY_BYTES}, max_streams: {ACCOUNT_STREAMS}}}")
+fn limits(file_bytes: u64) -> String {
+    format!("{{max_file: {file_bytes}, max_memory: {ACCOUNT_MEMORY_BYTES}, max_streams: {ACCOUNT_STREAMS}}}")
 }
 
 fn agency_account(out: &mut String, a: &Account) {
@@ -130,7 +132,7 @@ fn agency_account(out: &mut String, a: &Account) {
   }}
 ",
         acc = a.account,
-        limits = limits(),
+        limits = limits(ACCOUNT_FILE_BYTES),
         user = a.user,
         password = a.password.as_str(),
     );
