@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Finds or builds the pinned servers and build tools, once, and prints where they are.
 #
-#   ensure.sh [cometbft|nats-server|cargo-deny ...]   one path a line (default: the two servers)
+#   ensure.sh [NAME ...]                              cometbft, nats-server (the default two), cargo-deny, helm, kubeconform;
+#                                                     one path a line
 #   ensure.sh --dir                                   one folder that holds both servers under their plain names
 #   ensure.sh --toolchain                             only checks Rust and the C compiler
 #
@@ -65,6 +66,8 @@ reported() { # NAME PATH
     case $1 in
     cometbft) "$2" version 2>/dev/null ;;
     nats-server | cargo-deny) "$2" --version 2>/dev/null ;;
+    # Built by `go install` these two do not know their own version; their module does.
+    helm | kubeconform) go version -m "$2" 2>/dev/null | awk '$1 == "mod" { print $3 }' ;;
     esac | head -n 1 | sed -n 's/^[^0-9]*\([0-9][0-9.]*\).*/\1/p'
 }
 
@@ -102,7 +105,9 @@ ensure() { # NAME: prints the path
     cometbft) version=$COMETBFT_VERSION module=$COMETBFT_MODULE sum=$COMETBFT_SUM ;;
     nats-server) version=$NATS_SERVER_VERSION module=$NATS_SERVER_MODULE sum=$NATS_SERVER_SUM ;;
     cargo-deny) version=$CARGO_DENY_VERSION ;;
-    *) fail "'$name' is not a pinned server or tool: ask for cometbft, nats-server or cargo-deny." ;;
+    helm) version=$HELM_VERSION module=$HELM_MODULE sum=$HELM_SUM ;;
+    kubeconform) version=$KUBECONFORM_VERSION module=$KUBECONFORM_MODULE sum=$KUBECONFORM_SUM ;;
+    *) fail "'$name' is not a pinned server or tool: ask for cometbft, nats-server, cargo-deny, helm or kubeconform." ;;
     esac
     dir=$cache/$name-$version path=$cache/$name-$version/$name
     if [[ ! -x $path ]]; then
@@ -154,7 +159,7 @@ case ${1:-} in
     need_rust
     need_cc
     ;;
--h | --help) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
+-h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
 *)
     (($#)) || set -- cometbft nats-server
     for name in "$@"; do ensure "$name"; done
