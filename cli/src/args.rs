@@ -1,5 +1,9 @@
 //! The command line.
 
+pub mod feeds;
+
+pub use feeds::{Adapter, Dataset, DeadLetter, Feed, Message, Subscription};
+
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -73,12 +77,27 @@ pub enum Command {
     /// Adapters: connect a source
     #[command(subcommand)]
     Adapter(Adapter),
-    /// Feeds: follow what a provider publishes
+    /// Datasets: register, list, show
+    #[command(subcommand)]
+    Dataset(Dataset),
+    /// Messages: publish into a feed of this agency
+    #[command(subcommand)]
+    Message(Message),
+    /// Feeds: follow what a provider publishes, see how the own ones do
     #[command(subcommand)]
     Feed(Feed),
+    /// Subscriptions to feeds of other agencies
+    #[command(subcommand)]
+    Subscription(Subscription),
+    /// Rows that adapters refused
+    #[command(subcommand)]
+    DeadLetter(DeadLetter),
     /// What a verifier must trust
     #[command(subcommand)]
     Trust(Trust),
+    /// Steps of the Helm chart's containers
+    #[command(subcommand, hide = true)]
+    Pod(Pod),
     /// Shell completions
     Completion {
         /// The shell
@@ -129,6 +148,49 @@ pub enum Node {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<std::ffi::OsString>,
     },
+}
+
+/// `pod`
+#[derive(Debug, Subcommand)]
+pub enum Pod {
+    /// Copy mounted secrets into keys/, mode 0600
+    Keys {
+        /// Where they are mounted
+        #[arg(long, value_name = "FOLDER")]
+        from: PathBuf,
+    },
+    /// Wait for the application, then become CometBFT
+    Comet {
+        /// This validator never signed: make its signing state if there is none
+        #[arg(long)]
+        first_start: bool,
+        /// Seconds to wait for the application
+        #[arg(long, default_value = "300")]
+        wait: u64,
+    },
+    /// Whether a part of the validator is well
+    Probe {
+        /// Which
+        part: PodPart,
+    },
+    /// Wait until a URL answers 200
+    Ready {
+        /// The broker's /readyz
+        #[arg(long)]
+        url: String,
+        /// Seconds to wait
+        #[arg(long, default_value = "60")]
+        wait: u64,
+    },
+}
+
+/// A part of the validator.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum PodPart {
+    /// The application
+    App,
+    /// CometBFT
+    Comet,
 }
 
 /// `query`
@@ -269,51 +331,6 @@ pub enum Verify {
 pub enum Ledger {
     /// Height, tick, app hash, peers
     Status,
-}
-
-/// `adapter`
-#[derive(Debug, Subcommand)]
-pub enum Adapter {
-    /// Read the document and the source's header; nothing is published
-    Check {
-        /// adapters/NAME.yaml in the node's folder
-        name: String,
-    },
-    /// Publish until the source ends
-    Run {
-        /// adapters/NAME.yaml in the node's folder
-        name: String,
-        /// At most so many rows, then stop
-        #[arg(long)]
-        rows: Option<u64>,
-        /// Rows a second, or max
-        #[arg(long)]
-        pace: Option<String>,
-    },
-    /// Load a records dataset into the node's holding
-    Load {
-        /// adapters/NAME.yaml in the node's folder
-        name: String,
-    },
-}
-
-/// `feed`
-#[derive(Debug, Subcommand)]
-pub enum Feed {
-    /// Messages of a subscription, oldest first, verified
-    Tail {
-        /// The subscription; by default the only one
-        subscription: Option<String>,
-        /// Stop after so many messages
-        #[arg(long)]
-        max: Option<u64>,
-        /// Acknowledge what was shown
-        #[arg(long)]
-        ack: bool,
-        /// Stop when nothing came for so many seconds
-        #[arg(long, default_value = "5")]
-        idle: u64,
-    },
 }
 
 /// `trust`

@@ -7,6 +7,9 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Longest life of one stream of events; a new one follows.
+const EVENTS_WITHIN: Duration = Duration::from_secs(24 * 3600);
+
 /// A service token of an agency's gateway.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,13 +85,13 @@ impl Api {
         Ok(Self { http, base: base.to_owned(), token: token.to_owned() })
     }
 
+    fn down(&self, e: &reqwest::Error) -> Failure {
+        let detail = format!("{} does not answer ({e}): is the node up? See `concordat node status`", self.base);
+        Failure::new(Exit::Unavailable, "gateway-down", detail)
+    }
+
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
-        let sent = request.header("authorization", format!("Bearer {}", self.token)).send().await;
-        let down = |e: reqwest::Error| {
-            let detail = format!("{} does not answer ({e}): is the node up? See `concordat demo status`", self.base);
-            Failure::new(Exit::Unavailable, "gateway-down", detail)
-        };
-        let response = sent.map_err(down)?;
+        let response = request.bearer_auth(&self.token).send().await.map_err(|e| self.down(&e))?;
         if response.status().is_success() { Ok(response) } else { Err(problem(response).await) }
     }
 
@@ -114,6 +117,32 @@ impl Api {
         json_of(self.send(request).await?).await
     }
 
+    /// POST of one batch of JSON lines; the answer as it is, since a refusal names lines.
+    pub async fn post_lines(&self, path: &str, headers: &[(&str, String)], body: Vec<u8>) -> Result<Reply, Failure> {
+        let request = self.http.post(format!("{}{path}", self.base)).header("content-type", "application/x-ndjson");
+        let request = headers.iter().fold(request, |r, (name, value)| r.header(*name, value));
+        let sent = request.bearer_auth(&self.token).body(body).send().await.map_err(|e| self.down(&e))?;
+        let seconds = sent.headers().get("retry-after").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+        let status = sent.status().as_u16();
+        let bytes = sent.bytes().await.map_err(broken)?;
+        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        Ok(Reply { status, retry_after: seconds.map(Duration::from_secs), body })
+    }
+
+    /// DELETE of a resource.
+    pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
+        json_of(self.send(self.http.delete(format!("{}{path}", self.base))).await?).await
+    }
+
+    /// Opens a stream of events behind `after`, the id of the last event seen.
+    pub async fn events(&self, path: &str, after: Option<&str>) -> Result<reqwest::Response, Failure> {
+        let request = self.http.get(format!("{}{path}", self.base)).header("accept", "text/event-stream");
+        let request =
+            after.map_or(request.try_clone(), |id| request.try_clone().map(|r| r.header("last-event-id", id)));
+        let request = request.ok_or_else(|| Failure::new(Exit::Failed, "http", "the request cannot be made"))?;
+        self.send(request.timeout(EVENTS_WITHIN)).await
+    }
+
     /// POST of a query with an idempotency key.
     pub async fn query(&self, body: &Value, key: Option<&str>) -> Result<Value, Failure> {
         let mut request = self.http.post(format!("{}/v1/queries", self.base)).json(body);
@@ -137,10 +166,37 @@ async fn json_of(response: reqwest::Response) -> Result<Value, Failure> {
         .map_err(|e| Failure::new(Exit::Failed, "gateway-answer", format!("the gateway's answer is no JSON: {e}")))
 }
 
-/// RFC 9457 to a failure with its exit code.
+/// An answer whatever its status.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// When the server asks to be asked again.
+    pub retry_after: Option<Duration>,
+    /// The body, null where it is no JSON.
+    pub body: Value,
+}
+
+impl Reply {
+    /// The refusal as a failure.
+    pub fn failure(self) -> Failure {
+        failure_of(self.status, self.body)
+    }
+}
+
+/// A text as one segment of a path: a dataset's id holds a slash.
+pub fn segment(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~:@".contains(&b);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
 async fn problem(response: reqwest::Response) -> Failure {
     let status = response.status().as_u16();
-    let body: Value = response.json().await.unwrap_or_default();
+    failure_of(status, response.json().await.unwrap_or_default())
+}
+
+/// RFC 9457 to a failure with its exit code.
+fn failure_of(status: u16, body: Value) -> Failure {
     let word = |k: &str| body[k].as_str().unwrap_or_default().to_owned();
     let exit = match status {
         400 | 413 | 422 => Exit::Usage,

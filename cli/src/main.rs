@@ -2,9 +2,12 @@
 
 use clap::{CommandFactory, Parser};
 use concordat_cli::args::{
-    Adapter, Agreement, Cli, Command, Demo, Feed, Ledger, Node, Op, Query, StopKind, Trust, Verify,
+    Adapter, Agreement, Cli, Command, Demo, Feed, Ledger, Message, Node, Op, Query, StopKind, Trust, Verify,
 };
-use concordat_cli::commands::{Ctx, adapter, agreement, feed, node, op, query, trust, verify};
+use concordat_cli::commands::{
+    Ctx, adapter, adapter_status, agreement, dataset, dead_letter, feed, message, node, op, pod, query, stats,
+    subscription, trust, verify,
+};
 use concordat_cli::demo;
 use concordat_cli::failure::Failure;
 use concordat_cli::output::{Format, Output};
@@ -46,7 +49,10 @@ fn main() -> ExitCode {
 
 /// What these make belongs to one agency: files 0600 and folders 0700, those of the servers that they start too.
 fn keep_private(command: &Command) {
-    if matches!(command, Command::Node(_) | Command::Demo(_) | Command::Adapter(_)) {
+    if matches!(
+        command,
+        Command::Node(_) | Command::Demo(_) | Command::Adapter(_) | Command::Dataset(_) | Command::Pod(_)
+    ) {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     }
 }
@@ -70,6 +76,7 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
             Demo::Reset => demo::reset(ctx),
         },
         Command::Node(n) => node::run(ctx, n).await,
+        Command::Pod(p) => pod::run(ctx, p).await,
         Command::Query(Query::Run(q)) => query::run(ctx, q).await,
         Command::Agreement(a) => match a {
             Agreement::Lint { file } => agreement::lint(ctx, file),
@@ -86,12 +93,16 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Verify(Verify::Receipt { file, trust }) => verify::receipt(ctx, file, trust),
         Command::Why { what } => op::why(ctx, what).await,
         Command::Ledger(Ledger::Status) => op::ledger_status(ctx).await,
-        Command::Adapter(Adapter::Check { name }) => adapter::check(ctx, name),
+        Command::Adapter(Adapter::Check { name, rows }) => adapter_status::check(ctx, name, *rows),
+        Command::Adapter(Adapter::Status { name }) => adapter_status::status(ctx, name.as_deref()).await,
         Command::Adapter(Adapter::Run { name, rows, pace }) => adapter::run(ctx, name, *rows, pace.as_deref()).await,
         Command::Adapter(Adapter::Load { name }) => adapter::load(ctx, name),
-        Command::Feed(Feed::Tail { subscription, max, ack, idle }) => {
-            feed::tail(ctx, subscription.as_deref(), *max, *ack, *idle).await
-        }
+        Command::Feed(Feed::Tail { subscription, tail }) => feed::tail(ctx, subscription.as_deref(), tail).await,
+        Command::Feed(Feed::Stats { watch }) => stats::stats(ctx, *watch).await,
+        Command::Dataset(d) => dataset::run(ctx, d).await,
+        Command::Message(Message::Publish(p)) => message::publish(ctx, p).await,
+        Command::Subscription(s) => subscription::run(ctx, s).await,
+        Command::DeadLetter(d) => dead_letter::run(ctx, d),
         Command::Trust(Trust::Show { trust: file }) => trust::show(ctx, file.as_deref()),
         Command::Trust(Trust::Export { file }) => trust::export(ctx, file),
         Command::Completion { shell } => {

@@ -117,7 +117,12 @@ fn agreements(views: &[AgreementView], dataset: &DatasetId, own: &AgencyId) -> R
     Ok(found)
 }
 
-fn view(d: &DatasetView, folder: &Folder, views: &[AgreementView], own: &AgencyId) -> Result<Map<String, Value>, Problem> {
+fn view(
+    d: &DatasetView,
+    folder: &Folder,
+    views: &[AgreementView],
+    own: &AgencyId,
+) -> Result<Map<String, Value>, Problem> {
     let doc = folder.document(d);
     let other = folder.documents.get(&d.id).is_some_and(|(_, hash)| *hash != d.schema_hash);
     let mut members = json!({
@@ -234,7 +239,10 @@ mod tests {
             (Value::Object(view(&d, &folder, &[], &grid).unwrap()), folder.fields(&d))
         };
         let (whole, fields) = shown(true, SCHEMA);
-        assert_eq!((&whole["kind"], &whole["fed_here"], &whole["held_here"]), (&json!("feed"), &json!(true), &json!(false)));
+        assert_eq!(
+            (&whole["kind"], &whole["fed_here"], &whole["held_here"]),
+            (&json!("feed"), &json!(true), &json!(false))
+        );
         let fields = fields.unwrap();
         let meter = fields.as_array().unwrap().iter().find(|f| f["name"] == "meter").unwrap();
         assert_eq!((&meter["sensitive"], &meter["required"]), (&json!("identifier"), &json!(false)));

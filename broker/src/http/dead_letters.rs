@@ -198,14 +198,16 @@ mod tests {
     fn letters_come_in_pages_without_their_bytes_and_torn_lines_are_not_there() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("i94.dead.jsonl");
-        let text = [line("a", "time.nonexistent"), line("b", "csv.quote"), "no json".into(), line("c", "csv.quote")].join("\n");
+        let text = [line("a", "time.nonexistent"), line("b", "csv.quote"), "no json".into(), line("c", "csv.quote")]
+            .join("\n");
         std::fs::write(&path, format!("{text}\n{}", &line("d", "x")[..40])).unwrap();
         std::fs::write(dir.path().join("i94.yaml"), "adapter: i94").unwrap();
         let all = summary(dir.path()).unwrap();
         assert_eq!(all.len(), 1);
         assert_eq!((&all[0]["count"], &all[0]["unreadable"]), (&json!(3), &json!(1)));
         assert_eq!(all[0]["rules"], json!({"time.nonexistent": 1, "csv.quote": 2}));
-        let ids = |v: &Value| v["dead_letters"].as_array().unwrap().iter().map(|l| l["id"].to_string()).collect::<String>();
+        let ids =
+            |v: &Value| v["dead_letters"].as_array().unwrap().iter().map(|l| l["id"].to_string()).collect::<String>();
         let first = page(&path, None, 2).unwrap();
         assert_eq!((ids(&first).as_str(), &first["next_after"]), ("\"a\"\"b\"", &json!("b")));
         assert!(!first.to_string().contains("MSz"), "bytes only one by one");

@@ -21,29 +21,14 @@ use std::sync::Arc;
 /// Rows of one write into a holding.
 const LOAD_ROWS: usize = 10_000;
 
-fn plan(dir: &Path, name: &str) -> Result<Plan, Failure> {
+pub(super) fn plan(dir: &Path, name: &str) -> Result<Plan, Failure> {
     let path = dir.join("adapters").join(format!("{name}.yaml"));
+    if !path.is_file() {
+        let text =
+            format!("there is no adapter {name}: {} is not there; see `concordat adapter status`", path.display());
+        return Err(Failure::new(Exit::NotFound, "unknown-adapter", text));
+    }
     Plan::parse(&read_text(&path)?).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))
-}
-
-/// `adapter check`
-pub fn check(ctx: &Ctx, name: &str) -> Result<(), Failure> {
-    let dir = ctx.dir()?;
-    let plan = plan(&dir, name)?;
-    let text = read_text(&dir.join("adapters").join(format!("{name}.yaml")))?;
-    file::check(&dir, &text)?;
-    let value =
-        json!({"adapter": plan.adapter, "into": plan.dataset, "file": plan.path, "columns": plan.columns.len()});
-    ctx.out.result(&value, || {
-        format!(
-            "{}: {} has the {} expected columns and goes into {}",
-            plan.adapter,
-            plan.path,
-            plan.columns.len(),
-            plan.dataset
-        )
-    });
-    Ok(())
 }
 
 /// `adapter run`

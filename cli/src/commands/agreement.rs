@@ -118,8 +118,37 @@ pub async fn propose_document(side: &Side, yaml: &str, days: u64) -> Result<(Com
     let compiled = compile(yaml)?;
     let expires_ms = side.tick_ms().await? + days * DAY_MS;
     let body = ActBody::Propose { terms: encode(&compiled.terms).into(), expires_ms };
-    let answer = side.act(keys::GATEWAY, body).await?;
-    Ok((compiled, answer))
+    match side.act(keys::GATEWAY, body).await {
+        Ok(answer) => Ok((compiled, answer)),
+        Err(e) => Err(taken(side, &compiled, e).await),
+    }
+}
+
+/// A version that is taken is refused with the code of used numbers: says which one would do.
+async fn taken(side: &Side, compiled: &Compiled, e: Failure) -> Failure {
+    let stale = u64::from(concordat_protocol::codes::STALE);
+    let d = &compiled.document;
+    if e.problem.as_ref().is_none_or(|p| p["ledger_code"] != stale) {
+        return e;
+    }
+    let Some(newest) = side.newest(&compiled.terms.agreement).await.ok() else { return e };
+    let there = newest["version"].as_u64().unwrap_or_default();
+    if there < compiled.terms.version {
+        return e;
+    }
+    let (version, status) = (compiled.terms.version, newest["status"].as_str().unwrap_or_default());
+    let what = if there == version { "exists already" } else { "is past" };
+    let message = format!(
+        "{} version {version} {what} (the newest is {there}, {status}): raise version to {} in the document",
+        d.agreement,
+        there + 1
+    );
+    let problem = e.problem.map(|mut p| {
+        p["detail"] = json!(message);
+        p["next"] = json!(format!("raise version to {}", there + 1));
+        p
+    });
+    Failure { exit: Exit::Conflict, code: "version-exists".into(), message, problem }
 }
 
 /// `agreement propose`

@@ -1,11 +1,20 @@
 //! The commands.
 
 pub mod adapter;
+pub mod adapter_status;
 pub mod agreement;
+pub mod dataset;
+pub mod dead_letter;
 pub mod feed;
+mod lines;
+pub mod message;
 pub mod node;
 pub mod op;
+pub mod pod;
 pub mod query;
+mod sse;
+pub mod stats;
+pub mod subscription;
 pub mod trust;
 pub mod verify;
 
