@@ -89,6 +89,40 @@ impl Client {
         self.send(self.http.get(format!("{}{path}", self.base))).await.unwrap_or_else(broken)
     }
 
+    /// DELETE.
+    pub fn delete(&self, path: &str) -> Answer {
+        wait(self.send(self.http.delete(format!("{}{path}", self.base)))).unwrap_or_else(broken)
+    }
+
+    /// POST of JSON.
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        wait(self.send(self.http.post(format!("{}{path}", self.base)).json(body))).unwrap_or_else(broken)
+    }
+
+    /// POST of lines with headers.
+    pub fn post_lines(&self, path: &str, lines: &[Value], headers: &[(&str, &str)]) -> Answer {
+        let text: String = lines.iter().map(|l| format!("{l}\n")).collect();
+        let request = self.http.post(format!("{}{path}", self.base)).header("content-type", "application/x-ndjson");
+        let request = headers.iter().fold(request.body(text), |r, (name, value)| r.header(*name, *value));
+        wait(self.send(request)).unwrap_or_else(broken)
+    }
+
+    /// An open stream of events, from after a place on.
+    pub fn events(&self, path: &str, last: Option<&str>) -> Result<Events, Answer> {
+        let http = reqwest::Client::builder().connect_timeout(Duration::from_secs(5)).build().expect("an HTTP client");
+        let request = http.get(format!("{}{path}", self.base)).header("accept", "text/event-stream");
+        let request = last.into_iter().fold(request, |r, id| r.header("last-event-id", id));
+        let request = request.header("authorization", format!("Bearer {}", self.token));
+        let response = wait(request.send()).map_err(broken)?;
+        if response.status().as_u16() == 200 {
+            return Ok(Events { response, rest: Vec::new() });
+        }
+        let status = response.status().as_u16();
+        let bytes = wait(response.bytes()).map_err(broken)?.to_vec();
+        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        Err(Answer { status, body, bytes, request_id: String::new(), content_type: String::new() })
+    }
+
     /// POST of bytes.
     pub fn post_bytes(&self, path: &str, content_type: &str, body: Vec<u8>) -> Answer {
         let request = self.http.post(format!("{}{path}", self.base)).header("content-type", content_type).body(body);
@@ -111,6 +145,63 @@ impl Client {
         let request = headers.iter().fold(request, |r, (name, value)| r.header(*name, *value));
         self.send(request).await.unwrap_or_else(broken)
     }
+}
+
+/// A server-sent event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its id, empty where it has none.
+    pub id: String,
+    /// Its kind, `message` where it names none.
+    pub event: String,
+    /// Its data.
+    pub data: String,
+}
+
+/// An open stream of server-sent events.
+pub struct Events {
+    response: reqwest::Response,
+    rest: Vec<u8>,
+}
+
+impl Events {
+    /// The next event; none when the stream ended. Fails when neither comes in time.
+    pub fn next(&mut self, within: Duration) -> Option<Event> {
+        let end = tokio::time::Instant::now() + within;
+        loop {
+            while let Some(at) = self.rest.windows(2).position(|w| w == b"\n\n") {
+                let block: Vec<u8> = self.rest.drain(..at + 2).collect();
+                if let Some(event) = event(&String::from_utf8_lossy(&block)) {
+                    return Some(event);
+                }
+            }
+            let chunk = wait(async { tokio::time::timeout_at(end, self.response.chunk()).await });
+            let chunk = chunk.unwrap_or_else(|_| panic!("no event and no end within {} s", within.as_secs()));
+            match chunk {
+                Ok(Some(bytes)) => self.rest.extend_from_slice(&bytes),
+                // A server that is gone ends the stream as well.
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// One block of the stream; none where it is a comment only.
+fn event(block: &str) -> Option<Event> {
+    let (mut id, mut event, mut data) = (String::new(), "message".to_owned(), Vec::new());
+    let mut any = false;
+    for line in block.lines().filter(|l| !l.is_empty() && !l.starts_with(':')) {
+        let (name, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        any = true;
+        match name {
+            "id" => id = value.to_owned(),
+            "event" => event = value.to_owned(),
+            "data" => data.push(value.to_owned()),
+            _ => {}
+        }
+    }
+    any.then(|| Event { id, event, data: data.join("\n") })
 }
 
 fn broken(e: reqwest::Error) -> Answer {

@@ -93,6 +93,7 @@ fn built_program() -> PathBuf {
 }
 
 /// A city of four agencies.
+#[derive(Debug, Clone)]
 pub struct City {
     /// The program under test.
     pub program: PathBuf,
@@ -254,6 +255,23 @@ impl City {
                 if answer.status == 200 { Ok(()) } else { Err(answer.body) }
             });
         }
+    }
+
+    /// Kills a process and waits until the supervisor has another in its place and the node is ready.
+    pub fn killed_and_back(&self, node: &str, name: &str) {
+        let before = self.process(node, name);
+        assert!(before.0.kill_hard(), "{name} of {node} could not be killed");
+        self.another(node, name, before);
+        self.wait_up(node);
+    }
+
+    /// Waits until a process is another one than it was.
+    pub fn another(&self, node: &str, name: &str, before: Process) {
+        until(&format!("{name} of {node} is started again"), SOON, || {
+            let state = self.state(node);
+            let found = state.processes.iter().find(|p| p.name == name).and_then(|p| p.process);
+            if found.is_some_and(|now| now != before.0) { Ok(()) } else { Err(format!("{found:?}")) }
+        });
     }
 
     /// A node's log of one process.

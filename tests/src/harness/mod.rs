@@ -7,14 +7,18 @@
 mod api;
 mod city;
 mod documents;
+mod feeds;
+mod follow;
 mod ledger;
 mod session;
 
-pub use api::{Answer, Client};
+pub use api::{Answer, Client, Event, Events};
 pub use city::{City, Process, Ran, Workplace, alive, lines_with, open_files_below};
 pub use documents::Agreement;
+pub use feeds::{Feed, FeedAgreement, own_envelope_stream, row, seen};
+pub use follow::{Follower, digest};
 pub use ledger::{Rpc, act_tx, batch_tx, register_writer, submit_act};
-pub use session::{OwnSession, provider_call, streams, subject};
+pub use session::{OwnSession, exchange_streams, provider_call, streams, subject};
 
 use concordat_cli::servers::Servers;
 use std::fmt::Display;

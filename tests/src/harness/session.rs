@@ -1,6 +1,7 @@
 //! A consumer made by hand: sessions opened with the agency's own key, requests signed here and sent over the real streams.
 
 use super::{City, SOON, act_tx, submit_act, until, wait};
+use concordat_broker::config::ExchangeConfig;
 use concordat_broker::gateway::sign::{Draft, sign};
 use concordat_broker::keys::KeyFolder;
 use concordat_protocol::acts::{ActBody, SessionKey};
@@ -18,6 +19,14 @@ pub fn streams(city: &City, agency: &str) -> async_nats::Client {
     let password = std::fs::read_to_string(cfg.dir.join("keys/nats.password")).expect("nats.password");
     let options = async_nats::ConnectOptions::with_user_and_password(cfg.nats.user.clone(), password.trim().to_owned());
     wait(options.connect(cfg.nats.url.as_str())).unwrap_or_else(|e| panic!("streams as {agency}: {e}"))
+}
+
+/// A connection to the streams as the exchange manager's own user.
+pub fn exchange_streams(city: &City) -> async_nats::Client {
+    let cfg = ExchangeConfig::load(&city.dir("exchange")).expect("exchange.yaml");
+    let password = cfg.nats.password.resolve(&cfg.dir).expect("the exchange's password");
+    let options = async_nats::ConnectOptions::with_user_and_password(cfg.nats.user.clone(), password.to_string());
+    wait(options.connect(cfg.nats.url.as_str())).unwrap_or_else(|e| panic!("streams as the exchange: {e}"))
 }
 
 /// The subject under which an agency asks police for stops.

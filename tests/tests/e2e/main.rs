@@ -5,13 +5,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod agreements;
+mod bad_input;
 mod feed;
+mod forged;
+mod kills;
 mod ledger;
 mod observe;
 mod queries;
 mod receipts;
 mod revocation;
 mod streams;
+mod subscriptions;
 mod supervision;
 mod tour;
 mod whole;
@@ -71,6 +75,31 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("streams", "another_agency_gets_nothing", streams::another_agency_gets_nothing),
     ("feed", "a_consumer_follows_what_its_clause_opens", feed::a_consumer_follows_what_its_clause_opens),
     ("feed", "a_stranger_reads_no_feed", feed::a_stranger_reads_no_feed),
+    (
+        "subscriptions",
+        "rows_and_fields_of_a_created_one",
+        subscriptions::a_created_subscription_sees_its_rows_and_fields_only,
+    ),
+    (
+        "subscriptions",
+        "one_dead_consumer_among_20",
+        subscriptions::one_dead_consumer_among_20_changes_nothing_for_the_others,
+    ),
+    ("subscriptions", "seeking_replays_the_same_messages", subscriptions::seeking_replays_the_same_messages),
+    (
+        "subscriptions",
+        "events_go_on_where_they_broke_off",
+        subscriptions::a_stream_of_events_goes_on_where_it_broke_off,
+    ),
+    (
+        "subscriptions",
+        "a_suspension_closes_the_stream_and_loses_nothing",
+        subscriptions::a_suspension_closes_the_stream_and_loses_nothing,
+    ),
+    ("forged", "forged_deliveries_are_refused", forged::forged_deliveries_are_refused_and_good_ones_go_on),
+    ("bad_input", "intake_names_what_it_refuses", bad_input::intake_names_what_it_refuses),
+    ("bad_input", "a_public_feed_and_bad_rows", bad_input::bad_rows_are_named_and_a_public_feed_shows_the_good_ones),
+    ("bad_input", "a_full_stream_says_so", bad_input::a_full_stream_says_so_and_keeps_what_it_acknowledged),
     ("agreements", "lint_names_place_and_nearest_word", agreements::lint_names_place_and_nearest_word),
     ("agreements", "approvals_count_once_a_key_and_for_these_terms", agreements::approvals_count_once_a_key),
     ("agreements", "only_parties_propose", agreements::only_parties_propose),
@@ -89,6 +118,7 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("receipts", "another_chains_trust_proves_nothing", receipts::another_chains_trust_proves_nothing),
     ("whole", "canaries_are_nowhere", whole::canaries_are_nowhere),
     ("whole", "four_nodes_have_the_same_app_hashes", whole::four_nodes_have_the_same_app_hashes),
+    ("kills", "nothing_acknowledged_is_lost_or_doubled", kills::nothing_acknowledged_is_lost_or_doubled),
     ("supervision", "folders_are_their_owners_only", supervision::folders_are_their_owners_only),
     ("supervision", "killed_processes_come_back", supervision::killed_processes_come_back),
     (

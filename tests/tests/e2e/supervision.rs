@@ -2,7 +2,7 @@
 
 use crate::World;
 use crate::queries::stops;
-use concordat_tests::harness::{City, Process, SOON, alive, open_files_below, until};
+use concordat_tests::harness::{Process, SOON, alive, open_files_below, until};
 use serde_json::json;
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -35,18 +35,6 @@ pub fn folders_are_their_owners_only(world: &World) {
     }
 }
 
-/// Kills a process and waits until the supervisor has another in its place and the node is ready.
-fn killed_and_back(city: &City, node: &str, name: &str) {
-    let before = city.process(node, name);
-    assert!(before.0.kill_hard(), "{name} of {node} could not be killed");
-    until(&format!("{name} of {node} is started again"), SOON, || {
-        let state = city.state(node);
-        let found = state.processes.iter().find(|p| p.name == name).and_then(|p| p.process);
-        if found.is_some_and(|now| now != before.0) { Ok(()) } else { Err(format!("{found:?}")) }
-    });
-    city.wait_up(node);
-}
-
 pub fn killed_processes_come_back(world: &World) {
     let city = world.second();
     let clerk = city.api("court", "clerk");
@@ -60,7 +48,7 @@ pub fn killed_processes_come_back(world: &World) {
         ("exchange", "exchange"),
     ];
     for (node, name) in victims {
-        killed_and_back(city, node, name);
+        city.killed_and_back(node, name);
         let answer = until(&format!("queries after the kill of {name} of {node}"), SOON, || {
             let answer = clerk.query(&stops());
             if answer.status == 200 { Ok(answer) } else { Err(format!("{} {}", answer.status, answer.body)) }
@@ -91,7 +79,7 @@ pub fn a_provider_that_is_down_is_named(world: &World) {
     let usual = std::fs::read_to_string(&path).unwrap();
     assert!(usual.contains("query_ms: 30000"), "{usual}");
     std::fs::write(&path, usual.replace("query_ms: 30000", "query_ms: 4000")).unwrap();
-    killed_and_back(city, "court", "broker");
+    city.killed_and_back("court", "broker");
     city.at("police", &["node", "down"]).done();
     let clerk = city.api("court", "clerk");
     let said = clerk.query(&stops()).is(503);
@@ -114,7 +102,7 @@ pub fn a_provider_that_is_down_is_named(world: &World) {
     city.run(&["demo", "up", "--quiet"]).done();
     city.wait_up("police");
     std::fs::write(&path, usual).unwrap();
-    killed_and_back(city, "court", "broker");
+    city.killed_and_back("court", "broker");
     clerk.query(&stops()).is(200);
 }
 
