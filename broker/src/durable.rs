@@ -250,34 +250,4 @@ fn problem(e: &NotDurable) -> Response {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn page(id: &str, config: Value) -> (String, Result<Value, String>) {
-        ("http://m".into(), Ok(json!({"server_id": id, "jetstream": {"config": config}})))
-    }
-
-    #[test]
-    fn only_the_connected_server_that_syncs_always_passes() {
-        let always = json!({"sync_interval": 120_000_000_000_u64, "sync_always": true});
-        let default = json!({"sync_interval": 120_000_000_000_u64});
-        assert_eq!(judge("A", &[page("A", always.clone())]), Verdict::Durable);
-        assert!(
-            matches!(judge("A", &[page("A", default.clone())]), Verdict::Refused(why) if why.contains("sync_interval: always"))
-        );
-        assert!(
-            matches!(judge("A", &[page("A", json!({"sync_always": "true"}))]), Verdict::Refused(_)),
-            "not the word"
-        );
-        assert!(matches!(judge("A", &[]), Verdict::Refused(why) if why.contains("monitor: [")));
-        assert!(matches!(judge("A", &[page("B", always.clone())]), Verdict::Wait(why) if why.contains("not among")));
-        let none = ("http://m".into(), Ok(json!({"server_id": "A", "jetstream": {}})));
-        assert!(matches!(judge("A", &[none]), Verdict::Refused(why) if why.contains("no JetStream")));
-        // In a cluster: one that is away says nothing, one that does not sync spoils all.
-        let away = || ("http://n".to_owned(), Err("refused".to_owned()));
-        assert_eq!(judge("A", &[away(), page("A", always.clone())]), Verdict::Durable);
-        assert!(matches!(judge("A", &[away()]), Verdict::Wait(why) if why.contains("http://n")));
-        assert!(matches!(judge("A", &[page("A", always), page("B", default)]), Verdict::Refused(_)));
-    }
-}
+mod tests;

@@ -35,17 +35,22 @@ impl Manager {
     /// Answers one request.
     pub(super) async fn serve(&self, message: &Message) {
         let Some(reply) = message.reply.clone() else { return };
-        let answer = match self.decide(&message.subject, &message.payload).await {
+        let answer = self.answer(&message.subject, &message.payload).await;
+        if let Err(e) = self.js.client().publish(reply, cbor::encode(&answer).into()).await {
+            warn!(error = %e, "an answer was not sent; the agency asks again");
+        }
+    }
+
+    /// The answer to a request that came under this subject.
+    pub(super) async fn answer(&self, subject: &str, payload: &[u8]) -> ExchangeReply {
+        match self.decide(subject, payload).await {
             Ok(()) => ExchangeReply::Done {},
             Err(No::Refused((code, detail))) => ExchangeReply::Refused { code: code.into(), detail },
             Err(No::Failed(e)) => {
-                warn!(subject = %message.subject, error = %e, "a request failed");
+                warn!(subject, error = %e, "a request failed");
                 let detail = "the exchange cannot do it now: ask again in a moment".into();
                 ExchangeReply::Refused { code: "unavailable".into(), detail }
             }
-        };
-        if let Err(e) = self.js.client().publish(reply, cbor::encode(&answer).into()).await {
-            warn!(error = %e, "an answer was not sent; the agency asks again");
         }
     }
 

@@ -121,11 +121,19 @@ pub fn exchange(cfg: &ExchangeConfig, program: &Path, nats_server: &Path) -> Res
     let conf = dir.join("nats/nats.conf");
     let fix = format!("change `listen` in {} and `nats.url` in every node.yaml", conf.display());
     layout::check_free(&addr, "the stream server", &fix)?;
+    // Nodes look there before they trust the server, so that it is ready when both are open.
+    let mut listens = vec![Listens::Tcp(addr)];
+    for monitor in &cfg.nats.monitor {
+        let at = monitor.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let fix = format!("change `http` in {} and `nats.monitor` in every node.yaml", conf.display());
+        layout::check_free(&at, "the stream server's monitor", &fix)?;
+        listens.push(Listens::Tcp(at));
+    }
     let nats = Process {
         name: "nats".into(),
         program: nats_server.to_owned(),
         args: vec!["-c".into(), conf.into()],
-        listens: vec![Listens::Tcp(addr)],
+        listens,
         watch: Watch::Nothing,
     };
     let manager = own(program, "exchange", &["node", "exchange"], dir, vec![], Watch::Nothing);
