@@ -72,7 +72,7 @@ fn hold(found: &Results, floor: &Floor) -> (String, bool) {
     }
     let ratio =
         row.ratio.map(|r| format!(" ({r} of {})", row.baseline.as_deref().unwrap_or_default())).unwrap_or_default();
-    let word = if ok { "ok     " } else { "BELOW  " };
+    let word = if ok { "ok     " } else { "FAILS  " };
     (format!("{word} {name}: {} {}{ratio}; {}", row.value, row.unit, limits.join(", ")), ok)
 }
 

@@ -46,23 +46,46 @@ pub struct City {
 impl City {
     /// `concordat demo up`, then the benchmark's agreement through the command line.
     pub async fn up(program: &Path) -> Result<Self, BenchError> {
+        let city = Self::plain(program).await?;
+        city.agree(AGREEMENT, DOCUMENT, PROVIDER, CONSUMER).await?;
+        Ok(city)
+    }
+
+    /// `concordat demo up`
+    pub async fn plain(program: &Path) -> Result<Self, BenchError> {
         let folders =
             tempfile::Builder::new().prefix("cb").tempdir().map_err(|e| BenchError::io("a temporary folder", e))?;
         let city = Self { program: program.to_owned(), root: folders.path().join("d"), _folders: folders };
         city.run(&["demo", "up", "--quiet"]).await?;
-        for agency in [PROVIDER, CONSUMER] {
-            // The executor reads the document that the approvals are for.
-            let path = city.dir(agency).join("agreements").join(format!("{AGREEMENT}.yaml"));
-            std::fs::write(&path, DOCUMENT).map_err(|e| BenchError::io(format!("writing {}", path.display()), e))?;
-        }
-        let (police, court) = (city.dir(PROVIDER), city.dir(CONSUMER));
-        let document = police.join("agreements").join(format!("{AGREEMENT}.yaml"));
-        let (document, police, court) = (text(&document), text(&police), text(&court));
-        city.run(&["agreement", "propose", &document, "--dir", &police]).await?;
-        for (role, dir) in [("legal", &police), ("data-steward", &police), ("legal", &court)] {
-            city.run(&["agreement", "approve", AGREEMENT, "--role", role, "--dir", dir]).await?;
-        }
         Ok(city)
+    }
+
+    /// Puts files into an agency's folder and starts the city again, so that its processes read them.
+    pub async fn with_files(&self, agency: &str, files: &[(String, String)]) -> Result<(), BenchError> {
+        for (path, content) in files {
+            let path = self.dir(agency).join(path);
+            std::fs::write(&path, content).map_err(|e| BenchError::io(format!("writing {}", path.display()), e))?;
+        }
+        self.run(&["demo", "stop", "--quiet"]).await?;
+        self.run(&["demo", "up", "--quiet"]).await?;
+        Ok(())
+    }
+
+    /// Brings an agreement into force, through the command line.
+    pub async fn agree(&self, id: &str, document: &str, provider: &str, consumer: &str) -> Result<(), BenchError> {
+        let name = format!("agreements/{id}.yaml");
+        for agency in [provider, consumer] {
+            // The executor reads the document that the approvals are for.
+            let path = self.dir(agency).join(&name);
+            std::fs::write(&path, document).map_err(|e| BenchError::io(format!("writing {}", path.display()), e))?;
+        }
+        let (provider, consumer) = (self.dir(provider), self.dir(consumer));
+        let (document, provider, consumer) = (text(&provider.join(&name)), text(&provider), text(&consumer));
+        self.run(&["agreement", "propose", &document, "--dir", &provider]).await?;
+        for (role, dir) in [("legal", &provider), ("data-steward", &provider), ("legal", &consumer)] {
+            self.run(&["agreement", "approve", id, "--role", role, "--dir", dir]).await?;
+        }
+        Ok(())
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -87,20 +110,26 @@ impl City {
         self.root.join(agency)
     }
 
-    fn config(&self, agency: &str) -> Result<NodeConfig, BenchError> {
+    /// An agency's configuration.
+    pub fn config(&self, agency: &str) -> Result<NodeConfig, BenchError> {
         NodeConfig::load(&self.dir(agency)).map_err(|e| BenchError::refused("node.yaml", e))
     }
 
     /// Where the consumer's gateway listens, and a clerk's token.
     pub fn clerk(&self) -> Result<(RpcAddr, String), BenchError> {
-        let cfg = self.config(CONSUMER)?;
+        self.gateway(CONSUMER, "clerk")
+    }
+
+    /// Where an agency's gateway listens, and a user's token.
+    pub fn gateway(&self, agency: &str, user: &str) -> Result<(RpcAddr, String), BenchError> {
+        let cfg = self.config(agency)?;
         let path = cfg.keys().join("tokens.yaml");
         let text =
             std::fs::read_to_string(&path).map_err(|e| BenchError::io(format!("reading {}", path.display()), e))?;
         let tokens: Tokens = serde_saphyr::from_str(&text).map_err(|e| BenchError::refused("tokens.yaml", e))?;
-        let clerk = tokens.tokens.into_iter().find(|t| t.name == "clerk");
-        let clerk = clerk.ok_or_else(|| BenchError::refused("tokens.yaml", "it names no clerk"))?;
-        Ok((RpcAddr::Tcp(cfg.listen), clerk.token))
+        let found = tokens.tokens.into_iter().find(|t| t.name == user);
+        let found = found.ok_or_else(|| BenchError::refused("tokens.yaml", format!("it names no {user}")))?;
+        Ok((RpcAddr::Tcp(cfg.listen), found.token))
     }
 
     /// The provider's holding.

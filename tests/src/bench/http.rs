@@ -36,8 +36,13 @@ impl Connection {
 
     /// `GET path`
     pub async fn get(&mut self, path: &str) -> Result<Answer> {
+        self.get_with(path, "").await
+    }
+
+    /// `GET path` with header lines, each ended by `\r\n`.
+    pub async fn get_with(&mut self, path: &str, headers: &str) -> Result<Answer> {
         self.out.clear();
-        self.out.extend_from_slice(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").as_bytes());
+        self.out.extend_from_slice(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n{headers}\r\n").as_bytes());
         self.round().await
     }
 

@@ -6,6 +6,7 @@ mod chain;
 mod check;
 mod city;
 mod failed;
+mod feed;
 mod http;
 mod kvstore;
 mod ordered;
@@ -31,7 +32,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Measure. Takes under six minutes, uses this machine only, and stops everything it started
+    /// Measure. Takes about ten minutes, uses this machine only, and stops everything it started
     Run {
         /// Where the results go (JSON; a page with the same name and `.md` is written beside it); without it nothing is written
         #[arg(long, value_name = "FILE")]

@@ -158,6 +158,16 @@ const MEANING: &str = "
   released after the ledger accepted the operation. `holding_lookups` reads the same records from the provider's store
   with the same query, without policy, evidence or network: what the evidence costs. `query_strict_4v_keys` asks for many keys
   in one query.
+- `publish_signed`: messages a second of 256 B from bytes posted over HTTP to durable: read, checked against the schema, hashed in
+  salted leaves, signed and synced, 256 a batch, 16 batches in flight. `raw_envelopes` is plain JetStream: as many messages of an
+  envelope's size, as many in flight, synced as well. `publish_single` syncs each message for itself, 1,000 in flight.
+- `publish_verified`: the same until a reader of the stream has verified each envelope; `raw_envelopes_read` is plain JetStream
+  until a reader has got them all.
+- `feed_*_ms`: at 1,000 messages a second, from posting a message at the provider to its hand-on to the consumer's application:
+  signed, redacted, promised, sealed, synced three times, verified. Batches are posted by the clock; where one waits for the broker,
+  its time runs. `raw_feed_*_ms` is plain JetStream at the same pace, published to received.
+- `fanout_50_msgs`: messages a second handed on to 50 subscriptions of one feed in all, until each has every message; `fanout_1_msgs`
+  is one subscription. `fanout_50_*_ms`: latency as above at 200 messages a second, 50 times each.
 - `memory_*`: largest resident memory of the process of that kind, under the load of the row it names.
 - `cpu_*`: percent of one core over the measured stretch, all processes of the kind together.
 ";

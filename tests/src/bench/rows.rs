@@ -3,6 +3,7 @@
 use super::chain::{Kind, Network, Programs, Spec};
 use super::city::City;
 use super::failed::BenchError;
+use super::feed;
 use super::kvstore;
 use super::ordered::{self, Stretch, Throughput};
 use super::process::{Process, peak_mb};
@@ -43,6 +44,8 @@ pub enum Part {
     FourValidators,
     /// Strict queries in the demo's city.
     Queries,
+    /// Publishing, following and fan-out in the demo's city.
+    Feeds,
 }
 
 /// What was asked for.
@@ -84,6 +87,9 @@ pub async fn run(plan: &Plan) -> Result<(), BenchError> {
     }
     if plan.has(Part::Queries) {
         queries(plan, &programs, &mut results).await?;
+    }
+    if plan.has(Part::Feeds) {
+        feed::run(plan.quick, &programs, &mut results).await?;
     }
     match &plan.out {
         Some(out) => results.write(out),
@@ -133,7 +139,8 @@ fn throughput_rows(results: &mut Results, name: &str, t: &Throughput, baseline: 
     cpu_rows(results, name, &t.cpu);
 }
 
-fn cpu_rows(results: &mut Results, name: &str, cpu: &[(String, f64)]) {
+/// Processor time by kind of process over the stretch of a row.
+pub fn cpu_rows(results: &mut Results, name: &str, cpu: &[(String, f64)]) {
     for (group, percent) in cpu {
         results.add(&format!("cpu_{}_{name}", group.replace([' ', '-'], "_")), *percent, "% of a core", None);
     }
