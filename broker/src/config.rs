@@ -169,6 +169,7 @@ impl NodeConfig {
         check_addr(path, "listen", &self.listen)?;
         check_addr(path, "comet.p2p", &self.comet.p2p)?;
         check_chain(path, &self.chain)?;
+        check_monitors(path, &self.nats)?;
         self.rpc()?;
         for (field, socket) in [("node_socket", self.node_socket()), ("abci_socket", self.abci_socket())] {
             check_socket(path, field, &socket)?;
@@ -279,6 +280,7 @@ impl ExchangeConfig {
         let mut cfg: Self = read_versioned(&path)?;
         cfg.dir = dir;
         check_chain(&path, &cfg.chain)?;
+        check_monitors(&path, &cfg.nats)?;
         check_socket(&path, "node_socket", &cfg.node_socket())?;
         Ok(cfg)
     }
@@ -309,6 +311,16 @@ fn check_addr(path: &Path, name: &str, addr: &str) -> Result<(), ConfigError> {
     let ok =
         addr.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0));
     if ok { Ok(()) } else { Err(field(path, name, format!("is \"{addr}\": write host:port"))) }
+}
+
+fn check_monitors(path: &Path, nats: &NatsConfig) -> Result<(), ConfigError> {
+    for url in &nats.monitor {
+        match url.strip_prefix("http://") {
+            Some(addr) => check_addr(path, "nats.monitor", addr.trim_end_matches('/'))?,
+            None => return Err(field(path, "nats.monitor", format!("names \"{url}\": write http://host:port"))),
+        }
+    }
+    Ok(())
 }
 
 fn check_chain(path: &Path, chain: &str) -> Result<(), ConfigError> {

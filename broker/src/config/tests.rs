@@ -8,7 +8,7 @@ const GOOD: &str = "version: 1
 agency: police
 chain: city-1
 listen: 127.0.0.1:4101
-nats: {url: \"nats://127.0.0.1:4222\", user: police, password: \"file:keys/nats.password\"}
+nats: {url: \"nats://127.0.0.1:4222\", monitor: [\"http://127.0.0.1:8222\"], user: police, password: \"file:keys/nats.password\"}
 exchange: {account: EXCHANGE, own: POLICE}
 comet: {rpc: \"unix:run/rpc.sock\", p2p: 127.0.0.1:4102}
 peers: [{agency: court, url: \"http://127.0.0.1:4201\"}]
@@ -56,6 +56,8 @@ fn contradictions_name_the_field() {
     for (from, to, name) in [
         ("listen: 127.0.0.1:4101", "listen: nowhere", "listen"),
         ("agency: court", "agency: police", "peers"),
+        ("http://127.0.0.1:8222", "https://127.0.0.1:8222", "nats.monitor"),
+        ("http://127.0.0.1:8222", "http://streams", "nats.monitor"),
         ("unix:run/rpc.sock", "ftp://x", "comet.rpc"),
         ("chain: city-1", "chain: \"city 1\"", "chain"),
     ] {

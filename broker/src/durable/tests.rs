@@ -105,7 +105,7 @@ async fn a_real_server_is_confirmed_for_one_run_and_refused_when_it_does_not_syn
     // Started again with the default, it is refused, for good.
     drop(server);
     let server = Server::start(dir.path(), at, "").unwrap();
-    let why = durable.refused().await;
+    let why = tokio::time::timeout(Duration::from_secs(20), durable.refused()).await.unwrap();
     assert!(matches!(&why, NotDurable::Refused(w) if w.contains("sync_interval: always")), "{why}");
     assert_eq!(durable.confirmed().unwrap_err(), why);
     // And at the start of a process.

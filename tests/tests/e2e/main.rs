@@ -18,6 +18,7 @@ mod streams;
 mod subscriptions;
 mod supervision;
 mod tour;
+mod walls;
 mod whole;
 
 use concordat_tests::harness::{City, Workplace, servers};
@@ -73,6 +74,10 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("streams", "a_forged_request_is_refused", streams::a_forged_request_is_refused),
     ("streams", "a_replayed_request_discloses_nothing_new", streams::a_replayed_request_discloses_nothing_new),
     ("streams", "another_agency_gets_nothing", streams::another_agency_gets_nothing),
+    ("walls", "nobody_manages_or_reads_anothers_streams", walls::nobody_manages_or_reads_anothers_streams),
+    ("walls", "nobody_reaches_anothers_own_account", walls::nobody_reaches_anothers_own_account),
+    ("walls", "nobody_speaks_or_listens_as_another", walls::nobody_speaks_or_listens_as_another),
+    ("walls", "the_manager_serves_an_agency_its_own_stream_only", walls::the_manager_serves_an_agency_its_own_stream_only),
     ("feed", "a_consumer_follows_what_its_clause_opens", feed::a_consumer_follows_what_its_clause_opens),
     ("feed", "a_stranger_reads_no_feed", feed::a_stranger_reads_no_feed),
     (
@@ -127,6 +132,7 @@ const TESTS: &[(&str, &str, Test)] = &[
         supervision::a_killed_supervisor_takes_its_processes_along,
     ),
     ("supervision", "a_provider_that_is_down_is_named", supervision::a_provider_that_is_down_is_named),
+    ("walls", "a_stream_server_that_does_not_sync_is_refused", walls::a_stream_server_that_does_not_sync_is_refused),
     ("supervision", "a_folder_has_one_supervisor", supervision::a_folder_has_one_supervisor),
     ("supervision", "a_taken_port_is_named", supervision::a_taken_port_is_named),
     ("supervision", "stop_leaves_no_process", supervision::stop_leaves_no_process),
