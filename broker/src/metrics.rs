@@ -25,12 +25,18 @@ pub struct Metrics {
     pub query_duration: HistogramVec,
     /// Messages taken in by dataset and result.
     pub intake_messages: IntCounterVec,
+    /// Age of the newest event an adapter published, seconds.
+    pub adapter_source_age: GaugeVec,
+    /// Dead letters of this node's adapters by class.
+    pub adapter_dead_letters: IntGaugeVec,
     /// Evidence lag of bounded deliveries by agreement, seconds.
     pub evidence_lag: GaugeVec,
     /// Limit of the evidence lag by agreement, seconds.
     pub evidence_lag_limit: GaugeVec,
     /// Messages of a subscription that were not acknowledged.
     pub subscription_pending: IntGaugeVec,
+    /// Messages of feeds handed on to applications by dataset, those read again included.
+    pub feed_messages: IntCounterVec,
     /// Operations that wait for the ledger.
     pub oplog_unanchored: IntGauge,
     /// Seconds from sending an operation to its commit.
@@ -99,6 +105,20 @@ impl Metrics {
                 "Messages taken in",
                 &["dataset", "result"]
             ),
+            adapter_source_age: vector!(
+                r,
+                GaugeVec,
+                "adapter_source_age_seconds",
+                "Age of the newest event an adapter published",
+                &["adapter"]
+            ),
+            adapter_dead_letters: vector!(
+                r,
+                IntGaugeVec,
+                "adapter_dead_letters",
+                "Dead letters of this node's adapters",
+                &["class"]
+            ),
             evidence_lag: vector!(
                 r,
                 GaugeVec,
@@ -119,6 +139,13 @@ impl Metrics {
                 "subscription_pending",
                 "Messages not acknowledged",
                 &["subscription"]
+            ),
+            feed_messages: vector!(
+                r,
+                IntCounterVec,
+                "feed_messages_total",
+                "Messages of feeds handed on",
+                &["dataset"]
             ),
             oplog_unanchored: single!(r, IntGauge, "oplog_unanchored", "Operations that wait for the ledger"),
             ledger_commit_duration: seconds(

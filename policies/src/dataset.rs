@@ -84,6 +84,8 @@ pub struct Retention {
     pub stream_ms: Option<u64>,
     /// In the holdings.
     pub holdings_ms: Option<u64>,
+    /// Most bytes in the stream: when it is full it refuses what comes and drops nothing.
+    pub stream_bytes: Option<u64>,
 }
 
 /// Types a field can have.
@@ -192,6 +194,30 @@ struct RetentionRaw {
     stream: Option<DurationMs>,
     #[serde(default)]
     holdings: Option<DurationMs>,
+    #[serde(default)]
+    stream_bytes: Option<Size>,
+}
+
+/// A size such as `10GB`.
+#[derive(Debug, Clone, Copy)]
+struct Size(u64);
+
+impl Size {
+    fn parse(text: &str) -> Option<u64> {
+        const UNITS: [(&str, u64); 4] =
+            [("KB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000)];
+        let (digits, unit) = UNITS.iter().find_map(|(unit, n)| Some((text.strip_suffix(unit)?, n)))?;
+        let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+        digits.parse::<u64>().ok().filter(|_| plain)?.checked_mul(*unit).filter(|n| *n <= i64::MAX as u64)
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let rule = || serde::de::Error::custom("a size is a whole number with KB, MB, GB or TB, such as 10GB");
+        Self::parse(&text).map(Self).ok_or_else(rule)
+    }
 }
 
 /// A checked dataset: document and schema together.
@@ -253,6 +279,7 @@ impl DatasetFile {
         let retention = Retention {
             stream_ms: self.retention.stream.map(|d| d.0),
             holdings_ms: self.retention.holdings.map(|d| d.0),
+            stream_bytes: self.retention.stream_bytes.map(|s| s.0),
         };
         Ok(DatasetDoc {
             id: self.dataset,

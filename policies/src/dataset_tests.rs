@@ -11,7 +11,7 @@ key: [stop_id]
 time: {field: time, zone: UTC}
 subject: {field: stop_id, role: principal}
 sensitive: {race: special-category}
-retention: {stream: 7d, holdings: 400d}
+retention: {stream: 7d, holdings: 400d, stream_bytes: 10GB}
 indexes:
 - [time]
 - [race, time]
@@ -54,6 +54,10 @@ fn document_and_schema_make_a_dataset() {
     assert_eq!(doc.field("race").unwrap().sensitive.as_deref(), Some("special-category"));
     assert_eq!(doc.subject.as_ref().unwrap().field, "stop_id");
     assert_eq!(doc.retention.stream_ms, Some(7 * 86_400_000));
+    assert_eq!(doc.retention.stream_bytes, Some(10_000_000_000));
+    for wrong in ["10", "GB", "-1GB", "1.5GB", "010MB", "10 GB", "10gb", "99999999999TB"] {
+        assert_eq!(Size::parse(wrong), None, "{wrong}");
+    }
     assert_eq!(doc.indexes, [vec!["time".to_owned()], vec!["race".to_owned(), "time".to_owned()]]);
     let nobody = YAML.replace("{field: stop_id, role: principal}", "none");
     assert_eq!(DatasetDoc::parse(&nobody, SCHEMA).unwrap().subject, None);

@@ -3,6 +3,8 @@
 //! The ledger's head says what is anchored. Everything after it is read from the stream again after a restart, so that
 //! nothing is left out and nothing is doubled: an operation that does not follow the head is refused.
 
+use super::envelope::Head;
+use super::feeds::Feeds;
 use super::stream::{decode, newest_envelope, open};
 use super::{IntakeError, WriterWatch};
 use crate::ledger::LedgerError;
@@ -44,8 +46,13 @@ pub(super) struct Published {
 }
 
 impl Published {
-    /// Of an envelope's header.
-    pub fn of(h: &EnvelopeHeader) -> Self {
+    /// The newest envelope of a stream.
+    pub fn of(head: &Head) -> Self {
+        let count = head.answer.accepted;
+        Self { first_seq: head.next_seq - count, count, root: head.root }
+    }
+
+    fn of_header(h: &EnvelopeHeader) -> Self {
         Self { first_seq: h.first_seq, count: h.count, root: h.root }
     }
 
@@ -119,6 +126,7 @@ struct Anchor {
     node: NodeClient,
     writer: WriterWatch,
     metrics: Metrics,
+    feeds: Feeds,
     rx: mpsc::Receiver<Published>,
     queue: Queue,
 }
@@ -130,9 +138,10 @@ pub(super) fn start(
     node: NodeClient,
     writer: WriterWatch,
     metrics: Metrics,
+    feeds: Feeds,
 ) -> mpsc::Sender<Published> {
     let (tx, rx) = mpsc::channel(WAITING);
-    let anchor = Anchor { dataset, js, node, writer, metrics, rx, queue: Queue::default() };
+    let anchor = Anchor { dataset, js, node, writer, metrics, feeds, rx, queue: Queue::default() };
     tokio::spawn(anchor.run());
     tx
 }
@@ -167,6 +176,7 @@ impl Anchor {
     async fn work(&mut self) -> Result<(), AnchorError> {
         let Some(writer) = self.writer().await else { return Ok(()) };
         let view = self.view().await?;
+        self.feeds.anchored(&self.dataset, view.head);
         self.queue = Queue::default();
         self.read_from(view.head).await?;
         if let Some(last_seq) = self.queue.on_its_way(view.number, writer.reopened()) {
@@ -202,6 +212,7 @@ impl Anchor {
                 return Ok(());
             }
             head = last_seq;
+            self.feeds.anchored(&self.dataset, head);
             self.queue.waiting.drain(..covered);
         }
     }
@@ -232,7 +243,7 @@ fn failed(e: impl std::fmt::Display) -> IntakeError {
 
 async fn read(stream: &Stream, at: u64) -> Result<Published, IntakeError> {
     let message = stream.get_raw_message(at).await.map_err(failed)?;
-    Ok(Published::of(&decode(&message.payload)?.header))
+    Ok(Published::of_header(&decode(&message.payload)?.header))
 }
 
 /// Place of the envelope that holds message `seq`: sequence numbers rise with places, so halving finds it.

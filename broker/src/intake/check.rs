@@ -1,10 +1,11 @@
 //! What a batch of lines must be (pure but for the random secrets): I-JSON, the dataset's JSON Schema, CloudEvents.
 
 use super::IntakeError;
+use super::quick::{Frame, Quick, Scratch};
 use concordat_executor::policies::dataset::DatasetDoc;
 use concordat_protocol::ids::DatasetId;
-use concordat_protocol::limits::ENVELOPE_MESSAGES_MAX;
-use concordat_protocol::message::{Event, Record, parse_ijson};
+use concordat_protocol::limits::{ENVELOPE_MESSAGES_MAX, EVENT_BYTES_MAX};
+use concordat_protocol::message::{Event, Prepared, parse_ijson};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -31,9 +32,19 @@ pub struct LineError {
 pub struct Checker {
     dataset: DatasetId,
     schema: jsonschema::Validator,
+    quick: Option<Quick>,
+    frame: Frame,
     members: BTreeSet<String>,
-    key: Vec<String>,
-    time: Option<String>,
+    list: Vec<String>,
+}
+
+/// A batch that keeps every rule, ready to get its place.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// The messages with their roots.
+    pub messages: Prepared,
+    /// Time of the last message that has one, milliseconds since 1970.
+    pub newest_ms: Option<i64>,
 }
 
 impl Checker {
@@ -41,41 +52,72 @@ impl Checker {
     pub fn new(doc: &DatasetDoc) -> Result<Self, IntakeError> {
         let schema = jsonschema::options().should_validate_formats(true).build(&doc.schema);
         let schema = schema.map_err(|e| IntakeError::Schema(doc.id.to_string(), e.to_string()))?;
-        Ok(Self {
-            dataset: doc.id.clone(),
-            schema,
-            members: doc.fields().iter().map(|f| f.name.clone()).collect(),
+        let text = |s: &str| Value::from(s).to_string();
+        let frame = Frame {
+            source: text(doc.id.as_str()),
+            kind: text(EVENT_TYPE),
             key: doc.key.clone(),
             time: doc.time.as_ref().map(|t| t.field.clone()),
-        })
+        };
+        let members: BTreeSet<String> = doc.fields().iter().map(|f| f.name.clone()).collect();
+        let list = members.iter().cloned().collect();
+        Ok(Self { dataset: doc.id.clone(), schema, quick: Quick::new(&doc.schema), frame, members, list })
     }
 
-    /// Top-level members of the schema: the leaf set depends on them.
-    pub fn members(&self) -> &BTreeSet<String> {
-        &self.members
+    /// Top-level members of the schema, in order: the leaf set depends on them.
+    pub fn members(&self) -> &[String] {
+        &self.list
     }
 
     /// Reads a body of JSON lines: all of it, or the lines that are wrong.
-    pub fn read(&self, body: &[u8]) -> Result<Vec<Record>, IntakeError> {
-        let lines: Vec<&[u8]> = body.split(|b| *b == b'\n').collect();
+    pub fn read(&self, body: &[u8]) -> Result<Batch, IntakeError> {
         let lines: Vec<(usize, &[u8])> =
-            lines.into_iter().enumerate().filter(|(_, l)| !l.iter().all(u8::is_ascii_whitespace)).collect();
+            lines(body).enumerate().filter(|(_, l)| !l.iter().all(u8::is_ascii_whitespace)).collect();
         if lines.is_empty() || lines.len() > ENVELOPE_MESSAGES_MAX {
             return Err(IntakeError::Count(lines.len()));
         }
-        let (mut records, mut errors) = (Vec::with_capacity(lines.len()), Vec::new());
-        for (at, line) in lines {
-            match self.line(line) {
-                Ok(event) => records.push(Record { secret: super::random32()?, event: event.into() }),
+        let mut random = vec![0; 32 * lines.len()];
+        getrandom::fill(&mut random).map_err(|e| IntakeError::Library(e.to_string()))?;
+        let mut messages = Prepared::with_capacity(lines.len());
+        let (mut errors, mut newest, mut scratch) = (Vec::new(), None, Scratch::default());
+        for ((at, line), secret) in lines.into_iter().zip(random.as_chunks::<32>().0) {
+            let quick = self.quick.as_ref().filter(|_| line.len() <= EVENT_BYTES_MAX);
+            let quick = quick.and_then(|q| q.push(&self.frame, line, &mut scratch, *secret, &self.list, &mut messages));
+            let pushed = match quick {
+                Some(time) => Ok(time.map(str::to_owned)),
+                None => self.push(line, *secret, &mut messages),
+            };
+            match pushed {
+                Ok(time) => newest = time.or(newest),
                 Err((code, message)) => errors.push(LineError { line: at + 1, code, message }),
             }
         }
         errors.truncate(LINES);
-        if errors.is_empty() { Ok(records) } else { Err(IntakeError::Lines(errors)) }
+        if !errors.is_empty() {
+            return Err(IntakeError::Lines(errors));
+        }
+        let newest_ms = newest.and_then(|t| t.parse::<jiff::Timestamp>().ok()).map(|t| t.as_millisecond());
+        Ok(Batch { messages, newest_ms })
     }
 
-    /// One line as canonical event bytes.
-    fn line(&self, line: &[u8]) -> Result<Vec<u8>, (&'static str, String)> {
+    /// Adds a line the general way; the answer is the message's time.
+    fn push(
+        &self,
+        line: &[u8],
+        secret: [u8; 32],
+        out: &mut Prepared,
+    ) -> Result<Option<String>, (&'static str, String)> {
+        let event = self.line(line)?;
+        out.push(secret, &event, &self.members).map_err(|e| ("event", e.to_string()))?;
+        Ok(event.attributes().get("time").and_then(Value::as_str).map(str::to_owned))
+    }
+
+    /// One line as an event: the general way, which also words the refusals.
+    fn line(&self, line: &[u8]) -> Result<Event, (&'static str, String)> {
+        if line.len() > EVENT_BYTES_MAX {
+            let rule = "split it or refer to the large part by its hash";
+            return Err(("too-large", format!("{} bytes are more than {EVENT_BYTES_MAX}: {rule}", line.len())));
+        }
         let value = parse_ijson(line).map_err(|e| ("json", e.to_string()))?;
         let Value::Object(mut members) = value else { return Err(("json", "must be one JSON object".into())) };
         let data = match members.remove("data") {
@@ -106,8 +148,7 @@ impl Checker {
             event["time"] = time.into();
         }
         let bytes = serde_json::to_vec(&event).map_err(|e| ("json", e.to_string()))?;
-        let event = Event::parse(&bytes).map_err(|e| ("event", e.to_string()))?;
-        event.to_bytes().map_err(|e| ("event", e.to_string()))
+        Event::parse(&bytes).map_err(|e| ("event", e.to_string()))
     }
 
     /// The line's id, or the values of the key: the same record always has the same id.
@@ -121,7 +162,7 @@ impl Checker {
                     Some(other) => other.to_string(),
                     None => String::new(),
                 };
-                Ok(self.key.iter().map(|k| text(data.get(k))).collect::<Vec<_>>().join("|"))
+                Ok(self.frame.key.iter().map(|k| text(data.get(k))).collect::<Vec<_>>().join("|"))
             }
         }
     }
@@ -131,7 +172,7 @@ impl Checker {
         let text = match time {
             Some(Value::String(text)) => Some(text),
             Some(_) => return Err(rule()),
-            None => self.time.as_ref().and_then(|f| data.get(f)).and_then(Value::as_str).map(str::to_owned),
+            None => self.frame.time.as_ref().and_then(|f| data.get(f)).and_then(Value::as_str).map(str::to_owned),
         };
         match text {
             Some(text) if text.parse::<jiff::Timestamp>().is_err() => Err(rule()),
@@ -140,63 +181,16 @@ impl Checker {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn checker() -> Checker {
-        let yaml = "dataset: ds:grid/load@1\ntitle: t\nkind: feed\nschema: s.json\nkey: [time]\ntime: {field: time, zone: UTC}\nsubject: none\nsensitive: {}\n";
-        let schema = r#"{"type":"object","properties":{"time":{"type":"string","format":"date-time"},"mw":{"type":"string","format":"decimal"}},
-            "required":["time"],"additionalProperties":false}"#;
-        Checker::new(&DatasetDoc::parse(yaml, schema).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn a_good_line_becomes_the_same_event_every_time() {
-        let body = br#"{"id":"a","time":"2026-01-01T00:00:00Z","data":{"mw":"1.5","time":"2026-01-01T00:00:00Z"}}"#;
-        let (one, two) = (checker().read(body).unwrap(), checker().read(body).unwrap());
-        assert_eq!(one[0].event, two[0].event);
-        assert_ne!(one[0].secret, two[0].secret, "salts are fresh");
-        let event = Event::parse(&one[0].event).unwrap();
-        assert_eq!(event.attributes()["source"], "ds:grid/load@1");
-        assert_eq!(event.data()["mw"], "1.5");
-    }
-
-    #[test]
-    fn id_and_time_come_from_the_key_and_time_fields_when_left_out() {
-        let body = br#"{"data":{"time":"2026-01-01T00:00:00Z"}}"#;
-        let event = Event::parse(&checker().read(body).unwrap()[0].event).unwrap();
-        assert_eq!(event.attributes()["id"], "2026-01-01T00:00:00Z");
-        assert_eq!(event.attributes()["time"], "2026-01-01T00:00:00Z");
-    }
-
-    #[test]
-    fn every_wrong_line_is_named_and_nothing_is_taken() {
-        let body = [
-            r#"{"data":{"time":"2026-01-01T00:00:00Z"}}"#,
-            r#"{"data":{"time":"yesterday"}}"#,
-            r#"{"data":{"time":"2026-01-01T00:00:00Z","mw":1}}"#,
-            r#"{"data":{"time":"2026-01-01T00:00:00Z","mw":"1","mw":"2"}}"#,
-            r#"{"data":{"time":"2026-01-01T00:00:00Z"},"shadow":1}"#,
-            r#"{"id":"x","time":"noon","data":{"time":"2026-01-01T00:00:00Z"}}"#,
-            r#"[]"#,
-            r#"{"data":{}}"#,
-        ]
-        .join("\n");
-        let Err(IntakeError::Lines(errors)) = checker().read(body.as_bytes()) else { panic!("taken") };
-        let found: Vec<_> = errors.iter().map(|e| (e.line, e.code)).collect();
-        assert_eq!(
-            found,
-            [(2, "schema"), (3, "schema"), (4, "json"), (5, "member"), (6, "time"), (7, "json"), (8, "schema")]
-        );
-    }
-
-    #[test]
-    fn empty_and_oversize_batches_are_refused() {
-        let line = "{\"data\":{\"time\":\"2026-01-01T00:00:00Z\"}}\n";
-        assert!(matches!(checker().read(b"\n\n"), Err(IntakeError::Count(0))));
-        assert!(matches!(checker().read(line.repeat(257).as_bytes()), Err(IntakeError::Count(257))));
-        assert_eq!(checker().read(line.repeat(256).as_bytes()).unwrap().len(), 256);
-    }
+/// The lines of a body. Vectorised: a body is mostly not line ends.
+fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = memchr::memchr_iter(b'\n', body).chain([body.len()]);
+    ends.scan(0, |from, end| {
+        let line = body.get(*from..end).unwrap_or_default();
+        *from = end + 1;
+        Some(line)
+    })
 }
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

@@ -18,7 +18,10 @@ use std::sync::Arc;
 
 /// The resources of intake. The router needs an `Extension<Arc<Intake>>`.
 pub fn routes() -> Router<AppState> {
-    Router::new().route("/v1/datasets/{dataset}/messages", post(messages)).route("/v1/intake/{adapter}", get(position))
+    Router::new()
+        .route("/v1/datasets/{dataset}/messages", post(messages))
+        .route("/v1/intake/{adapter}", get(position))
+        .route("/v1/feeds", get(feeds))
 }
 
 fn status(e: &IntakeError) -> StatusCode {
@@ -29,6 +32,7 @@ fn status(e: &IntakeError) -> StatusCode {
         IntakeError::Lines(_) => StatusCode::UNPROCESSABLE_ENTITY,
         IntakeError::Elsewhere(_) => StatusCode::CONFLICT,
         IntakeError::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
+        IntakeError::Full(_) => StatusCode::INSUFFICIENT_STORAGE,
         IntakeError::Unavailable(_) | IntakeError::StreamConfig { .. } | IntakeError::Schema(..) => {
             StatusCode::SERVICE_UNAVAILABLE
         }
@@ -44,14 +48,20 @@ fn place(p: &Position) -> Map<String, Value> {
 /// A problem with the members an adapter acts on: its position, or the lines that were refused.
 fn refuse(e: &IntakeError) -> Response {
     let status = status(e);
-    let retry = status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
+    let again = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE, StatusCode::INSUFFICIENT_STORAGE];
+    let retry = again.contains(&status);
     let problem = Problem::new(status, e.code(), e.to_string()).retry(retry);
     let more = match e {
         IntakeError::Elsewhere(p) => place(p),
         IntakeError::Lines(lines) => Map::from_iter([("errors".to_owned(), json!(lines))]),
         _ => Map::new(),
     };
-    if more.is_empty() && status != StatusCode::TOO_MANY_REQUESTS {
+    let wait = match e {
+        IntakeError::Busy(_) => Some("1"),
+        IntakeError::Full(_) => Some("5"),
+        _ => None,
+    };
+    if more.is_empty() && wait.is_none() {
         return problem.into_response();
     }
     let mut body = serde_json::to_value(&problem).unwrap_or_default();
@@ -59,8 +69,8 @@ fn refuse(e: &IntakeError) -> Response {
         members.extend(more);
     }
     let mut response = (status, [(names::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response();
-    if retry {
-        response.headers_mut().insert(names::RETRY_AFTER, names::HeaderValue::from_static("1"));
+    if let Some(seconds) = wait {
+        response.headers_mut().insert(names::RETRY_AFTER, names::HeaderValue::from_static(seconds));
     }
     response
 }
@@ -97,7 +107,7 @@ async fn messages(
         return problem.into_response();
     }
     let taken = match source(&headers) {
-        Ok(source) => intake.post(&dataset, Incoming { source, body: body.to_vec() }).await,
+        Ok(source) => intake.post(&dataset, Incoming { source, body }).await,
         Err(e) => Err(e),
     };
     match taken {
@@ -106,6 +116,13 @@ async fn messages(
         }
         Err(e) => refuse(&e),
     }
+}
+
+async fn feeds(Extension(intake): Extension<Arc<Intake>>, caller: Caller) -> Response {
+    if let Err(problem) = caller.require_person() {
+        return problem.into_response();
+    }
+    Json(intake.stats().await).into_response()
 }
 
 async fn position(Extension(intake): Extension<Arc<Intake>>, caller: Caller, Path(adapter): Path<String>) -> Response {
@@ -160,6 +177,11 @@ mod tests {
         assert_eq!(
             (busy.status(), busy.headers()[names::RETRY_AFTER].to_str().unwrap()),
             (StatusCode::TOO_MANY_REQUESTS, "1")
+        );
+        let full = refuse(&IntakeError::Full("d".into()));
+        assert_eq!(
+            (full.status(), full.headers()[names::RETRY_AFTER].to_str().unwrap()),
+            (StatusCode::INSUFFICIENT_STORAGE, "5")
         );
     }
 }

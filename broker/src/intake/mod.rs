@@ -7,7 +7,12 @@
 mod anchor;
 mod check;
 mod envelope;
+mod feeds;
 pub mod http;
+mod kept;
+mod pipeline;
+mod quick;
+mod stats;
 mod stream;
 
 use crate::config::NodeConfig;
@@ -18,16 +23,23 @@ use crate::metrics::Metrics;
 use concordat_executor::policies::dataset::DatasetDoc;
 use concordat_protocol::ids::DatasetId;
 use concordat_protocol::message::SourceState;
+use feeds::Feeds;
+use pipeline::Post;
+use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::info;
 
-pub use check::{Checker, LineError};
+pub use check::{Batch, Checker, LineError};
 
-/// Batches that may wait for one dataset before the adapter is told to come later.
-const QUEUE: usize = 64;
+/// Batches that may wait for one dataset before the sender is told to come later.
+const QUEUE: usize = 1_024;
+/// Bytes of batches that may be in memory before senders are told to come later, a KiB a permit.
+const QUEUE_KIB: usize = 64 << 10;
+/// Bodies up to this size are checked where they come in: handing them to another thread would take longer.
+const SMALL: usize = 4 << 10;
 
 /// Where an adapter stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,6 +84,11 @@ pub enum IntakeError {
         /// Who feeds it.
         adapter: String,
     },
+    /// The stream takes no more.
+    #[error(
+        "the stream of dataset {0} is full: give the streams' disk more room, raise retention.stream_bytes or shorten retention.stream in the dataset's document; send this batch again later"
+    )]
+    Full(String),
     /// Too much waits.
     #[error("dataset {0} has too many batches waiting: send this one again in a second")]
     Busy(String),
@@ -106,6 +123,7 @@ impl IntakeError {
             Self::Elsewhere(_) => "batch-number",
             Self::OtherAdapter { .. } => "other-adapter",
             Self::Busy(_) => "busy",
+            Self::Full(_) => "stream-full",
             Self::Unavailable(_) => "streams-down",
             Self::StreamConfig { .. } => "stream-config",
             Self::Library(_) => "library",
@@ -119,7 +137,7 @@ pub struct Incoming {
     /// The adapter's name; none for single messages that no adapter stands behind.
     pub source: Option<SourceState>,
     /// JSON lines.
-    pub body: Vec<u8>,
+    pub body: bytes::Bytes,
 }
 
 /// A batch that is durable.
@@ -134,12 +152,6 @@ pub struct Accepted {
 /// The broker's writer, absent until the ledger knows it.
 type WriterWatch = watch::Receiver<Option<Writer>>;
 type Answer = Result<Accepted, IntakeError>;
-
-/// A batch with the place where its answer goes.
-struct Post {
-    incoming: Incoming,
-    reply: oneshot::Sender<Answer>,
-}
 
 /// What intake needs.
 pub struct IntakeSetup {
@@ -157,69 +169,105 @@ pub struct IntakeSetup {
     pub metrics: Metrics,
 }
 
-/// Positions by dataset: the adapter's name and where it stands; absent until the stream was read.
-type Positions = Arc<Mutex<BTreeMap<DatasetId, (String, Position)>>>;
+/// A feed's checker and its task.
+struct Door {
+    checker: Arc<Checker>,
+    posts: mpsc::Sender<Post<stream::Reply>>,
+}
 
 /// Handle of intake. All its tasks live as long as the process.
 pub struct Intake {
-    posts: BTreeMap<DatasetId, mpsc::Sender<Post>>,
-    positions: Positions,
+    doors: BTreeMap<DatasetId, Door>,
+    feeds: Feeds,
+    js: async_nats::jetstream::Context,
+    nats: async_nats::Client,
+    metrics: Metrics,
+    /// Memory for batches.
+    room: Arc<Semaphore>,
+    /// Threads that check and hash.
+    hands: Arc<Semaphore>,
 }
 
 impl Intake {
     /// Starts a task for every feed of this agency. The streams need not be up yet.
     pub fn start(setup: IntakeSetup) -> Result<Arc<Self>, IntakeStartError> {
         let key = Arc::new(KeyFolder::new(setup.cfg.keys()).signing(ENVELOPE)?);
-        let positions = Positions::default();
-        let mut posts = BTreeMap::new();
+        let feeds = Feeds::default();
+        let js = async_nats::jetstream::new(setup.nats.clone());
+        let mut doors = BTreeMap::new();
         for doc in setup.datasets.iter().filter(|d| d.is_feed() && d.id.owner() == setup.cfg.agency) {
-            let (tx, rx) = mpsc::channel(QUEUE);
-            let js = async_nats::jetstream::new(setup.nats.clone());
+            let checker = Arc::new(Checker::new(doc)?);
+            let (posts, rx) = mpsc::channel(QUEUE);
             let anchors = anchor::start(
                 doc.id.clone(),
                 js.clone(),
                 setup.node.clone(),
                 setup.writer.clone(),
                 setup.metrics.clone(),
+                feeds.clone(),
             );
+            let kept = kept::Kept::new(setup.cfg.path(&format!("broker/intake/{}.json", doc.id.token())));
+            tokio::spawn(kept.clone().keep());
             let task = stream::Task {
                 chain: setup.cfg.chain.clone(),
                 dataset: doc.id.clone(),
-                retention_ms: doc.retention.stream_ms,
-                checker: Arc::new(Checker::new(doc)?),
+                limits: stream::Limits { age_ms: doc.retention.stream_ms, bytes: doc.retention.stream_bytes },
+                checker: checker.clone(),
                 key: key.clone(),
                 node: setup.node.clone(),
-                js,
+                nats: setup.nats.clone(),
+                js: js.clone(),
                 anchors,
-                positions: positions.clone(),
+                feeds: feeds.clone(),
+                kept,
                 metrics: setup.metrics.clone(),
             };
             tokio::spawn(task.run(rx));
-            posts.insert(doc.id.clone(), tx);
+            doors.insert(doc.id.clone(), Door { checker, posts });
         }
-        info!(feeds = posts.len(), "intake serves");
-        Ok(Arc::new(Self { posts, positions }))
+        tokio::spawn(feeds.clone().watch(setup.metrics.clone(), setup.cfg.path("adapters")));
+        info!(feeds = doors.len(), "intake serves");
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let (room, hands) = (Arc::new(Semaphore::new(QUEUE_KIB)), Arc::new(Semaphore::new(cores)));
+        Ok(Arc::new(Self { doors, feeds, js, nats: setup.nats, metrics: setup.metrics, room, hands }))
     }
 
     /// Takes a batch; returns when it is durable.
     pub async fn post(&self, dataset: &str, incoming: Incoming) -> Answer {
-        let posts = DatasetId::new(dataset).ok().and_then(|d| self.posts.get(&d));
-        let posts = posts.ok_or_else(|| IntakeError::UnknownDataset(dataset.chars().take(80).collect()))?;
+        let door = DatasetId::new(dataset).ok().and_then(|d| self.doors.get(&d));
+        let door = door.ok_or_else(|| IntakeError::UnknownDataset(dataset.chars().take(80).collect()))?;
+        let busy = || IntakeError::Busy(dataset.to_owned());
+        let kib = u32::try_from(incoming.body.len() / 1_024 + 1).map_err(|_| IntakeError::TooLarge)?;
+        let _room = self.room.try_acquire_many(kib).map_err(|_| busy())?;
+        let Incoming { source, body } = incoming;
+        let batch = self.check(&door.checker, body).await.inspect_err(|e| {
+            self.metrics.intake_messages.with_label_values(&[dataset, e.code()]).inc();
+        })?;
         let (reply, answer) = oneshot::channel();
-        posts.try_send(Post { incoming, reply }).map_err(|_| IntakeError::Busy(dataset.to_owned()))?;
+        door.posts.try_send(Post { source, batch, reply }).map_err(|_| busy())?;
         answer.await.map_err(|_| IntakeError::Unavailable("the dataset's task has stopped".into()))?
+    }
+
+    /// Checks and hashes off the runtime's threads, unless there is little to do.
+    async fn check(&self, checker: &Arc<Checker>, body: bytes::Bytes) -> Result<Batch, IntakeError> {
+        if body.len() <= SMALL {
+            return checker.read(&body);
+        }
+        let library = |e: String| IntakeError::Library(e);
+        let _hand = self.hands.acquire().await.map_err(|e| library(e.to_string()))?;
+        let checker = checker.clone();
+        let read = tokio::task::spawn_blocking(move || checker.read(&body));
+        read.await.map_err(|e| library(e.to_string()))?
     }
 
     /// Where an adapter stands. Unknown until every stream was read once: a guess would make it begin again.
     pub fn position(&self, adapter: &str) -> Result<Position, IntakeError> {
-        let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, position)) = positions.values().find(|(name, _)| name == adapter) {
-            return Ok(position.clone());
-        }
-        if positions.len() < self.posts.len() {
-            return Err(IntakeError::Unavailable("the streams were not read yet".into()));
-        }
-        Ok(Position::default())
+        self.feeds.position(adapter, self.doors.len())
+    }
+
+    /// How every feed of this agency stands: this side as it publishes, the executor's as it delivers.
+    pub async fn stats(&self) -> Value {
+        stats::stats(self).await
     }
 }
 
