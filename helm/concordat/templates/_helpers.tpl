@@ -159,9 +159,7 @@ resources:
 {{- end -}}
 
 {{- define "concordat.nats" -}}
-{{- $nats := dict "url" .Values.nats.url "user" .user "password" "file:keys/nats.password" -}}
-{{- with .Values.nats.monitor }}{{ $_ := set $nats "monitor" . }}{{ end -}}
-{{- toJson $nats -}}
+{{- dict "url" .Values.nats.url "monitor" .Values.nats.monitor "user" .user "password" "file:keys/nats.password" | toJson -}}
 {{- end -}}
 
 {{/* node.yaml; `listen` is where the broker listens or, for an adapter, where it finds the broker. */}}
@@ -230,9 +228,11 @@ resources:
 
 {{/* A changed configuration rolls the pods. */}}
 {{- define "concordat.checksum" -}}
-{{- range .files }}
-checksum/{{ . | trimSuffix ".yaml" }}: {{ include (print $.root.Template.BasePath "/" .) $.root | sha256sum }}
-{{- end }}
+{{- $lines := list -}}
+{{- range .files -}}
+{{- $lines = append $lines (printf "checksum/%s: %s" (trimSuffix ".yaml" .) (include (print $.root.Template.BasePath "/" .) $.root | sha256sum)) -}}
+{{- end -}}
+{{- join "\n" $lines -}}
 {{- with .root.Values.podAnnotations }}
 {{ toYaml . }}
 {{- end }}
