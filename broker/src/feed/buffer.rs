@@ -1,10 +1,11 @@
 //! Deliveries between their check and their acknowledgement (pure): contiguous, each once, handed on from any place.
 
 use super::check::Message;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Place of a message in a subscription; as text `12.3`. What is acknowledged is everything up to and with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Cursor {
     /// Number of the delivery.
     pub sub_seq: u64,
@@ -42,6 +43,10 @@ pub struct Acked {
 pub struct Held<T> {
     /// Its number.
     pub sub_seq: u64,
+    /// Its place in the feed stream.
+    pub place: u64,
+    /// When its provider says it delivered it, milliseconds.
+    pub delivered_ms: u64,
     /// Its messages.
     pub messages: Vec<Message>,
     /// What acknowledges it.
@@ -51,18 +56,39 @@ pub struct Held<T> {
 /// What became of an offered delivery.
 #[derive(Debug)]
 pub enum Offer<T> {
-    /// Taken; it may wait for the ones before it.
-    Kept,
+    /// Taken. `in_order`: every one before it was there.
+    Kept {
+        /// Whether it came in its turn.
+        in_order: bool,
+    },
     /// It is held already; the newer acknowledgement replaced the older one.
     Again,
-    /// It was acknowledged by the application before: acknowledge it upstream.
+    /// It was acknowledged by the application before, or a seek passes over it: acknowledge it upstream.
     Done(T),
+}
+
+/// Where the next delivery comes from after a seek. The stream is read in order from a place at or before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// With the first delivery that comes.
+    First,
+    /// With the message after this one, or the first that is kept after it.
+    After(Cursor),
+    /// With this delivery, or the first that is kept after it.
+    From(u64),
+    /// With the first that was delivered at this time or later, milliseconds.
+    Since(u64),
 }
 
 /// The deliveries of one subscription that are not acknowledged.
 #[derive(Debug)]
 pub struct Buffer<T> {
     acked: Acked,
+    /// Place of the delivery `acked.sub_seq`, 0 where it is not known.
+    acked_place: u64,
+    /// A seek whose first delivery has not come yet.
+    start: Option<Start>,
     /// Contiguous from `acked` on, except where a gap was given up.
     ready: VecDeque<Held<T>>,
     /// What came before its turn.
@@ -72,13 +98,35 @@ pub struct Buffer<T> {
 
 impl<T> Buffer<T> {
     /// A buffer that goes on from here.
-    pub fn new(acked: Acked) -> Self {
-        Self { acked, ready: VecDeque::new(), ahead: BTreeMap::new(), next: acked.sub_seq + 1 }
+    pub fn new(acked: Acked, acked_place: u64) -> Self {
+        let next = acked.sub_seq + 1;
+        Self { acked, acked_place, start: None, ready: VecDeque::new(), ahead: BTreeMap::new(), next }
+    }
+
+    /// Lets go of everything and begins with the first delivery that fits. What is known of the place before is kept
+    /// until it comes.
+    pub fn seek(&mut self, start: Start) {
+        let acked = match start {
+            Start::After(c) => Acked { sub_seq: c.sub_seq.saturating_sub(1), messages: c.index.saturating_add(1) },
+            Start::From(n) => Acked { sub_seq: n.saturating_sub(1), messages: 0 },
+            Start::First | Start::Since(_) => Acked::default(),
+        };
+        *self = Self { start: Some(start), ..Self::new(acked, 0) };
+    }
+
+    /// A seek whose first delivery has not come.
+    pub fn seeking(&self) -> Option<Start> {
+        self.start
     }
 
     /// How far it is acknowledged.
     pub fn acked(&self) -> Acked {
         self.acked
+    }
+
+    /// Place of the newest delivery of which none is missing before it; 0 where it is not known.
+    pub fn place(&self) -> u64 {
+        self.ready.back().map_or(self.acked_place, |h| h.place)
     }
 
     /// Newest delivery that can be handed on.
@@ -96,9 +144,29 @@ impl<T> Buffer<T> {
         self.ready.iter().map(|h| h.messages.len() as u64).sum::<u64>().saturating_sub(self.acked.messages)
     }
 
+    /// Whether a seek passes over it; the first that it does not pass over settles the seek.
+    fn passed_over(&mut self, held: &Held<T>) -> bool {
+        let passed = match self.start {
+            None => return false,
+            Some(Start::First) => false,
+            Some(Start::After(c)) => held.sub_seq < c.sub_seq,
+            Some(Start::From(n)) => held.sub_seq < n,
+            Some(Start::Since(ms)) => held.delivered_ms < ms,
+        };
+        if !passed {
+            self.start = None;
+            if held.sub_seq != self.acked.sub_seq + 1 {
+                // What was asked for is not kept any more: this is the next after it.
+                self.acked = Acked { sub_seq: held.sub_seq.saturating_sub(1), messages: 0 };
+            }
+            (self.next, self.acked_place) = (held.sub_seq, held.place.saturating_sub(1));
+        }
+        passed
+    }
+
     /// Takes a delivery.
     pub fn offer(&mut self, held: Held<T>) -> Offer<T> {
-        if held.sub_seq <= self.acked.sub_seq {
+        if held.sub_seq == 0 || self.passed_over(&held) || held.sub_seq <= self.acked.sub_seq {
             return Offer::Done(held.ack);
         }
         if held.sub_seq < self.next {
@@ -111,9 +179,10 @@ impl<T> Buffer<T> {
                 None => Offer::Done(held.ack),
             };
         }
+        let in_order = held.sub_seq == self.next && self.ahead.is_empty();
         let again = self.ahead.insert(held.sub_seq, held).is_some();
         self.advance();
-        if again { Offer::Again } else { Offer::Kept }
+        if again { Offer::Again } else { Offer::Kept { in_order } }
     }
 
     fn advance(&mut self) {
@@ -142,16 +211,20 @@ impl<T> Buffer<T> {
             m.sub_seq <= self.acked.sub_seq || (m.sub_seq == self.acked.sub_seq + 1 && m.index < self.acked.messages)
         };
         let passed = |m: &Message| cursor.is_some_and(|c| Cursor { sub_seq: m.sub_seq, index: m.index } <= c);
-        let all = self.ready.iter().flat_map(|h| &h.messages);
+        // Whole deliveries before the cursor are not looked into: a reader far ahead costs no more than one at the front.
+        let first = cursor.map_or(0, |c| self.ready.partition_point(|h| h.sub_seq < c.sub_seq));
+        let all = self.ready.iter().skip(first).flat_map(|h| &h.messages);
         all.filter(|m| !acked(m) && !passed(m)).take(max).cloned().collect()
     }
 
-    /// What an acknowledgement up to this place would make of it; none if the place was never handed on.
-    pub fn ack_to(&self, cursor: Cursor) -> Option<Acked> {
-        if cursor.sub_seq >= self.next {
+    /// What an acknowledgement up to this place would make of it, with the place to go on from; none if the message was
+    /// never handed on.
+    pub fn ack_to(&self, cursor: Cursor) -> Option<(Acked, u64)> {
+        if self.start.is_some() || cursor.sub_seq >= self.next {
             return None;
         }
-        let Some(held) = self.ready.iter().find(|h| h.sub_seq == cursor.sub_seq) else { return Some(self.acked) };
+        let here = (self.acked, self.acked_place);
+        let Some(held) = self.ready.iter().find(|h| h.sub_seq == cursor.sub_seq) else { return Some(here) };
         let shown = held.messages.len() as u64;
         if cursor.index >= shown {
             return None;
@@ -161,7 +234,11 @@ impl<T> Buffer<T> {
         } else {
             Acked { sub_seq: cursor.sub_seq - 1, messages: cursor.index + 1 }
         };
-        Some(to.max(self.acked))
+        if to <= self.acked {
+            return Some(here);
+        }
+        let before = self.ready.iter().take_while(|h| h.sub_seq <= to.sub_seq).last();
+        Some((to, before.map_or(self.acked_place, |h| h.place)))
     }
 
     /// Acknowledges; returns what is to be acknowledged upstream.
@@ -169,14 +246,16 @@ impl<T> Buffer<T> {
         self.acked = self.acked.max(to);
         let mut out = Vec::new();
         while let Some(front) = self.ready.front() {
-            let empty = front.messages.is_empty();
-            if front.sub_seq > self.acked.sub_seq && !empty {
+            let shown = front.messages.len() as u64;
+            let spent = shown == 0 || (front.sub_seq == self.acked.sub_seq + 1 && shown <= self.acked.messages);
+            if front.sub_seq > self.acked.sub_seq && !spent {
                 break;
             }
             if front.sub_seq > self.acked.sub_seq {
-                // Nothing of it is for the application: it counts as acknowledged with the one before.
+                // Nothing more of it is for the application: it counts as acknowledged with the one before.
                 self.acked = Acked { sub_seq: front.sub_seq, messages: 0 };
             }
+            self.acked_place = front.place;
             out.extend(self.ready.pop_front());
         }
         out
@@ -187,106 +266,12 @@ impl<T> Buffer<T> {
         self.ready.iter().chain(self.ahead.values())
     }
 
-    /// Lets go of everything; the position stays.
+    /// Lets go of everything; the position stays, and so does a seek.
     pub fn clear(&mut self) {
-        *self = Self::new(self.acked);
+        *self = Self { start: self.start, ..Self::new(self.acked, self.acked_place) };
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use proptest::prelude::*;
-
-    fn message(sub_seq: u64, index: u64) -> Message {
-        Message {
-            sub_seq,
-            index,
-            seq: 0,
-            id: format!("{sub_seq}.{index}"),
-            time: None,
-            data: Default::default(),
-            hidden: 0,
-        }
-    }
-
-    fn held(sub_seq: u64, messages: u64) -> Held<u64> {
-        Held { sub_seq, messages: (0..messages).map(|i| message(sub_seq, i)).collect(), ack: sub_seq }
-    }
-
-    fn ids(b: &Buffer<u64>, after: Option<&str>, max: usize) -> Vec<String> {
-        b.after(after.map(|c| c.parse().unwrap()), max).into_iter().map(|m| m.id).collect()
-    }
-
-    #[test]
-    fn what_is_not_acknowledged_is_handed_on_again_and_a_cursor_goes_past_it() {
-        let mut b = Buffer::new(Acked::default());
-        assert!(matches!(b.offer(held(1, 2)), Offer::Kept));
-        assert!(matches!(b.offer(held(2, 2)), Offer::Kept));
-        assert_eq!(ids(&b, None, 3), ["1.0", "1.1", "2.0"]);
-        assert_eq!(ids(&b, None, 3), ["1.0", "1.1", "2.0"]);
-        assert_eq!(ids(&b, Some("1.1"), 9), ["2.0", "2.1"]);
-        let to = b.ack_to("2.0".parse().unwrap()).unwrap();
-        assert_eq!(to, Acked { sub_seq: 1, messages: 1 });
-        assert_eq!(b.ack(to).iter().map(|h| h.ack).collect::<Vec<_>>(), [1]);
-        assert_eq!((ids(&b, None, 9), b.pending()), (vec!["2.1".to_owned()], 1));
-        assert_eq!(b.ack_to("1.1".parse().unwrap()), Some(to), "an old acknowledgement takes nothing back");
-        for never in ["2.2", "3.0", "9.9"] {
-            assert_eq!(b.ack_to(never.parse().unwrap()), None, "{never}");
-        }
-    }
-
-    #[test]
-    fn a_restart_goes_on_within_a_delivery() {
-        let mut b = Buffer::new(Acked { sub_seq: 4, messages: 1 });
-        assert!(matches!(b.offer(held(4, 3)), Offer::Done(4)));
-        b.offer(held(5, 3));
-        assert_eq!(ids(&b, None, 9), ["5.1", "5.2"]);
-    }
-
-    #[test]
-    fn a_gap_waits_is_named_and_can_be_given_up() {
-        let mut b = Buffer::new(Acked::default());
-        b.offer(held(1, 1));
-        b.offer(held(4, 1));
-        assert_eq!((ids(&b, None, 9), b.gap()), (vec!["1.0".to_owned()], Some((2, 3))));
-        b.skip_gap();
-        assert_eq!((ids(&b, None, 9), b.gap()), (vec!["1.0".to_owned(), "4.0".to_owned()], None));
-        assert!(matches!(b.offer(held(3, 1)), Offer::Done(3)), "too late");
-    }
-
-    #[test]
-    fn cursors_are_read_strictly() {
-        for bad in ["", "1", "1.", ".1", "01.2", "1.2.3", "-1.0", "a.b", "99999999999999999999.0"] {
-            assert!(bad.parse::<Cursor>().is_err(), "{bad}");
-        }
-    }
-
-    proptest! {
-        /// Whatever order deliveries come in and however often, every message is handed on once, in order.
-        #[test]
-        fn every_message_comes_once_in_order(order in proptest::collection::vec(1u64..12, 1..80), sizes in proptest::collection::vec(0u64..4, 12), step in 1usize..5) {
-            let mut b = Buffer::new(Acked::default());
-            let mut got = Vec::new();
-            for n in order.iter().copied().chain(1..12) {
-                b.offer(held(n, sizes[n as usize]));
-                let page = b.after(None, step);
-                if let Some(last) = page.last() {
-                    let to = b.ack_to(Cursor { sub_seq: last.sub_seq, index: last.index }).unwrap();
-                    b.ack(to);
-                }
-                got.extend(page);
-            }
-            loop {
-                let page = b.after(None, step);
-                let Some(last) = page.last() else { break };
-                let to = b.ack_to(Cursor { sub_seq: last.sub_seq, index: last.index }).unwrap();
-                b.ack(to);
-                got.extend(page);
-            }
-            let want: Vec<_> = (1..12u64).flat_map(|n| (0..sizes[n as usize]).map(move |i| message(n, i))).collect();
-            prop_assert_eq!(got, want);
-        }
-    }
-}
+#[path = "buffer_tests.rs"]
+mod tests;

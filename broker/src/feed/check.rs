@@ -14,6 +14,7 @@ use concordat_protocol::seal::SealReceiver;
 use concordat_protocol::session::{FeedItem, Promise};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use thiserror::Error;
 
 use crate::gateway::check::release_signature;
@@ -51,8 +52,8 @@ pub struct Expected {
     pub subscription: u64,
     /// The dataset.
     pub dataset: DatasetId,
-    /// The clause's bound, milliseconds.
-    pub max_lag_ms: u64,
+    /// The clause's bound in each version that is or was in force, milliseconds; 0 where nothing is anchored.
+    pub max_lag_ms: BTreeSet<u64>,
 }
 
 /// A message as an application gets it.
@@ -109,10 +110,10 @@ pub fn promise(x: &Expected, item: &FeedItem, promise: &Promise, key: Option<&Ke
     if promise.first_sub_seq == 0 || promise.first_sub_seq != promise.last_sub_seq {
         return fail("promise-range", "an item holds one delivery, numbered from 1");
     }
-    if promise.max_lag_ms != x.max_lag_ms {
+    if !x.max_lag_ms.contains(&promise.max_lag_ms) {
         return fail(
             "promise-max-lag",
-            format!("the promise says {} ms, the clause {} ms", promise.max_lag_ms, x.max_lag_ms),
+            format!("the promise says {} ms, the clause {:?} ms", promise.max_lag_ms, x.max_lag_ms),
         );
     }
     Ok(())

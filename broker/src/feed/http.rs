@@ -1,10 +1,13 @@
-//! `/v1/subscriptions`: list, messages by pull, acknowledgements.
+//! `/v1/subscriptions`: list, messages by pull and by server-sent events, acknowledgements.
 
-use super::{Cursor, FeedError, Subscription, Subscriptions};
-use crate::http::body::{Body, Params, json as read_json};
-use crate::http::{AppState, Caller, Problem, Side};
+use super::manage::{act, create, delete, refused, refused_one};
+use super::view::view;
+use super::{Cursor, Subscriptions, sse};
+use crate::http::body::{Body, Params, header, json as read_json};
+use crate::http::{AppState, Caller, Problem, RequestId};
 use axum::extract::Path;
-use axum::http::StatusCode;
+use axum::http::HeaderMap;
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
@@ -19,51 +22,20 @@ const WAIT_MAX: f64 = 30.0;
 /// The resources of subscriptions. The router needs an `Extension<Subscriptions>`.
 pub fn routes() -> Router<AppState> {
     Router::new()
-        .route("/v1/subscriptions", get(list))
-        .route("/v1/subscriptions/{id}", get(one))
+        .route("/v1/subscriptions", get(list).post(create))
+        // POST takes `{id}:pause`, `{id}:resume` and `{id}:seek`.
+        .route("/v1/subscriptions/{id}", get(one).delete(delete).post(act))
         .route("/v1/subscriptions/{id}/messages", get(messages))
         .route("/v1/subscriptions/{id}/acks", post(acks))
-}
-
-impl From<FeedError> for Problem {
-    fn from(e: FeedError) -> Self {
-        let (code, detail) = (e.code(), e.to_string());
-        match e {
-            FeedError::Unknown(_) => Self::not_found(code, detail),
-            FeedError::NotActive { .. } => Self::new(StatusCode::FORBIDDEN, code, detail)
-                .on(Side::Ledger)
-                .next("see GET /v1/agreements; it goes on where it stopped when the agreement is active again"),
-            FeedError::StaleLedger(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
-                .on(Side::Ledger)
-                .retry(true)
-                .next("see GET /v1/ledger/status"),
-            FeedError::Cursor(_) => {
-                Self::new(StatusCode::CONFLICT, code, detail).next("read /messages again and take its cursor")
-            }
-            FeedError::Store(e) => e.into(),
-            FeedError::Ledger(e) => e.into(),
-        }
-    }
-}
-
-fn view(s: &Subscription) -> Value {
-    let (t, x) = (&s.terms, &s.terms.expected);
-    s.with(|i| {
-        let acked = i.buffer.acked();
-        json!({
-            "id": t.name, "subscription": x.subscription, "provider": x.provider, "dataset": x.dataset,
-            "agreement": t.agreement, "clause": t.clause, "state": i.status.word(), "max_lag_ms": x.max_lag_ms,
-            "last_sub_seq": i.buffer.last(), "anchored_sub_seq": i.anchored, "acked_sub_seq": acked.sub_seq,
-            "pending": i.buffer.pending(),
-            "invalid": i.counts.invalid, "duplicates": i.counts.duplicates, "missing": i.counts.missing,
-            "unanchored": i.counts.unanchored, "last_error": i.counts.last_error,
-        })
-    })
+        .route("/v1/subscriptions/{id}/events", get(events))
+        .route("/v1/subscriptions/{id}/dead-letters", get(refused))
+        .route("/v1/subscriptions/{id}/dead-letters/{n}", get(refused_one))
 }
 
 async fn list(Extension(subs): Extension<Subscriptions>, caller: Caller) -> Result<Json<Value>, Problem> {
     caller.require_person()?;
-    Ok(Json(json!({"subscriptions": subs.all().iter().map(|s| view(s)).collect::<Vec<_>>()})))
+    let tick_ms = subs.tick_ms();
+    Ok(Json(json!({"subscriptions": subs.all().iter().map(|s| view(s, tick_ms)).collect::<Vec<_>>()})))
 }
 
 async fn one(
@@ -72,7 +44,7 @@ async fn one(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     caller.require_person()?;
-    Ok(Json(view(&*subs.get(&id)?)))
+    Ok(Json(view(&*subs.get(&id)?, subs.tick_ms())))
 }
 
 #[derive(Deserialize)]
@@ -84,7 +56,7 @@ struct Ask {
     after: Option<String>,
 }
 
-fn cursor(text: &str) -> Result<Cursor, Problem> {
+pub(super) fn cursor(text: &str) -> Result<Cursor, Problem> {
     text.parse().map_err(|e: String| Problem::bad_request(format!("cursor: {e}")))
 }
 
@@ -127,4 +99,28 @@ async fn acks(
     let sub = subs.get(&id)?;
     let acked = subs.ack(&sub, cursor(&ack.cursor)?).await?;
     Ok(Json(json!({"acked_sub_seq": acked.sub_seq, "acked_messages": acked.messages})))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Events {
+    after: Option<String>,
+    #[serde(default)]
+    ack: bool,
+}
+
+async fn events(
+    Extension(subs): Extension<Subscriptions>,
+    caller: Caller,
+    RequestId(request_id): RequestId,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Params(ask): Params<Events>,
+) -> Result<Response, Problem> {
+    caller.require_person()?;
+    let resume = header(&headers, "last-event-id").filter(|id| !id.is_empty()).or(ask.after.as_deref());
+    let after = resume.map(cursor).transpose()?;
+    let sub = subs.get(&id)?;
+    subs.permitted(&sub)?;
+    Ok(sse::response(subs, sub, after, ask.ack, request_id))
 }

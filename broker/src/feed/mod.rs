@@ -1,149 +1,53 @@
 //! Feeds, the consumer's side: deliveries are pulled from the exchange, checked, and handed on to applications, which
 //! acknowledge them. Only then are they acknowledged upstream.
+//!
+//! A subscription comes with an agreement (the default one of a clause), or this agency created it. Each has a task of its
+//! own: one whose application is dead, or whose provider sends nonsense, delays no other.
 
+mod ask;
 mod buffer;
 mod check;
+mod create;
+mod error;
 pub mod http;
+mod look;
+mod manage;
 mod pull;
+mod seek;
+mod sse;
+mod store;
+mod subscription;
+mod terms;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use crate::config::NodeConfig;
-use crate::exchange::plan::feed_clauses;
 use crate::gateway::watch::LedgerWatch;
 use crate::keys::{KeyFileError, KeyFolder};
-use crate::ledger::LedgerError;
 use crate::metrics::Metrics;
-use crate::store::{Store, StoreError};
-use crate::streams::{EXCHANGE_API, subscription_name};
-use async_nats::jetstream::message::Acker;
-use concordat_protocol::cbor;
+use crate::store::Store;
+use crate::streams::EXCHANGE_API;
 use concordat_protocol::keys::KemKey;
-use concordat_protocol::node::AgreementView;
-use concordat_protocol::terms::{Status, Terms};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
-pub use buffer::{Acked, Buffer, Cursor, Held, Offer};
+pub use buffer::{Acked, Buffer, Cursor, Held, Offer, Start};
 pub use check::{Expected, FeedProofError, Message, messages, promise, read, unseal};
+pub use create::NewAsk;
+pub use error::FeedError;
+pub use seek::SeekTo;
+pub use store::{Created, Key, Refused};
+pub use subscription::{Counts, Subscription};
+pub use terms::FeedTerms;
 
-/// Deliveries of one subscription held at most; more are fetched as these are acknowledged.
-const HELD: usize = 256;
+use store::Shelf;
 
-/// Why a subscription cannot be read. Nothing was acknowledged.
-#[derive(Debug, Error)]
-pub enum FeedError {
-    /// No such subscription.
-    #[error("there is no subscription {0}: see GET /v1/subscriptions")]
-    Unknown(String),
-    /// The agreement does not hold now.
-    #[error("{agreement} is {status}: nothing of it is handed on")]
-    NotActive {
-        /// The agreement.
-        agreement: String,
-        /// Its state.
-        status: &'static str,
-    },
-    /// The own node has no new block for too long.
-    #[error("the ledger's newest block is {0} s old: nothing is handed on while the ledger stands still")]
-    StaleLedger(u64),
-    /// A cursor that no answer named.
-    #[error("cursor {0}: it was never handed on; acknowledge with the cursor of an answer of /messages")]
-    Cursor(String),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The ledger.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
-impl FeedError {
-    /// A stable name of the error.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Unknown(_) => "unknown-subscription",
-            Self::NotActive { .. } => "not-active",
-            Self::StaleLedger(_) => "stale-ledger",
-            Self::Cursor(_) => "bad-cursor",
-            Self::Store(e) => e.code(),
-            Self::Ledger(e) => e.code(),
-        }
-    }
-}
-
-/// What is counted of a subscription since this process started.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Deliveries that did not prove themselves.
-    pub invalid: u64,
-    /// Deliveries that came again.
-    pub duplicates: u64,
-    /// Deliveries that never came.
-    pub missing: u64,
-    /// Deliveries whose record was not on the ledger in time.
-    pub unanchored: u64,
-    /// What went wrong last.
-    pub last_error: String,
-}
-
-/// A subscription's clause, as the ledger has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FeedTerms {
-    /// Name to applications.
-    pub name: String,
-    /// `AGR-2026-0143`
-    pub agreement: String,
-    /// The clause's id.
-    pub clause: String,
-    /// First millisecond of ledger time at which it holds.
-    pub from_ms: u64,
-    /// First millisecond at which it holds no more.
-    pub until_ms: u64,
-    /// What deliveries are checked against.
-    pub expected: Expected,
-}
-
-/// A delivery whose record is awaited on the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Awaited {
-    sub_seq: u64,
-    delivered_ms: u64,
-}
-
-struct Inner {
-    status: Status,
-    buffer: Buffer<Arc<Acker>>,
-    awaited: std::collections::VecDeque<Awaited>,
-    anchored: u64,
-    counts: Counts,
-}
-
-/// One subscription of this agency.
-pub struct Subscription {
-    /// Its clause.
-    pub terms: FeedTerms,
-    inner: Mutex<Inner>,
-    /// Something came, or the agreement changed.
-    news: Notify,
-    /// The application acknowledged, or the agreement changed.
-    room: Notify,
-    acking: tokio::sync::Mutex<()>,
-}
-
-impl Subscription {
-    fn with<T>(&self, job: impl FnOnce(&mut Inner) -> T) -> T {
-        job(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn count(&self, what: impl FnOnce(&mut Counts)) {
-        self.with(|i| what(&mut i.counts));
-    }
-}
+/// How often a reader that waits looks whether it may still read.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What the consumer's side needs.
 pub struct FeedSetup {
@@ -163,9 +67,21 @@ pub struct FeedSetup {
 
 struct Parts {
     setup: FeedSetup,
+    shelf: Shelf,
     kem: KemKey,
     js: async_nats::jetstream::Context,
-    all: Mutex<BTreeMap<u64, Arc<Subscription>>>,
+    all: Mutex<BTreeMap<Key, Arc<Subscription>>>,
+    /// One at a time makes subscriptions of what ledger and store say.
+    refreshing: tokio::sync::Mutex<()>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Parts {
+    /// Ledger time now, milliseconds: the newest tick and monotonic time since.
+    fn now_ms(&self) -> u64 {
+        let now = self.setup.watch.now();
+        now.map_or(0, |n| n.tick_ms.saturating_add(n.at.elapsed().as_millis() as u64))
+    }
 }
 
 /// All subscriptions of this agency. Cheap to clone.
@@ -174,17 +90,23 @@ pub struct Subscriptions {
     parts: Arc<Parts>,
 }
 
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS feed_position (
-  subscription INTEGER PRIMARY KEY, sub_seq INTEGER NOT NULL, messages INTEGER NOT NULL) STRICT;";
-
 impl Subscriptions {
-    /// Starts pulling for every subscription that the ledger's agreements give this agency. Neither ledger nor streams
-    /// need be up yet.
+    /// Starts pulling for every subscription that the ledger's agreements give this agency, and for those that it
+    /// created. Neither ledger nor streams need be up yet.
     pub fn start(setup: FeedSetup) -> Result<Self, KeyFileError> {
         let kem = KeyFolder::new(setup.cfg.keys()).kem()?;
         let js = async_nats::jetstream::with_prefix(setup.nats.clone(), EXCHANGE_API);
-        let this = Self { parts: Arc::new(Parts { setup, kem, js, all: Mutex::default() }) };
+        let shelf = Shelf::new(setup.store.clone());
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            crate::stop_signal().await;
+            stop.send_replace(true);
+            stop.closed().await;
+        });
+        let (all, refreshing) = (Mutex::default(), Default::default());
+        let this = Self { parts: Arc::new(Parts { setup, shelf, kem, js, all, refreshing, stopping }) };
         tokio::spawn(this.clone().supervise());
+        tokio::spawn(look::observe(this.clone()));
         Ok(this)
     }
 
@@ -192,16 +114,42 @@ impl Subscriptions {
         self.parts.all.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// A subscription by its name or number.
+    /// Newest ledger time, milliseconds.
+    fn tick_ms(&self) -> u64 {
+        self.parts.setup.watch.now().map_or(0, |n| n.tick_ms)
+    }
+
+    /// Deliveries that did not prove themselves, without their bytes: evidence against the provider.
+    pub async fn refused(&self, sub: &Subscription) -> Result<Vec<Refused>, FeedError> {
+        Ok(self.parts.shelf.all_refused(&sub.key).await?)
+    }
+
+    /// One of them with its bytes.
+    pub async fn refused_one(&self, sub: &Subscription, n: u64) -> Result<Option<Refused>, FeedError> {
+        Ok(self.parts.shelf.one_refused(&sub.key, n).await?)
+    }
+
+    fn at(&self, key: &Key) -> Option<Arc<Subscription>> {
+        self.parts.all.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// A subscription by its id, by the name it was created with, or by its number where only one has it.
     pub fn get(&self, name: &str) -> Result<Arc<Subscription>, FeedError> {
-        let fits = |s: &Arc<Subscription>| s.terms.name == name || s.terms.expected.subscription.to_string() == name;
-        self.all().into_iter().find(fits).ok_or_else(|| FeedError::Unknown(name.chars().take(80).collect()))
+        let all = self.all();
+        let of = |fits: &dyn Fn(&Subscription) -> bool| {
+            let mut found = all.iter().filter(|s| fits(s));
+            found.next().filter(|_| found.next().is_none()).cloned()
+        };
+        let found = of(&|s| s.id() == name)
+            .or_else(|| of(&|s| s.name() == Some(name)))
+            .or_else(|| of(&|s| s.key.number.to_string() == name));
+        found.ok_or_else(|| FeedError::Unknown(name.chars().take(80).collect()))
     }
 
     /// Follows the agreements for ever.
     async fn supervise(self) {
         let setup = &self.parts.setup;
-        while let Err(e) = setup.store.run(|db| db.execute_batch(TABLE)).await {
+        while let Err(e) = self.parts.shelf.prepare().await {
             warn!(error = %e, "feeds wait for the store");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -226,58 +174,40 @@ impl Subscriptions {
         }
     }
 
+    /// Makes a subscription of each clause that gives one, and of each that was created.
     async fn refresh(&self) -> Result<(), FeedError> {
-        let setup = &self.parts.setup;
-        let views = setup.watch.agreements().await?;
-        for (terms, status) in own_clauses(&views, &setup.cfg) {
-            let number = terms.expected.subscription;
-            let known = self.parts.all.lock().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
-            match known {
-                Some(known) => change(&known, status),
-                None => {
-                    let acked = self.position(number).await?;
-                    info!(subscription = terms.name, agreement = terms.agreement, %status, from = acked.sub_seq + 1, "subscription");
-                    let inner = Inner {
-                        status,
-                        buffer: Buffer::new(acked),
-                        awaited: Default::default(),
-                        anchored: 0,
-                        counts: Counts::default(),
-                    };
-                    let (inner, news, room, acking) =
-                        (Mutex::new(inner), Notify::new(), Notify::new(), Default::default());
-                    let made = Arc::new(Subscription { terms, inner, news, room, acking });
-                    self.parts.all.lock().unwrap_or_else(PoisonError::into_inner).insert(number, made.clone());
-                    tokio::spawn(pull::run(self.parts.clone(), made));
-                }
+        let _one = self.parts.refreshing.lock().await;
+        let views = self.parts.setup.watch.agreements().await?;
+        let cfg = &self.parts.setup.cfg;
+        let mut wanted: Vec<_> = terms::default_ones(&views, cfg).into_iter().map(|(k, t)| (k, t, None)).collect();
+        for created in self.parts.shelf.created().await? {
+            match terms::created_one(&views, cfg, &created) {
+                Some(terms) => wanted.push((created.key.clone(), terms, Some(created))),
+                None => warn!(name = created.name, "no agreement on the ledger has this subscription's clause"),
             }
+        }
+        for (key, terms, created) in wanted {
+            if let Some(known) = self.at(&key) {
+                known.take_terms(terms);
+                continue;
+            }
+            let kept = self.parts.shelf.kept(&key).await?;
+            let from = kept.as_ref().map_or(1, |k| k.acked.sub_seq + 1);
+            info!(subscription = terms.id, agreement = terms.agreement, status = %terms.status, from, "subscription");
+            if created.is_none() {
+                self.parts.shelf.opened(&key, kept.as_ref().map(|k| k.acked).unwrap_or_default()).await?;
+            }
+            let made = Arc::new(Subscription::new(key.clone(), terms, created, kept.as_ref()));
+            self.parts.all.lock().unwrap_or_else(PoisonError::into_inner).insert(key, made.clone());
+            tokio::spawn(pull::run(self.parts.clone(), made));
         }
         Ok(())
     }
 
-    async fn position(&self, number: u64) -> Result<Acked, FeedError> {
-        let found = self.parts.setup.store.run(move |db| {
-            let mut statement =
-                db.prepare_cached("SELECT sub_seq, messages FROM feed_position WHERE subscription = ?1")?;
-            let mut rows = statement.query([number as i64])?;
-            let Some(row) = rows.next()? else { return Ok(Acked::default()) };
-            Ok(Acked { sub_seq: row.get::<_, i64>(0)? as u64, messages: row.get::<_, i64>(1)? as u64 })
-        });
-        Ok(found.await?)
-    }
-
-    /// Refuses unless the clause holds now at this agency's own node.
+    /// Refuses unless the clause holds now at this agency's own node, and nobody paused it.
     pub fn permitted(&self, sub: &Subscription) -> Result<(), FeedError> {
         let now = self.parts.setup.watch.fresh().map_err(FeedError::StaleLedger)?;
-        let status = sub.with(|i| i.status);
-        let tick_ms = now.tick_ms;
-        let word = match status {
-            Status::Active | Status::Superseded if tick_ms < sub.terms.from_ms => "not in force yet",
-            Status::Active | Status::Superseded if tick_ms >= sub.terms.until_ms => "expired",
-            Status::Active | Status::Superseded => return Ok(()),
-            other => other.word(),
-        };
-        Err(FeedError::NotActive { agreement: sub.terms.agreement.clone(), status: word })
+        sub.readable(now.tick_ms)
     }
 
     /// At most `max` messages after a place (by default after what is acknowledged). Waits up to `wait` for the first.
@@ -294,72 +224,39 @@ impl Subscriptions {
             tokio::pin!(news);
             news.as_mut().enable();
             self.permitted(sub)?;
-            let found = sub.with(|i| i.buffer.after(after, max));
-            if !found.is_empty() || tokio::time::timeout_at(until, news).await.is_err() {
+            let found = sub.with(|i| {
+                let found = i.buffer.after(after, max);
+                i.counts.handed_on += found.len() as u64;
+                found
+            });
+            let now = tokio::time::Instant::now();
+            if !found.is_empty() || now >= until {
+                let dataset = sub.terms().expected.dataset.to_string();
+                self.parts.setup.metrics.feed_messages.with_label_values(&[&dataset]).inc_by(found.len() as u64);
                 return Ok(found);
             }
+            // The ledger may come to a standstill, or the clause to its end, without a word.
+            let _ = tokio::time::timeout_at(until.min(now + LOOK), news).await;
         }
     }
 
     /// Acknowledges everything up to and with a place: durable here first, then upstream.
     pub async fn ack(&self, sub: &Subscription, cursor: Cursor) -> Result<Acked, FeedError> {
         let _one = sub.acking.lock().await;
-        let to = sub.with(|i| i.buffer.ack_to(cursor)).ok_or_else(|| FeedError::Cursor(cursor.to_string()))?;
-        let number = sub.terms.expected.subscription;
-        let put = self.parts.setup.store.run(move |db| {
-            let row = [number as i64, to.sub_seq as i64, to.messages as i64];
-            db.execute("INSERT OR REPLACE INTO feed_position VALUES (?1, ?2, ?3)", row)
+        let found = sub.with(|i| i.buffer.ack_to(cursor));
+        let (to, place) = found.ok_or_else(|| FeedError::Cursor(cursor.to_string()))?;
+        self.parts.shelf.acked(&sub.key, to, place).await?;
+        let (done, acked) = sub.with(|i| {
+            i.seek = None;
+            (i.buffer.ack(to), i.buffer.acked())
         });
-        put.await?;
-        let (done, acked) = sub.with(|i| (i.buffer.ack(to), i.buffer.acked()));
         for held in done {
             // A lost acknowledgement brings the delivery again, and it is then known as done.
             if let Err(e) = held.ack.ack().await {
-                warn!(subscription = sub.terms.name, error = %e, "acknowledgement not sent");
+                warn!(subscription = sub.id(), error = %e, "acknowledgement not sent");
             }
         }
         sub.room.notify_one();
         Ok(acked)
-    }
-}
-
-/// The clauses that let this agency follow a feed.
-fn own_clauses(views: &[AgreementView], cfg: &NodeConfig) -> Vec<(FeedTerms, Status)> {
-    let mut out = Vec::new();
-    for view in views {
-        let Ok(terms) = cbor::decode::<Terms>(&view.terms) else { continue };
-        if terms.assignee.as_ref() != Some(&cfg.agency) {
-            continue;
-        }
-        for (subscription, clause, max_lag_ms) in feed_clauses(view, &terms) {
-            let expected = Expected {
-                chain: cfg.chain.clone(),
-                provider: terms.assigner.clone(),
-                subscription,
-                dataset: terms.dataset.clone(),
-                max_lag_ms,
-            };
-            let (name, agreement) = (subscription_name(&terms.assigner, subscription), terms.agreement.to_string());
-            let (clause, from_ms, until_ms) = (clause.id.clone(), clause.from_ms, clause.until_ms);
-            out.push((FeedTerms { name, agreement, clause, from_ms, until_ms, expected }, view.status));
-        }
-    }
-    out
-}
-
-/// Takes a new state: readers that wait are told, and what a revocation ended is let go of.
-fn change(sub: &Subscription, status: Status) {
-    let changed = sub.with(|i| {
-        let changed = i.status != status;
-        i.status = status;
-        if status == Status::Revoked {
-            i.buffer.clear();
-        }
-        changed
-    });
-    if changed {
-        info!(subscription = sub.terms.name, %status, "agreement changed");
-        sub.news.notify_waiters();
-        sub.room.notify_one();
     }
 }

@@ -1,18 +1,22 @@
-//! The task of one subscription at the consumer: fetch, check, hold; and look whether promises are kept.
+//! The task of one subscription at the consumer: ask the exchange for its place, fetch, check, hold.
 
+use super::ask::{AskError, ask};
 use super::check::{self, FeedProofError};
-use super::{Awaited, Buffer, HELD, Held, Offer, Parts, Subscription};
+use super::look::look_after;
+use super::subscription::{Awaited, HELD, Resync, Subscription, wall_ms};
+use super::{Held, Offer, Parts};
 use crate::ledger::LedgerError;
+use crate::store::StoreError;
 use crate::streams::feed_consumer;
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::message::Acker;
-use concordat_protocol::terms::Status;
-use futures::StreamExt;
+use concordat_protocol::subscribe::ExchangeCommand;
+use futures::{FutureExt, StreamExt};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 /// Deliveries asked for at once.
 const BATCH: usize = 64;
@@ -20,106 +24,222 @@ const BATCH: usize = 64;
 const EXPIRES: Duration = Duration::from_secs(2);
 /// How long to wait after a failure.
 const RETRY: Duration = Duration::from_millis(500);
-/// How often the server is told that a delivery is still held (its own patience is 5 s).
-const PROGRESS: Duration = Duration::from_secs(2);
-/// How often promises are looked at while one is open.
-const LOOK: Duration = Duration::from_millis(200);
-/// After how long a delivery that did not come is given up. The server gives it out again every 5 s until then.
-const GAP: Duration = Duration::from_secs(60);
-/// What a promise may take beyond its bound before it counts as broken, milliseconds.
-const GRACE_MS: u64 = 10_000;
+/// How long to wait before an exchange manager that does not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Error)]
 enum PullError {
     #[error("streams: {0}")]
     Streams(String),
     #[error(transparent)]
+    Exchange(#[from] AskError),
+    #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("does not prove itself: {0}")]
     Proof(#[from] FeedProofError),
+    /// Items were lost on their way while a seek looks for its first: they are asked for again.
+    #[error("items were lost on their way")]
+    Torn,
 }
 
 fn streams(e: impl std::fmt::Display) -> PullError {
     PullError::Streams(e.to_string())
 }
 
-/// Pulls for as long as the process lives.
+/// Pulls until the subscription is deleted or the process ends.
 pub(super) async fn run(parts: Arc<Parts>, sub: Arc<Subscription>) {
+    // What was anchored before is not awaited again when it is read again.
+    if let Ok(anchored) = parts.setup.node.subscription(&sub.key.provider, sub.key.number).await {
+        sub.with(|i| i.anchored = anchored);
+    }
     tokio::join!(fetch(&parts, &sub), look_after(&parts, &sub));
 }
 
 async fn fetch(parts: &Parts, sub: &Subscription) {
     let mut said = String::new();
     loop {
-        let (open, room) = sub.with(|i| (is_open(i.status), HELD.saturating_sub(i.buffer.held_count())));
-        if !open || room == 0 {
-            let _ = tokio::time::timeout(EXPIRES, sub.room.notified()).await;
+        // Whatever it was, it is seen below.
+        let _ = sub.turn.notified().now_or_never();
+        let (gone, fetches, room) = sub.with(|i| (i.gone, i.fetches(), HELD.saturating_sub(i.buffer.held_count())));
+        if gone {
+            return;
+        }
+        if !fetches || (room == 0 && sub.with(|i| i.resync == Resync::None)) {
+            tokio::select! {
+                () = sub.room.notified() => {}
+                () = sub.turn.notified() => {}
+                () = tokio::time::sleep(EXPIRES) => {}
+            }
             continue;
         }
-        match fetch_batch(parts, sub, room.min(BATCH)).await {
+        let done = match settle(parts, sub).await {
+            Ok(()) if room == 0 => Ok(()),
+            Ok(()) => fetch_batch(parts, sub, room.min(BATCH)).await,
+            Err(e) => Err(e),
+        };
+        match done {
             Ok(()) => said.clear(),
+            Err(PullError::Torn) => {}
             Err(e) => {
                 if said != e.to_string() {
                     said = e.to_string();
-                    warn!(subscription = sub.terms.name, error = said, "fetching waits");
-                    sub.count(|c| c.last_error.clone_from(&said));
+                    warn!(subscription = sub.id(), error = said, "fetching waits");
                 }
-                tokio::time::sleep(RETRY).await;
+                sub.count(|c| c.failed(&said));
+                tokio::select! {
+                    () = sub.turn.notified() => {}
+                    () = tokio::time::sleep(RETRY) => {}
+                }
             }
         }
     }
 }
 
-fn is_open(status: Status) -> bool {
-    matches!(status, Status::Active | Status::Superseded)
+async fn opened(parts: &Parts, sub: &Subscription) -> Result<(), PullError> {
+    parts.shelf.opened(&sub.key, super::Acked::default()).await?;
+    sub.with(|i| i.open = None);
+    sub.news.notify_waiters();
+    Ok(())
+}
+
+/// Makes the exchange's consumer be where this subscription stands, if it is not known to be.
+async fn settle(parts: &Parts, sub: &Subscription) -> Result<(), PullError> {
+    let (provider, subscription, nats) = (sub.key.provider.clone(), sub.key.number, &parts.setup.nats);
+    let open = sub.with(|i| i.open.is_some_and(|at| Instant::now() >= at));
+    if let (true, Some(created)) = (open, &sub.created) {
+        let handle = created.handle;
+        match ask(nats, &ExchangeCommand::Open { provider: provider.clone(), subscription, handle }).await {
+            // Under another version's handle it is the same consumer.
+            Err(AskError::Refused { code, .. }) if code == "exists" => opened(parts, sub).await?,
+            Ok(()) => opened(parts, sub).await?,
+            // It may be there from before: then it can be fetched from.
+            Err(e @ AskError::Unheard(_)) => {
+                warn!(subscription = sub.id(), error = %e, "not opened at the exchange yet");
+                sub.with(|i| {
+                    i.open = Some(Instant::now() + ASK_AGAIN);
+                    i.counts.failed(e.to_string());
+                });
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    let (resync, place, seeks) = sub.with(|i| (i.resync, i.resync_place(), i.seeks));
+    let Some(place) = place else {
+        sub.with(|i| i.resync = Resync::None);
+        return Ok(());
+    };
+    let asked = ask(nats, &ExchangeCommand::Seek { provider, subscription, place }).await;
+    match (asked, resync) {
+        (Ok(()), _) => info!(subscription = sub.id(), place, "items come again from here"),
+        (Err(e), Resync::Hard) => {
+            if matches!(&e, AskError::Refused { code, .. } if code == "unknown-subscription") {
+                sub.with(|i| i.open = sub.created.as_ref().map(|_| Instant::now()));
+            }
+            return Err(e.into());
+        }
+        // They come again by themselves when the server's patience ends.
+        (Err(e), _) => warn!(subscription = sub.id(), place, error = %e, "items are not asked for again"),
+    }
+    sub.with(|i| {
+        i.expect = 1;
+        // Another seek may have begun meanwhile.
+        if i.seeks == seeks {
+            i.resync = Resync::None;
+        }
+    });
+    sub.news.notify_waiters();
+    Ok(())
 }
 
 async fn fetch_batch(parts: &Parts, sub: &Subscription, max: usize) -> Result<(), PullError> {
-    let x = &sub.terms.expected;
-    let (name, stream) = (feed_consumer(&x.provider, x.subscription), parts.setup.cfg.exchange.own.clone());
+    let (name, stream) = (feed_consumer(&sub.key.provider, sub.key.number), parts.setup.cfg.exchange.own.clone());
     let consumer: PullConsumer = parts.js.get_consumer_from_stream(name, stream).await.map_err(streams)?;
     loop {
         let mut batch = consumer.batch().max_messages(max).expires(EXPIRES).messages().await.map_err(streams)?;
         let mut any = false;
-        while let Some(message) = batch.next().await {
-            let (message, acker) = message.map_err(streams)?.split();
+        loop {
+            let message = tokio::select! {
+                biased;
+                () = sub.turn.notified() => {
+                    // What is on its way for this request is lost with it.
+                    sub.with(|i| i.resync = i.resync.max(Resync::Soft));
+                    return Ok(());
+                }
+                message = batch.next() => message,
+            };
+            let Some(message) = message else { break };
+            let message = message.map_err(streams)?;
+            let (place, nth) = message.info().map(|i| (i.stream_sequence, i.consumer_sequence)).map_err(streams)?;
+            let (message, acker) = message.split();
             any = true;
-            take(parts, sub, &message.payload, acker).await?;
+            take(parts, sub, &message.payload, Place { place, nth }, acker).await?;
         }
-        let (open, full) = sub.with(|i| (is_open(i.status), i.buffer.held_count() + max > HELD));
-        if !open || full || !any {
+        sub.count(|c| c.last_ok_ms = wall_ms());
+        let (go_on, full) = sub.with(|i| (i.fetches(), i.buffer.held_count() + max > HELD));
+        if !go_on || full || !any {
             return Ok(());
         }
     }
 }
 
-/// Checks one delivery and holds it. What does not prove itself is never handed on: it is terminated upstream, counted
-/// and reported. Without the ledger nothing can be checked: it stays with the server and comes again.
-async fn take(parts: &Parts, sub: &Subscription, payload: &[u8], acker: Acker) -> Result<(), PullError> {
-    let (sub_seq, messages, delivered_ms) = match verified(parts, sub, payload).await {
+/// A delivery's number, its promise, its messages.
+type Checked = (u64, Awaited, Vec<check::Message>);
+
+/// Where an item stands: in the feed stream, and among those that the consumer at the exchange gave out.
+#[derive(Clone, Copy)]
+struct Place {
+    place: u64,
+    nth: u64,
+}
+
+/// Checks one delivery and holds it. What does not prove itself is never handed on: it is kept as evidence, terminated
+/// upstream, counted and reported.
+async fn take(parts: &Parts, sub: &Subscription, payload: &[u8], at: Place, acker: Acker) -> Result<(), PullError> {
+    let in_turn = sub.with(|i| {
+        let in_turn = i.buffer.seeking().is_none() || at.nth == i.expect;
+        if in_turn {
+            i.expect += 1;
+        } else {
+            i.resync = Resync::Hard;
+        }
+        in_turn
+    });
+    if !in_turn {
+        return Err(PullError::Torn);
+    }
+    let checked = match verified(parts, sub, payload).await {
         Ok(found) => found,
         Err(PullError::Proof(e)) => {
-            error!(subscription = sub.terms.name, check = e.check, error = %e, "a delivery does not prove itself: nothing of it is handed on");
-            parts.setup.metrics.proof_invalid.with_label_values(&[e.check]).inc();
-            sub.count(|c| {
-                c.invalid += 1;
-                c.last_error = e.to_string();
-            });
+            refuse(parts, sub, payload, at.place, &e).await?;
             return acker.ack_with(AckKind::Term).await.map_err(streams);
         }
         Err(e) => return Err(e),
     };
-    let held = Held { sub_seq, messages, ack: Arc::new(acker) };
-    let (offer, empty) = sub.with(|i| {
+    let (sub_seq, awaited, messages) = checked;
+    let delivered_ms = awaited.delivered_ms;
+    let held = Held { sub_seq, place: at.place, delivered_ms, messages, ack: Arc::new(acker) };
+    let (offer, empty, milestone) = sub.with(|i| {
         let offer = i.buffer.offer(held);
-        if matches!(offer, Offer::Kept) {
-            i.awaited.push_back(Awaited { sub_seq, delivered_ms });
+        let mut milestone = false;
+        if let Offer::Kept { in_order } = offer {
+            if awaited.max_lag_ms > 0 && sub_seq > i.anchored {
+                i.awaited.insert(sub_seq, awaited);
+            }
+            milestone = in_order && i.is_milestone(sub_seq, delivered_ms);
         } else {
             i.counts.duplicates += 1;
         }
-        let at = i.buffer.acked();
-        (offer, i.buffer.ack(at))
+        i.newest = i.newest.max(sub_seq);
+        let acked = i.buffer.acked();
+        (offer, i.buffer.ack(acked), milestone)
     });
+    if milestone {
+        // Without it a seek only starts at an earlier place, so nobody waits for it.
+        let (shelf, key) = (parts.shelf.clone(), sub.key.clone());
+        tokio::spawn(async move { shelf.index(key, sub_seq, at.place, delivered_ms).await });
+    }
     if let Offer::Done(acker) = offer {
         acker.ack().await.map_err(streams)?;
     }
@@ -130,12 +250,51 @@ async fn take(parts: &Parts, sub: &Subscription, payload: &[u8], acker: Acker) -
     Ok(())
 }
 
-async fn verified(
+async fn refuse(
     parts: &Parts,
     sub: &Subscription,
     payload: &[u8],
-) -> Result<(u64, Vec<check::Message>, u64), PullError> {
-    let x = &sub.terms.expected;
+    place: u64,
+    e: &FeedProofError,
+) -> Result<(), PullError> {
+    if !sub.with(|i| i.refuse(place)) {
+        return Ok(());
+    }
+    error!(subscription = sub.id(), check = e.check, error = %e, "a delivery does not prove itself: nothing of it is handed on");
+    parts.setup.metrics.proof_invalid.with_label_values(&[e.check]).inc();
+    sub.count(|c| {
+        c.invalid += 1;
+        c.failed(e.to_string());
+    });
+    let kept = parts.shelf.refuse(&sub.key, parts.now_ms(), place, e, payload).await;
+    if kept.is_err() {
+        sub.with(|i| i.refused.remove(&place));
+    }
+    Ok(kept?)
+}
+
+/// Checks a delivery. While the ledger does not answer nothing can be checked: the item is not let go of, since later
+/// ones would overtake it.
+async fn verified(parts: &Parts, sub: &Subscription, payload: &[u8]) -> Result<Checked, PullError> {
+    let mut said = false;
+    loop {
+        match verify(parts, sub, payload).await {
+            Err(PullError::Ledger(e)) if sub.with(|i| i.fetches() && i.resync == Resync::None) => {
+                if !said {
+                    warn!(subscription = sub.id(), error = %e, "a delivery cannot be checked: it waits");
+                    sub.count(|c| c.failed(e.to_string()));
+                    said = true;
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn verify(parts: &Parts, sub: &Subscription, payload: &[u8]) -> Result<Checked, PullError> {
+    let terms = sub.terms();
+    let x = &terms.expected;
     let (item, promise) = check::read(payload)?;
     let key = parts.setup.watch.key(item.release_key).await?;
     check::promise(x, &item, &promise, key.as_ref())?;
@@ -143,92 +302,6 @@ async fn verified(
     let envelope = tokio::task::block_in_place(|| check::unseal(x, &item, &promise, &parts.kem))?;
     let key = parts.setup.watch.key(envelope.key).await?;
     let messages = tokio::task::block_in_place(|| check::messages(x, sub_seq, &envelope, key.as_ref()))?;
-    Ok((sub_seq, messages, promise.delivered_ms))
-}
-
-/// Keeps the server patient, watches gaps, and looks whether promises are kept.
-async fn look_after(parts: &Parts, sub: &Subscription) {
-    let (mut progress, mut look) = (tokio::time::interval(PROGRESS), tokio::time::interval(LOOK));
-    let mut gap: Option<((u64, u64), Instant)> = None;
-    loop {
-        tokio::select! {
-            _ = progress.tick() => tell_progress(sub).await,
-            _ = look.tick() => {
-                watch_gap(sub, &mut gap);
-                look_at_promises(parts, sub).await;
-            }
-        }
-    }
-}
-
-async fn tell_progress(sub: &Subscription) {
-    let held: Vec<Arc<Acker>> = sub.with(|i| copies(&i.buffer));
-    for acker in held {
-        if acker.ack_with(AckKind::Progress).await.is_err() {
-            return;
-        }
-    }
-}
-
-fn copies(buffer: &Buffer<Arc<Acker>>) -> Vec<Arc<Acker>> {
-    buffer.held().map(|h| h.ack.clone()).collect()
-}
-
-fn watch_gap(sub: &Subscription, gap: &mut Option<((u64, u64), Instant)>) {
-    let now = sub.with(|i| i.buffer.gap());
-    *gap = match (now, gap.take()) {
-        (None, _) => None,
-        (Some(missing), Some((before, since))) if before.0 == missing.0 => {
-            if since.elapsed() < GAP {
-                Some((missing, since))
-            } else {
-                error!(
-                    subscription = sub.terms.name,
-                    from = missing.0,
-                    to = missing.1,
-                    "deliveries never came: going on without them"
-                );
-                sub.with(|i| {
-                    i.buffer.skip_gap();
-                    i.counts.missing += missing.1 - missing.0 + 1;
-                    i.counts.last_error = format!("deliveries {} to {} never came", missing.0, missing.1);
-                });
-                sub.news.notify_waiters();
-                None
-            }
-        }
-        (Some(missing), _) => Some((missing, Instant::now())),
-    };
-}
-
-/// A promise is kept when the ledger anchored its number in time; it is looked up after its bound and 10 s.
-async fn look_at_promises(parts: &Parts, sub: &Subscription) {
-    let Some(now) = parts.setup.watch.now() else { return };
-    let now_ms = now.tick_ms.saturating_add(now.at.elapsed().as_millis() as u64);
-    let (pending, oldest) = sub.with(|i| (i.buffer.pending(), i.awaited.front().map(|a| a.delivered_ms)));
-    let metrics = &parts.setup.metrics;
-    metrics.subscription_pending.with_label_values(&[sub.terms.name.as_str()]).set(pending as i64);
-    let limit = sub.terms.expected.max_lag_ms;
-    let lag_ms = oldest.map_or(0, |ms| now_ms.saturating_sub(ms));
-    metrics.evidence_lag_limit.with_label_values(&[sub.terms.agreement.as_str()]).set(limit as f64 / 1_000.0);
-    metrics.evidence_lag.with_label_values(&[sub.terms.agreement.as_str()]).set(lag_ms as f64 / 1_000.0);
-    if oldest.is_none() {
-        return;
-    }
-    let x = &sub.terms.expected;
-    let Ok(anchored) = parts.setup.node.subscription(&x.provider, x.subscription).await else { return };
-    let broken = sub.with(|i| {
-        i.anchored = anchored;
-        i.awaited.retain(|a| a.sub_seq > anchored);
-        let due = |a: &Awaited| now_ms > a.delivered_ms.saturating_add(limit + GRACE_MS);
-        let broken: Vec<u64> = i.awaited.iter().filter(|a| due(a)).map(|a| a.sub_seq).collect();
-        i.awaited.retain(|a| !due(a));
-        i.counts.unanchored += broken.len() as u64;
-        broken
-    });
-    if let (Some(first), Some(last)) = (broken.first(), broken.last()) {
-        error!(subscription = sub.terms.name, provider = %x.provider, first, last, "the provider broke its promise: deliveries are not on the ledger");
-        metrics.proof_invalid.with_label_values(&["promise-unkept"]).inc_by(broken.len() as f64);
-        sub.count(|c| c.last_error = format!("deliveries {first} to {last} are not on the ledger"));
-    }
+    let awaited = Awaited { delivered_ms: promise.delivered_ms, max_lag_ms: promise.max_lag_ms };
+    Ok((sub_seq, awaited, messages))
 }

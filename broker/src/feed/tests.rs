@@ -81,7 +81,7 @@ impl City {
                 provider: agency("grid"),
                 subscription: 17,
                 dataset: doc().id,
-                max_lag_ms: 2_000,
+                max_lag_ms: BTreeSet::from([2_000]),
             },
         }
     }

@@ -7,6 +7,7 @@ pub mod pool;
 pub mod provider;
 pub mod records;
 pub mod sign;
+mod subscribe;
 pub mod watch;
 pub mod wire;
 
@@ -282,7 +283,15 @@ impl Inner {
     }
 
     async fn prepare(&self, ask: &Ask, tick_ms: u64) -> Result<Call, GatewayError> {
-        let query = document(ask)?;
+        let call = self.sign(ask, document(ask)?, tick_ms).await?;
+        if let Some(key) = &ask.idempotency {
+            self.records.sending(key.clone(), Some(call.bytes.clone()), call.session_ends_ms).await?;
+        }
+        Ok(call)
+    }
+
+    /// Signs a query document under a session.
+    async fn sign(&self, ask: &Ask, query: Vec<u8>, tick_ms: u64) -> Result<Call, GatewayError> {
         let owner = ask.dataset.owner();
         let draft = Draft {
             provider: owner.clone(),
@@ -301,9 +310,6 @@ impl Inner {
         })??;
         let call = QueryCall { signed: signed.signed.clone(), query: query.into(), request_id: ask.request_id.clone() };
         let bytes = cbor::encode(&call);
-        if let Some(key) = &ask.idempotency {
-            self.records.sending(key.clone(), Some(bytes.clone()), signed.session_ends_ms).await?;
-        }
         Ok(Call {
             request: signed.request.clone(),
             signed: signed.signed.clone(),

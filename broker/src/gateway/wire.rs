@@ -3,7 +3,7 @@
 use super::error::GatewayError;
 use async_nats::StatusCode;
 use bytes::Bytes;
-use concordat_protocol::cbor;
+use concordat_protocol::cbor::{self, Canon};
 use concordat_protocol::codes;
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::session::QueryReply;
@@ -23,7 +23,7 @@ pub fn subject(provider: &AgencyId, dataset: &DatasetId) -> String {
     format!("query.{}.{}", provider.account(), dataset.token())
 }
 
-/// Sends a call and waits for the answer.
+/// Sends a query and waits for the answer.
 pub async fn call(
     nats: &async_nats::Client,
     provider: &AgencyId,
@@ -31,9 +31,21 @@ pub async fn call(
     bytes: Vec<u8>,
     within: Duration,
 ) -> Result<QueryReply, GatewayError> {
+    send(nats, provider, subject(provider, dataset), bytes, within, not_yet).await
+}
+
+/// Sends bytes to a provider and waits for the answer; one that says "not yet" is asked again.
+pub async fn send<R: Canon>(
+    nats: &async_nats::Client,
+    provider: &AgencyId,
+    subject: String,
+    bytes: Vec<u8>,
+    within: Duration,
+    not_yet: fn(&R) -> bool,
+) -> Result<R, GatewayError> {
     let started = Instant::now();
     let deadline = started + within;
-    let (subject, bytes) = (subject(provider, dataset), Bytes::from(bytes));
+    let bytes = Bytes::from(bytes);
     let down = |e: String| GatewayError::Streams(e);
     let inbox = nats.new_inbox();
     // An inbox of its own: the answer to the first sending counts as well as that to the second.
@@ -64,7 +76,7 @@ pub async fn call(
             continue;
         }
         heard = true;
-        let reply: QueryReply = cbor::decode(&message.payload).map_err(|e| malformed(provider, &e.to_string()))?;
+        let reply: R = cbor::decode(&message.payload).map_err(|e| malformed(provider, &e.to_string()))?;
         if not_yet(&reply) && started.elapsed() < LAG {
             next = Instant::now() + AGAIN_UNHEARD;
             continue;

@@ -132,6 +132,12 @@ impl Caller {
     }
 }
 
+/// The pseudonym of a caller: only this agency can trace it back.
+pub(crate) fn pseudonym(state: &AppState, caller: &Caller) -> String {
+    let hash = sha256(&[state.actor_secret.as_slice(), caller.name.as_bytes()]);
+    format!("psn:{}", hex::encode(&hash[..16]))
+}
+
 impl Tokens {
     /// Reads `tokens.yaml`; without the file nobody is known.
     pub fn load(path: &Path) -> Result<Self, TokenError> {

@@ -1,5 +1,6 @@
 //! `POST /v1/queries`.
 
+use super::auth::pseudonym;
 use super::body::{self, Body};
 use super::{AppState, Caller, Problem, RequestId};
 use crate::gateway::Ask;
@@ -46,12 +47,6 @@ fn short(name: &str, value: &str, max: usize) -> Result<(), Problem> {
         return Ok(());
     }
     Err(unprocessable(format!("{name}: at most {max} bytes without control characters")))
-}
-
-/// The pseudonym of a caller: only this agency can trace it back.
-fn pseudonym(state: &AppState, caller: &Caller) -> String {
-    let hash = sha256(&[state.actor_secret.as_slice(), caller.name.as_bytes()]);
-    format!("psn:{}", hex::encode(&hash[..16]))
 }
 
 fn idempotency(headers: &HeaderMap, caller: &Caller, body: &[u8]) -> Result<Option<IdempotencyKey>, Problem> {

@@ -6,6 +6,7 @@ use concordat_broker::config::NodeConfig;
 use concordat_broker::exchange::{Limits, Manager};
 use concordat_broker::feed::{FeedSetup, Subscriptions};
 use concordat_broker::gateway::watch::LedgerWatch;
+use concordat_broker::gateway::{Gateway, GatewaySetup};
 use concordat_broker::host::policy::{Policies, load_documents};
 use concordat_broker::host::{feed, load_datasets};
 use concordat_broker::intake::{Intake, IntakeSetup};
@@ -88,7 +89,10 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
 fn nats_conf(port: u16, store: &Path) -> String {
     let agency = |a: &str, u: &str| {
         format!(
-            "{a}: {{ jetstream: enabled, users: [ {{user: {u}, password: p}} ], imports: [
+            "{a}: {{ jetstream: enabled, users: [ {{user: {u}, password: p}} ],
+              exports: [ {{service: \"q.*.{a}.>\", accounts: [EXCHANGE]}} ], imports: [
+              {{service: {{account: EXCHANGE, subject: \"q.{a}.*.>\"}}, to: \"query.*.>\", share: true}}
+              {{service: {{account: EXCHANGE, subject: \"xm.{a}.>\"}}, to: \"exchange.>\"}}
               {{service: {{account: EXCHANGE, subject: \"feed.{a}.*.>\"}}, to: \"feed.*.>\"}}
               {{service: {{account: EXCHANGE, subject: \"$JS.API.STREAM.INFO.{a}\"}}, to: \"XJS.API.STREAM.INFO.{a}\"}}
               {{service: {{account: EXCHANGE, subject: \"$JS.API.CONSUMER.INFO.{a}.*\"}}, to: \"XJS.API.CONSUMER.INFO.{a}.*\"}}
@@ -100,10 +104,13 @@ fn nats_conf(port: u16, store: &Path) -> String {
         "listen: \"127.0.0.1:{port}\"\nmax_payload: 8388608\njetstream {{ store_dir: \"{}\", sync_interval: always }}\naccounts {{
         EXCHANGE: {{ jetstream: enabled, users: [ {{user: exchange, password: p}} ], exports: [
           {{service: \"feed.*.*.>\", account_token_position: 2}}
+          {{service: \"q.*.*.>\", account_token_position: 2}}
+          {{service: \"xm.*.>\", account_token_position: 2}}
           {{service: \"$JS.API.STREAM.INFO.*\", account_token_position: 5}}
           {{service: \"$JS.API.CONSUMER.INFO.*.*\", account_token_position: 5}}
           {{service: \"$JS.API.CONSUMER.MSG.NEXT.*.*\", account_token_position: 6, response_type: stream}}
-          {{service: \"$JS.ACK.*.>\", account_token_position: 3}} ] }}\n{}{} }}\n",
+          {{service: \"$JS.ACK.*.>\", account_token_position: 3}} ],
+          imports: [ {{service: {{account: GRID, subject: \"q.TRANSPORT.GRID.>\"}}}} ] }}\n{}{} }}\n",
         store.display(),
         agency("GRID", "grid"),
         agency("TRANSPORT", "transport"),
@@ -277,6 +284,27 @@ impl City {
         })
         .await
     }
+
+    /// The consumer's gateway.
+    pub async fn gateway(&self) -> Process<Gateway> {
+        let (cfg, url, socket, rpc) =
+            (self.transport.clone(), self.nats.url.clone(), self.grid.node_socket(), self.grid.rpc().unwrap());
+        Process::start(async move {
+            let folder = KeyFolder::new(cfg.keys());
+            Gateway::new(GatewaySetup {
+                node: NodeClient::new(socket.clone()),
+                rpc: CometRpc::new(&rpc).unwrap(),
+                watch: LedgerWatch::start(NodeClient::new(socket)),
+                nats: connect(&url, "transport").await,
+                store: Store::open(&cfg.path("broker/gateway.sqlite")).unwrap(),
+                metrics: Metrics::new().unwrap(),
+                key: folder.signing(keys::GATEWAY).unwrap(),
+                kem: folder.kem().unwrap(),
+                cfg,
+            })
+        })
+        .await
+    }
 }
 
 /// What the host's loop tells the feeds.
@@ -337,6 +365,8 @@ fn ledger(grid: &NodeConfig, transport: &NodeConfig) -> State {
     }
     let kem = KeyFolder::new(transport.keys()).create_kem().unwrap();
     add(agency("transport"), KeyRole::Kem, "kem", kem.public().clone());
+    let gateway = KeyFolder::new(transport.keys()).create_signing(keys::GATEWAY, Suite::Ed25519).unwrap();
+    add(agency("transport"), KeyRole::Gateway, keys::GATEWAY, gateway.public().clone());
     for (writer, key) in [("grid/broker", keys::WRITER_BROKER), ("grid/executor", keys::WRITER_EXECUTOR)] {
         let key = folder.create_signing(key, Suite::Ed25519).unwrap();
         state.writers.extend([node::writer(writer, key.public().ed25519.0.as_slice().try_into().unwrap())]);

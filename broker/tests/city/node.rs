@@ -1,11 +1,13 @@
 //! A stand-in for an agency's node: the same socket and the same rules for the operations of feeds (PROTOCOL 3), and
 //! CometBFT's `broadcast_tx_sync` over a socket of its own. Every batch becomes a block at once.
 
+use concordat_protocol::acts::{Act, ActBody, KeyRole, act_hash};
 use concordat_protocol::cbor;
 use concordat_protocol::codes::{self, Verdict};
 use concordat_protocol::ids::WriterId;
+use concordat_protocol::keys::{KeyId, Signature, Statement};
 use concordat_protocol::node::{
-    AgreementView, DatasetView, Frame, HeadView, KeyView, NodeReply, NodeRequest, WriterView,
+    AgreementView, DatasetView, Frame, HeadView, KeyView, NodeReply, NodeRequest, SessionView, WriterView,
 };
 use concordat_protocol::ops::{Batch, LogEntry, Op, Tx, batch_hash};
 use concordat_protocol::terms::Status;
@@ -27,6 +29,9 @@ pub struct State {
     pub datasets: Vec<DatasetView>,
     pub writers: BTreeMap<String, WriterView>,
     pub anchored: BTreeMap<(String, u64), u64>,
+    pub sessions: Vec<SessionView>,
+    /// Last act of each key.
+    pub counters: BTreeMap<KeyId, u64>,
     /// Every operation with its verdict and code.
     pub ops: Vec<(Op, Verdict, u16)>,
 }
@@ -114,8 +119,41 @@ impl Node {
         height
     }
 
+    /// Sessions are opened by acts; other acts are not here.
+    fn act(&self, body: &[u8], signature: &Signature) {
+        let act: Act = cbor::decode(body).unwrap();
+        let mut s = self.state.lock().unwrap();
+        let key = s.keys.iter().find(|k| k.key.key_id() == act.key_id && k.role == KeyRole::Gateway).unwrap().clone();
+        key.key.verify_classical(Statement::Act, "city", body, signature).unwrap();
+        let counter = s.counters.entry(act.key_id).or_default();
+        if act.counter != *counter + 1 {
+            return;
+        }
+        *counter += 1;
+        if let ActBody::SessionOpen { provider, keys, expires_ms } = &act.body {
+            for key in keys {
+                let (session, provider) = (70 + s.sessions.len() as u64, provider.clone());
+                let (consumer, key, expires_ms) = (act.agency.clone(), key.key, *expires_ms);
+                s.sessions.push(SessionView { session, consumer, provider, key, expires_ms, newest_n: 0 });
+            }
+        }
+        let (height, tick_ms) = (s.frames.len() as u64 + 1, now_ms());
+        let (writer, op_hash) = (format!("act:{}", act.agency), act_hash(&act));
+        let (verdict, code, seq) = (Verdict::Accepted, codes::OK, act.counter);
+        let entry = LogEntry { height, tick_ms, writer, incarnation: 1, seq, op_hash, verdict, code };
+        let entries = vec![(s.ops.len() as u64, entry)];
+        let meta_rev = s.meta_rev;
+        s.frames.push(Frame { height, tick_ms, app_hash: [0; 32], meta_rev, entries });
+        drop(s);
+        self.height.send_replace(height);
+    }
+
     fn submit(&self, tx: &[u8]) {
-        let Ok(Tx::Batch { body, .. }) = cbor::decode::<Tx>(tx) else { return };
+        let body = match cbor::decode::<Tx>(tx) {
+            Ok(Tx::Act { body, signature }) => return self.act(&body, &signature),
+            Ok(Tx::Batch { body, .. }) => body,
+            _ => return,
+        };
         let batch: Batch = cbor::decode(&body).unwrap();
         {
             let mut s = self.state.lock().unwrap();
@@ -205,6 +243,15 @@ impl Node {
             }
             NodeRequest::Key { key_id } => {
                 NodeReply::Keys { body: s.keys.iter().filter(|k| k.key.key_id() == key_id).cloned().collect() }
+            }
+            NodeRequest::Counters { key_id } => {
+                NodeReply::Counters { urgent: 0, other: s.counters.get(&key_id).copied().unwrap_or(0) }
+            }
+            NodeRequest::Session { session } => {
+                NodeReply::Session { body: s.sessions.iter().find(|v| v.session == session).cloned() }
+            }
+            NodeRequest::SessionByKey { key } => {
+                NodeReply::Session { body: s.sessions.iter().find(|v| v.key == key).cloned() }
             }
             NodeRequest::Datasets {} => NodeReply::Datasets { body: s.datasets.clone() },
             NodeRequest::Agreements {} => NodeReply::Agreements { body: s.agreements.clone() },
