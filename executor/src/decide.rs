@@ -63,7 +63,8 @@ impl QueryDocument {
     }
 }
 
-fn role_name(role: &str) -> String {
+/// A role by its full name: `role:clerk`.
+pub fn role_name(role: &str) -> String {
     if role.starts_with("role:") { role.to_owned() } else { format!("role:{role}") }
 }
 
@@ -110,8 +111,8 @@ pub fn decide(
     Ok(Permitted { grant, plan })
 }
 
-/// `AGR-2026-0142/C1`, `C1` or nothing.
-fn named_clause(name: &str) -> Result<(Option<AgreementId>, Option<String>), Denied> {
+/// The agreement and the clause that a request relies on: `AGR-2026-0142/C1`, `C1` or nothing.
+pub fn named_clause(name: &str) -> Result<(Option<AgreementId>, Option<String>), Denied> {
     match name.split_once('/') {
         _ if name.is_empty() => Ok((None, None)),
         None => Ok((None, Some(name.to_owned()))),
@@ -123,7 +124,8 @@ fn named_clause(name: &str) -> Result<(Option<AgreementId>, Option<String>), Den
     }
 }
 
-fn from_policy(decision: Decision) -> Denied {
+/// The denial of a decision that is no permit.
+pub fn from_policy(decision: Decision) -> Denied {
     let clauses = match &decision {
         Decision::Ambiguous { clauses } => clauses.iter().map(|c| format!("{}/{}", c.agreement, c.clause)).collect(),
         _ => vec![],

@@ -6,6 +6,7 @@
 mod calls;
 pub mod feed;
 mod fetch;
+mod listen;
 pub mod policy;
 mod query_loop;
 mod releases;
@@ -172,7 +173,7 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
     durable.ready().await?;
     info!(agency = %cfg.agency, datasets = specs.len(), "executor serves");
     let (view, seen) = tokio::sync::watch::channel(feed::View::default());
-    feed::start(feed::FeedSetup {
+    let feeds = feed::start(feed::FeedSetup {
         cfg: cfg.clone(),
         datasets,
         node: NodeClient::new(cfg.node_socket()),
@@ -182,7 +183,8 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
         view: seen,
     })?;
     let fetcher = fetch::Fetcher::new(cfg.clone(), node.clone(), holding, release_key, specs);
-    let host = query_loop::Host { cfg: cfg.clone(), node, writer, nats, store, fetcher: Arc::new(fetcher), view };
+    let fetcher = Arc::new(fetcher);
+    let host = query_loop::Host { cfg: cfg.clone(), node, writer, nats, store, fetcher, feeds, view };
     tokio::select! {
         result = host.run() => result,
         refused = durable.refused() => Err(refused.into()),

@@ -25,6 +25,8 @@ pub struct InForce {
     pub status: Status,
     /// Handles by clause position.
     pub handles: Vec<u64>,
+    /// Whether bounded evidence is suspended under it, after a promise was broken.
+    pub bounded_suspended: bool,
     /// The evaluator, if the document is here and every approval verifies.
     pub evaluator: Option<Arc<Evaluator>>,
 }
@@ -105,7 +107,9 @@ impl Policies {
                 (Status::Active, None) => evaluator(view, chain, documents, keys),
                 _ => None,
             };
-            versions.insert(id, InForce { terms, status: view.status, handles: view.handles.clone(), evaluator });
+            let (status, handles) = (view.status, view.handles.clone());
+            let bounded_suspended = view.bounded_suspended != 0;
+            versions.insert(id, InForce { terms, status, handles, bounded_suspended, evaluator });
         }
         Self { versions }
     }
@@ -137,6 +141,23 @@ impl Policies {
     /// The ledger's handle of a clause.
     pub fn handle(&self, agreement: &AgreementId, version: u64, clause: usize) -> Option<u64> {
         self.versions.get(&(agreement.clone(), version))?.handles.get(clause).copied()
+    }
+
+    /// Whether bounded evidence is suspended under a version.
+    pub fn bounded_suspended(&self, agreement: &AgreementId, version: u64) -> bool {
+        self.versions.get(&(agreement.clone(), version)).is_some_and(|v| v.bounded_suspended)
+    }
+
+    /// How an agreement stands: as its newest version that was ever approved.
+    pub fn standing_of(&self, agreement: &AgreementId) -> Option<Status> {
+        let all = self.versions.range((agreement.clone(), 0)..=(agreement.clone(), u64::MAX));
+        let statuses = all.map(|(_, v)| v.status);
+        statuses.filter(|s| !matches!(s, Status::Proposed | Status::Rejected)).last()
+    }
+
+    /// The status of the version that a handle belongs to.
+    pub fn status_of(&self, handle: u64) -> Option<Status> {
+        self.versions.values().find(|v| v.handles.contains(&handle)).map(|v| v.status)
     }
 
     /// Where every handle stands.

@@ -5,9 +5,10 @@
     reason = "a denial is as usual an outcome as an answer, and it moves only a few times"
 )]
 
-use super::calls::{Sessions, admit};
-use super::feed::View;
+use super::calls::Sessions;
+use super::feed::{Feeds, View};
 use super::fetch::{Done, Fetcher, Job};
+use super::listen::{Listener, answer_to};
 use super::policy::{Policies, load_documents};
 use super::releases::{Found, ReleaseStore, Round, State};
 use super::{HostError, StoreError};
@@ -24,7 +25,6 @@ use concordat_protocol::keys::PublicKey;
 use concordat_protocol::node::Frame;
 use concordat_protocol::ops::Op;
 use concordat_protocol::session::{Denied, QueryReply, Released};
-use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +41,7 @@ const ROUND: usize = 512;
 const PRUNE: Duration = Duration::from_secs(60);
 
 /// What comes to the loop from its workers.
-enum Message {
+pub(super) enum Message {
     Call(Box<Job>, async_nats::Subject),
     Prepared(Key, Box<Result<Done, Denied>>),
 }
@@ -66,6 +66,8 @@ pub struct Host {
     pub store: ReleaseStore,
     /// The worker.
     pub fetcher: Arc<Fetcher>,
+    /// What subscriptions are asked of.
+    pub feeds: Arc<Feeds>,
     /// Newest tick and agreements, for the feeds.
     pub view: watch::Sender<View>,
 }
@@ -112,7 +114,7 @@ impl Host {
             }
         }
         this.drop_unrecorded()?;
-        this.listen().await?;
+        this.listener().listen().await?;
         let mut prune = tokio::time::interval(PRUNE);
         let mut batch = Vec::with_capacity(ROUND);
         loop {
@@ -139,6 +141,17 @@ impl Host {
 }
 
 impl Loop {
+    fn listener(&self) -> Listener {
+        Listener {
+            cfg: self.host.cfg.clone(),
+            nats: self.host.nats.clone(),
+            fetcher: self.host.fetcher.clone(),
+            feeds: self.host.feeds.clone(),
+            sessions: self.sessions.clone(),
+            messages: self.messages.clone(),
+        }
+    }
+
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
@@ -220,38 +233,6 @@ impl Loop {
         });
         let input = Input::Frame { height, tick_ms: frame.tick_ms, entries: frame.entries };
         self.advance(vec![input], Some(height)).await
-    }
-
-    /// Listens for calls: each is verified by a task of its own, outside the loop.
-    async fn listen(&self) -> Result<(), HostError> {
-        let account = self.host.cfg.agency.account();
-        let subject = format!("q.*.{account}.>");
-        let nats = self.host.nats.clone();
-        let mut calls =
-            nats.queue_subscribe(subject, "executor".into()).await.map_err(|e| HostError::Nats(e.to_string()))?;
-        let (messages, fetcher, cfg) = (self.messages.clone(), self.host.fetcher.clone(), self.host.cfg.clone());
-        let sessions = self.sessions.clone();
-        tokio::spawn(async move {
-            while let Some(message) = calls.next().await {
-                let Some(reply) = message.reply.clone() else { continue };
-                let (messages, fetcher, cfg, sessions, nats) =
-                    (messages.clone(), fetcher.clone(), cfg.clone(), sessions.clone(), nats.clone());
-                tokio::spawn(async move {
-                    let via = message.subject.split('.').nth(1).unwrap_or_default().to_owned();
-                    match admit(&message.payload, &via, &cfg.chain, &cfg.agency, &sessions, &fetcher).await {
-                        Ok((job, request_id)) => {
-                            info!(request_id, session = job.call.request.session, n = job.call.request.n, consumer = %job.consumer, "query");
-                            let _ = messages.send(Message::Call(Box::new(job), reply)).await;
-                        }
-                        Err(denied) => {
-                            warn!(via, reason = denied.reason, detail = denied.detail, "call not admitted");
-                            answer_to(&nats, reply, &QueryReply::Denied { body: denied }).await;
-                        }
-                    }
-                });
-            }
-        });
-        Ok(())
     }
 
     fn take(&mut self, message: Message) -> Option<Input> {
@@ -423,11 +404,5 @@ impl Loop {
                 answer_to(&self.host.nats, subject, reply).await;
             }
         }
-    }
-}
-
-async fn answer_to(nats: &async_nats::Client, subject: async_nats::Subject, reply: &QueryReply) {
-    if let Err(e) = nats.publish(subject, cbor::encode(reply).into()).await {
-        warn!(error = %e, "an answer could not be sent: the consumer asks again");
     }
 }

@@ -15,7 +15,10 @@ const DAY_MS: u64 = 86_400_000;
 /// Under which clause a subscription delivers. Kept beside its deliveries: they are anchored even after its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clause {
-    /// The ledger's handle: the number of the default subscription.
+    /// The subscription's number; in stores of the first version the handle.
+    #[serde(default)]
+    pub subscription: u64,
+    /// The ledger's handle.
     pub handle: u64,
     /// The consumer.
     pub consumer: AgencyId,
@@ -25,8 +28,19 @@ pub struct Clause {
     pub purpose: String,
     /// Hash of the policy rows.
     pub rows_hash: Hash,
-    /// The agreement's bound, milliseconds.
+    /// The agreement's bound, milliseconds; 0 where nothing is promised and nothing anchored.
     pub max_lag_ms: u64,
+}
+
+impl Clause {
+    /// Reads what a store kept.
+    pub fn read(body: &str) -> Option<Self> {
+        let mut clause: Self = serde_json::from_str(body).ok()?;
+        if clause.subscription == 0 {
+            clause.subscription = clause.handle;
+        }
+        Some(clause)
+    }
 }
 
 /// The operation over deliveries in a row; none for an empty list.
@@ -52,7 +66,7 @@ pub fn deliver(clause: &Clause, open: &[Open], tick_ms: u64, secret: &[u8; 32]) 
     let commitment = LeafSet::new(secret, fields)?.root();
     Ok(Some(Op::Deliver {
         handle: clause.handle,
-        subscription: clause.handle,
+        subscription: clause.subscription,
         last_sub_seq: last.sub_seq,
         count: open.len() as u64,
         root,
@@ -123,6 +137,7 @@ mod tests {
     fn clause() -> Clause {
         let consumer = AgencyId::new("transport").unwrap();
         Clause {
+            subscription: 17 << 32 | 1,
             handle: 17,
             consumer,
             name: "AGR-2026-0143/F1".into(),
@@ -141,7 +156,8 @@ mod tests {
         let list = [open(5, 100), open(6, 90), open(7, 120)];
         let op = deliver(&clause(), &list, 3 * DAY_MS + 5, &[8; 32]).unwrap().unwrap();
         let Op::Deliver { handle, subscription, last_sub_seq, count, root, oldest_ms, day, .. } = &op else { panic!() };
-        assert_eq!((*handle, *subscription, *last_sub_seq, *count, *oldest_ms, *day), (17, 17, 7, 3, 90, 3));
+        assert_eq!((*handle, *subscription, *last_sub_seq, *count), (17, 17 << 32 | 1, 7, 3));
+        assert_eq!((*oldest_ms, *day), (90, 3));
         let leaves: Vec<Hash> = list.iter().map(|o| tree::leaf_hash(&o.root)).collect();
         for (i, leaf) in leaves.iter().enumerate() {
             let path = tree::inclusion_path(&leaves, i).unwrap();
@@ -150,6 +166,13 @@ mod tests {
         let other = deliver(&clause(), &list, 3 * DAY_MS + 5, &[9; 32]).unwrap().unwrap();
         assert_ne!(op.hash(), other.hash(), "the commitment is salted");
         assert_eq!(deliver(&clause(), &[], 0, &[8; 32]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_clause_of_the_first_version_is_its_default_subscription() {
+        let mut body = serde_json::to_value(clause()).unwrap();
+        body.as_object_mut().unwrap().remove("subscription");
+        assert_eq!(Clause::read(&body.to_string()).unwrap(), Clause { subscription: 17, ..clause() });
     }
 
     #[test]

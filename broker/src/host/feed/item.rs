@@ -49,7 +49,7 @@ pub struct Maker<'a> {
     pub provider: &'a AgencyId,
     /// The subscription.
     pub subscription: u64,
-    /// The agreement's bound, milliseconds.
+    /// The agreement's bound, milliseconds; 0 for public data: nothing is promised then.
     pub max_lag_ms: u64,
     /// Signs promises.
     pub key: &'a SigningKey,
@@ -66,6 +66,18 @@ impl Maker<'_> {
     ) -> Result<(FeedItem, Hash), ItemError> {
         let plain = cbor::encode(redacted);
         let root = sha256(&[&plain]);
+        Ok((self.seal(&plain, root, sub_seq, delivered_ms, sealer)?, root))
+    }
+
+    /// Makes the item of one redacted envelope: its canonical bytes, and their SHA-256, which is promised.
+    pub fn seal(
+        &self,
+        plain: &[u8],
+        root: Hash,
+        sub_seq: u64,
+        delivered_ms: u64,
+        sealer: &mut Sealer,
+    ) -> Result<FeedItem, ItemError> {
         let promise = cbor::encode(&Promise {
             chain: self.chain.to_owned(),
             provider: self.provider.clone(),
@@ -78,7 +90,7 @@ impl Maker<'_> {
         });
         let signature = self.key.try_sign(Statement::Promise, self.chain, &promise)?;
         let seal_n = sub_seq.saturating_sub(sealer.epoch);
-        let sealed = sealer.sender.seal(seal_n, &promise, &plain)?;
+        let sealed = sealer.sender.seal(seal_n, &promise, plain)?;
         let item = FeedItem {
             promise: promise.into(),
             promise_signature: signature.ed25519,
@@ -87,6 +99,6 @@ impl Maker<'_> {
             seal_n,
             sealed: sealed.into(),
         };
-        Ok((item, root))
+        Ok(item)
     }
 }

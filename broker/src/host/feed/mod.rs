@@ -1,39 +1,56 @@
-//! Feeds, the provider's side: for every active clause that lets somebody follow a feed of this agency, envelopes of
-//! the own stream are redacted, promised, sealed and appended to the consumer's feed stream.
+//! Feeds, the provider's side: for every subscription, envelopes of the own stream are redacted, promised, sealed and
+//! appended to the consumer's feed stream.
+//!
+//! A clause with bounded evidence has a default subscription; consumers create others by command, narrower ones or of
+//! public data ([`commands`]). The own stream is verified once and shared ([`source`]), every subscription has a task of
+//! its own ([`subscription`]), and all of them share one writer ([`group`]).
 //!
 //! The own stream's place and the subscription's numbers stand in one store and change in one transaction, so nothing is
 //! left out and nothing gets two numbers. Evidence is anchored from that store, not from what was sent: what may have
 //! left is anchored.
 
+mod anchor;
+mod append;
+mod cache;
+mod commands;
+mod created;
+mod deliver;
+mod error;
 mod evidence;
+mod group;
 mod item;
+mod place;
 mod redaction;
+mod source;
+mod status;
 mod store;
 mod subscription;
+mod supervise;
 
 use super::policy::Policies;
 use crate::config::NodeConfig;
 use crate::ledger::node_client::NodeClient;
 use crate::ledger::writer::Writer;
 use concordat_executor::policies::dataset::DatasetDoc;
-use concordat_executor::policies::document::Who;
-use concordat_protocol::ids::{AgreementId, DatasetId};
 use concordat_protocol::keys::SigningKey;
-use concordat_protocol::terms::{Action, Effect, Evidence, Status};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tokio::sync::{Semaphore, watch};
 
-use evidence::Clause;
+pub use commands::Asked;
 pub use item::{ItemError, Maker, Sealer, scope};
-pub use redaction::{Lens, UnfitClause};
+pub use redaction::{Lens, Shown, TooWide, UnfitClause};
+pub use status::{FeedsStatus, SubscriptionStatus};
 pub use store::{FeedStore, FeedStoreError};
+
+use subscription::{End, Shared};
+use supervise::Docs;
 
 /// After how long without a new block the ledger counts as standing still (PROTOCOL 2).
 const STALE: Duration = Duration::from_millis(concordat_protocol::limits::HEAD_STALE_MS);
+/// Commands that may be worked on at once.
+const COMMANDS: usize = 16;
 
 /// The ledger as the host sees it now: newest tick, and the agreements in force at it.
 #[derive(Debug, Clone)]
@@ -83,97 +100,63 @@ pub struct FeedSetup {
     pub view: watch::Receiver<View>,
 }
 
-/// Starts the feeds beside the query loop. The task ends with the process.
-pub fn start(setup: FeedSetup) -> Result<JoinHandle<()>, FeedStoreError> {
+/// A subscription that has, or had, a task in this process.
+struct Known {
+    shared: Arc<Shared>,
+    dataset: String,
+}
+
+/// The feeds of a provider.
+pub struct Feeds {
+    setup: Arc<FeedSetup>,
+    store: FeedStore,
+    docs: Docs,
+    known: Mutex<BTreeMap<u64, Known>>,
+    changed: watch::Sender<()>,
+    working: Semaphore,
+}
+
+/// Starts the feeds beside the query loop. Their tasks end with the process.
+pub fn start(setup: FeedSetup) -> Result<Arc<Feeds>, FeedStoreError> {
     let store = FeedStore::open(&setup.cfg.path("executor/feeds.sqlite"))?;
-    Ok(tokio::spawn(supervise(Arc::new(setup), store)))
-}
-
-/// Keeps one task for each subscription. A task stops delivering by itself the moment its clause does not permit it.
-async fn supervise(setup: Arc<FeedSetup>, store: FeedStore) {
-    let docs: BTreeMap<DatasetId, Arc<DatasetDoc>> =
-        setup.datasets.iter().filter(|d| d.is_feed()).map(|d| (d.id.clone(), Arc::new(d.clone()))).collect();
-    let mut view = setup.view.clone();
-    let mut running: BTreeMap<u64, JoinHandle<()>> = BTreeMap::new();
-    let (mut seen, mut wanted): (Option<Arc<Policies>>, Vec<Delivery>) = (None, Vec::new());
-    let mut left: Vec<Clause> = left_open(&store);
-    loop {
-        let policies = view.borrow_and_update().policies.clone();
-        if seen.as_ref().is_none_or(|s| !Arc::ptr_eq(s, &policies)) {
-            wanted = deliveries(&policies, &docs);
-            seen = Some(policies);
-        }
-        let is_free =
-            |running: &BTreeMap<u64, JoinHandle<()>>, n: u64| running.get(&n).is_none_or(JoinHandle::is_finished);
-        for delivery in wanted.iter().filter(|d| is_free(&running, d.clause.handle)).cloned().collect::<Vec<_>>() {
-            let number = delivery.clause.handle;
-            info!(subscription = number, consumer = %delivery.clause.consumer, dataset = %delivery.doc.id, "subscription");
-            running.insert(
-                number,
-                tokio::spawn(subscription::run(setup.clone(), store.clone(), delivery.clause.clone(), Some(delivery))),
-            );
-        }
-        // Nothing is delivered for these any more, but what was delivered is anchored.
-        for clause in std::mem::take(&mut left) {
-            if is_free(&running, clause.handle) {
-                running
-                    .insert(clause.handle, tokio::spawn(subscription::run(setup.clone(), store.clone(), clause, None)));
-            }
-        }
-        if view.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-fn left_open(store: &FeedStore) -> Vec<Clause> {
-    let bodies = store.open_clauses().unwrap_or_else(|e| {
-        error!(code = e.code(), error = %e, "deliveries of the former process cannot be read");
-        vec![]
+    let docs = setup.datasets.iter().filter(|d| d.is_feed()).map(|d| (d.id.clone(), Arc::new(d.clone()))).collect();
+    let feeds = Arc::new(Feeds {
+        setup: Arc::new(setup),
+        store,
+        docs,
+        known: Mutex::default(),
+        changed: watch::channel(()).0,
+        working: Semaphore::new(COMMANDS),
     });
-    bodies.iter().filter_map(|b| serde_json::from_str(b).ok()).collect()
+    tokio::spawn(supervise::supervise(feeds.clone()));
+    tokio::spawn(status::answer(feeds.clone()));
+    Ok(feeds)
 }
 
-/// A subscription that is delivered to.
-#[derive(Debug, Clone)]
-pub struct Delivery {
-    clause: Clause,
-    agreement: AgreementId,
-    clause_id: String,
-    /// The clause's role, which the consumer's broker vouches for.
-    role: Option<String>,
-    doc: Arc<DatasetDoc>,
-}
+impl Feeds {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<u64, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-/// The subscriptions that agreements in force make at this provider: the default one of a clause has its handle as
-/// number.
-fn deliveries(policies: &Policies, docs: &BTreeMap<DatasetId, Arc<DatasetDoc>>) -> Vec<Delivery> {
-    let mut out = Vec::new();
-    for ((agreement, version), inforce) in policies.versions() {
-        let Some(evaluator) = inforce.evaluator.as_ref().filter(|_| inforce.status == Status::Active) else { continue };
-        for (i, clause) in evaluator.compiled().document.clauses.iter().enumerate() {
-            let subscribes = clause.effect == Effect::Permit && clause.actions.contains(&Action::Subscribe);
-            let Some(handle) = inforce.handles.get(i).copied().filter(|_| subscribes) else { continue };
-            let (who, role) = match &clause.who {
-                Who::Org { org, role } => (Some(org.clone()), role.clone()),
-                Who::Any => (inforce.terms.assignee.clone(), None),
-            };
-            let (Some(consumer), Some(purpose), Evidence::Bounded { max_lag_ms }) =
-                (who, clause.purpose.clone(), clause.evidence.clone())
-            else {
-                // Everybody's feed needs a number for each follower, and a strict one a query's way.
-                warn!(%agreement, version, clause = clause.id, "only feeds to one agency under bounded evidence are delivered");
-                continue;
-            };
-            let Some(doc) = docs.get(&inforce.terms.dataset) else {
-                warn!(dataset = %inforce.terms.dataset, %agreement, "a clause lets somebody follow it, but it is no feed of this node");
-                continue;
-            };
-            let (name, rows_hash) = (format!("{agreement}/{}", clause.id), inforce.terms.rows_hash);
-            let evidence = Clause { handle, consumer, name, purpose, rows_hash, max_lag_ms };
-            let (agreement, clause_id) = (agreement.clone(), clause.id.clone());
-            out.push(Delivery { clause: evidence, agreement, clause_id, role, doc: doc.clone() });
+    fn register(&self, shared: &Arc<Shared>, dataset: String) {
+        self.known().insert(shared.number, Known { shared: shared.clone(), dataset });
+    }
+
+    fn forget(&self, number: u64) {
+        self.known().remove(&number);
+    }
+
+    fn numbers(&self) -> Vec<u64> {
+        self.known().keys().copied().collect()
+    }
+
+    fn has_ended(&self, number: u64) -> bool {
+        self.known().get(&number).is_some_and(|k| k.shared.ended.borrow().is_some())
+    }
+
+    fn end(&self, number: u64, end: End) {
+        if let Some(known) = self.known().get(&number) {
+            known.shared.end(end);
         }
     }
-    out
 }

@@ -3,9 +3,13 @@
 use concordat_executor::policies::ask::Grant;
 use concordat_executor::policies::dataset::DatasetDoc;
 use concordat_executor::policies::duty::Duty;
-use concordat_executor::query::{Fields, Filter, parse_filter};
-use concordat_protocol::message::{Envelope, Event, MessageError, MessageView, RedactedEnvelope};
+use concordat_executor::limits::MAX_QUERY_BYTES;
+use concordat_executor::query::{Fields, Filter, nearest, parse_filter, read_json};
+use concordat_protocol::cbor;
+use concordat_protocol::hash::{Hash, sha256};
+use concordat_protocol::message::{Envelope, Event, MessageError, MessageView, Opened, RedactedEnvelope};
 use concordat_protocol::terms::Evidence;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use thiserror::Error;
 
@@ -15,11 +19,17 @@ const PLAIN: [&str; 5] = ["specversion", "type", "source", "datacontenttype", "d
 /// Why a clause cannot be delivered under. Nothing is delivered then.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum UnfitClause {
-    /// Feeds are released with promises only.
-    #[error("its evidence is {0}: a feed needs bounded evidence")]
+    /// Feeds are released with promises, or are public.
+    #[error(
+        "its evidence is {0}: a feed needs bounded evidence; query the dataset instead, or agree on a clause for \
+         subscribe with evidence {{bounded: {{max_lag: ..}}}}"
+    )]
     Evidence(&'static str),
     /// A duty that feeds do not fulfil.
-    #[error("its duty {0} cannot be fulfilled on a feed")]
+    #[error(
+        "its duty {0} cannot be fulfilled on a feed; query the dataset instead, or agree on a clause for subscribe \
+         without it"
+    )]
     Duty(String),
     /// A row filter or a field list that does not fit the dataset.
     #[error("its duty does not fit the dataset: {0}")]
@@ -37,13 +47,62 @@ impl UnfitClause {
     }
 }
 
-/// What a clause shows of a dataset's messages.
+/// Why a subscription's own filter or fields are refused: they can only be less than what the clause opens.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum TooWide {
+    /// The filter does not parse.
+    #[error("filter: {0}")]
+    Filter(String),
+    /// The filter looks at a hidden field: whether a row comes would tell its value.
+    #[error("filter: the clause does not open the field {field}, so rows cannot be chosen by it; it opens {open}")]
+    HiddenInFilter {
+        /// The field.
+        field: String,
+        /// What is open.
+        open: String,
+    },
+    /// A field that is not open.
+    #[error("fields: the clause does not open {field}{near}; it opens {open}")]
+    Field {
+        /// The field.
+        field: String,
+        /// The nearest that is open.
+        near: String,
+        /// What is open.
+        open: String,
+    },
+}
+
+impl TooWide {
+    /// A stable name of the error.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Filter(_) => "bad-filter",
+            Self::HiddenInFilter { .. } | Self::Field { .. } => "fields",
+        }
+    }
+}
+
+/// What a clause shows of a dataset's messages, or what a subscription takes of that.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lens {
     filter: Filter,
+    fields: BTreeSet<String>,
     leaves: BTreeSet<String>,
-    /// The agreement's bound, milliseconds.
+    id: Hash,
+    /// The agreement's bound, milliseconds; 0 for public data.
     pub max_lag_ms: u64,
+}
+
+/// An envelope as a lens shows it: the bytes that are sealed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Canonical redacted envelope.
+    pub plain: Vec<u8>,
+    /// Its SHA-256, which is promised.
+    pub root: Hash,
+    /// Messages shown in it.
+    pub messages: u64,
 }
 
 impl Lens {
@@ -51,11 +110,11 @@ impl Lens {
     pub fn of(grant: &Grant, doc: &DatasetDoc) -> Result<Self, UnfitClause> {
         let max_lag_ms = match grant.evidence {
             Evidence::Bounded { max_lag_ms } => max_lag_ms,
+            Evidence::None {} => 0,
             Evidence::Strict {} => return Err(UnfitClause::Evidence("strict")),
-            Evidence::None {} => return Err(UnfitClause::Evidence("none")),
         };
-        let fields = Fields::from_schema(&doc.schema).map_err(|e| UnfitClause::Fields(e.to_string()))?;
-        let mut shown: BTreeSet<&str> = doc.fields().iter().map(|f| f.name.as_str()).collect();
+        let fields = schema(doc)?;
+        let mut shown: BTreeSet<String> = doc.fields().iter().map(|f| f.name.clone()).collect();
         let mut filters = Vec::new();
         for duty in &grant.duties {
             match duty {
@@ -65,20 +124,95 @@ impl Lens {
                     filters.push(parsed);
                 }
                 Duty::Fields { allow } => shown.retain(|f| allow.iter().any(|a| a == f)),
+                // There is no grant without it: the evaluator checked it.
+                Duty::Reference { .. } => {}
                 other => return Err(UnfitClause::Duty(other.kind().word().to_owned())),
             }
         }
-        Ok(Self { filter: Filter::all_of(filters), leaves: leaves(doc, &shown), max_lag_ms })
+        Ok(Self::new(Filter::all_of(filters), shown, max_lag_ms, doc))
+    }
+
+    fn new(filter: Filter, fields: BTreeSet<String>, max_lag_ms: u64, doc: &DatasetDoc) -> Self {
+        let leaves = leaves(doc, &fields.iter().map(String::as_str).collect());
+        let names: Vec<&[u8]> = leaves.iter().flat_map(|l| [l.as_bytes(), b"\0"]).collect();
+        let id = sha256(&[&filter.to_json().to_string().into_bytes(), b"\0", &names.concat()]);
+        Self { filter, fields, leaves, id, max_lag_ms }
+    }
+
+    /// A subscription's own filter, checked against the dataset's fields.
+    pub fn own_filter(filter: &Value, doc: &DatasetDoc) -> Result<Filter, TooWide> {
+        if filter.as_object().is_some_and(serde_json::Map::is_empty) {
+            return Ok(Filter::All);
+        }
+        let known = schema(doc).map_err(|e| TooWide::Filter(e.to_string()))?;
+        parse_filter(filter, &known, "/where").map_err(|e| TooWide::Filter(e.to_string()))
+    }
+
+    /// The lens with a filter (JSON, `{}` for every row) and fields (none for all) of a subscription on top. They may
+    /// only speak of fields that are open: rows chosen by a hidden field would tell its value.
+    pub fn narrow(&self, filter: &Value, fields: &[String], doc: &DatasetDoc) -> Result<Self, TooWide> {
+        let open = || self.fields.iter().cloned().collect::<Vec<_>>().join(", ");
+        let own = Self::own_filter(filter, doc)?;
+        if let Some(hidden) = own.fields().into_iter().find(|f| !self.fields.contains(*f)) {
+            return Err(TooWide::HiddenInFilter { field: hidden.to_owned(), open: open() });
+        }
+        if let Some(hidden) = fields.iter().find(|f| !self.fields.contains(*f)) {
+            let near = nearest(hidden, self.fields.iter().map(String::as_str));
+            let near = near.map_or_else(String::new, |n| format!(" (nearest is {n})"));
+            return Err(TooWide::Field { field: hidden.clone(), near, open: open() });
+        }
+        let shown = if fields.is_empty() { self.fields.clone() } else { fields.iter().cloned().collect() };
+        Ok(Self::new(Filter::all_of([self.filter.clone(), own]), shown, self.max_lag_ms, doc))
+    }
+
+    /// Fields that are shown, sorted.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(String::as_str)
+    }
+
+    /// Two lenses with one id show the same of every envelope.
+    pub fn id(&self) -> Hash {
+        self.id
     }
 
     /// The envelope as this consumer may see it; none if no message of it is for this consumer.
-    pub fn apply(&self, envelope: &Envelope) -> Result<Option<RedactedEnvelope>, MessageError> {
-        let redacted = envelope.redact(|_, event: &Event| {
-            self.filter.matches(event.data()).then_some(|leaf: &str| self.leaves.contains(leaf))
-        })?;
-        let any = redacted.messages.iter().any(|m| matches!(m, MessageView::Shown { .. }));
-        Ok(any.then_some(redacted))
+    pub fn show(&self, envelope: &Opened) -> Option<Shown> {
+        let redacted = some(envelope.redact(|_, event| self.choose(event)))?;
+        let shown = |m: &&MessageView| matches!(m, MessageView::Shown { .. });
+        let messages = redacted.messages.iter().filter(shown).count() as u64;
+        let plain = cbor::encode(&redacted);
+        let root = sha256(&[&plain]);
+        Some(Shown { plain, root, messages })
     }
+
+    /// The same of an envelope that was not opened.
+    pub fn apply(&self, envelope: &Envelope) -> Result<Option<RedactedEnvelope>, MessageError> {
+        Ok(some(envelope.redact(|_, event| self.choose(event))?))
+    }
+
+    fn choose(&self, event: &Event) -> Option<impl Fn(&str) -> bool + use<'_>> {
+        self.filter.matches(event.data()).then_some(|leaf: &str| self.leaves.contains(leaf))
+    }
+}
+
+fn some(redacted: RedactedEnvelope) -> Option<RedactedEnvelope> {
+    let any = redacted.messages.iter().any(|m| matches!(m, MessageView::Shown { .. }));
+    any.then_some(redacted)
+}
+
+fn schema(doc: &DatasetDoc) -> Result<Fields, UnfitClause> {
+    Fields::from_schema(&doc.schema).map_err(|e| UnfitClause::Fields(e.to_string()))
+}
+
+/// A filter as it came; no bytes are every row.
+pub fn filter_json(bytes: &[u8]) -> Result<Value, TooWide> {
+    if bytes.is_empty() {
+        return Ok(json!({}));
+    }
+    if bytes.len() > MAX_QUERY_BYTES {
+        return Err(TooWide::Filter(format!("{} bytes are more than {MAX_QUERY_BYTES}", bytes.len())));
+    }
+    read_json(bytes).map_err(|e| TooWide::Filter(e.to_string()))
 }
 
 /// Names of the leaves that are shown. An attribute made from hidden fields stays hidden: the id is computed from the

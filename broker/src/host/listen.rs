@@ -1,0 +1,83 @@
+//! Listens for calls of consumers: each is verified by a task of its own, outside the loop. Queries go to the loop,
+//! commands about subscriptions to the feeds.
+
+use super::HostError;
+use super::calls::{Sessions, admit};
+use super::feed::{Asked, Feeds};
+use super::fetch::{Fetcher, Job};
+use super::query_loop::Message;
+use crate::config::NodeConfig;
+use concordat_protocol::cbor::{self, Canon};
+use concordat_protocol::session::QueryReply;
+use concordat_protocol::subscribe::{SUBSCRIBE_TOKEN, SubscribeReply};
+use futures::StreamExt;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+/// What answering a call takes.
+#[derive(Clone)]
+pub(super) struct Listener {
+    pub(super) cfg: Arc<NodeConfig>,
+    pub(super) nats: async_nats::Client,
+    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) feeds: Arc<Feeds>,
+    pub(super) sessions: Arc<Sessions>,
+    pub(super) messages: mpsc::Sender<Message>,
+}
+
+impl Listener {
+    /// Listens from now on, in a task of its own.
+    pub(super) async fn listen(self) -> Result<(), HostError> {
+        let subject = format!("q.*.{}.>", self.cfg.agency.account());
+        let subscribed = self.nats.queue_subscribe(subject, "executor".into()).await;
+        let mut calls = subscribed.map_err(|e| HostError::Nats(e.to_string()))?;
+        tokio::spawn(async move {
+            while let Some(message) = calls.next().await {
+                let Some(reply) = message.reply.clone() else { continue };
+                let this = self.clone();
+                tokio::spawn(async move { this.take(message, reply).await });
+            }
+        });
+        Ok(())
+    }
+
+    async fn take(&self, message: async_nats::Message, reply: async_nats::Subject) {
+        let mut tokens = message.subject.split('.');
+        let via = tokens.nth(1).unwrap_or_default().to_owned();
+        let command = tokens.next_back() == Some(SUBSCRIBE_TOKEN);
+        let cfg = &self.cfg;
+        match admit(&message.payload, &via, &cfg.chain, &cfg.agency, &self.sessions, &self.fetcher).await {
+            Ok((job, request_id)) if command => {
+                info!(request_id, consumer = %job.consumer, "subscription command");
+                answer_to(&self.nats, reply, &self.command(job).await).await;
+            }
+            Ok((job, request_id)) => {
+                let (session, n) = (job.call.request.session, job.call.request.n);
+                info!(request_id, session, n, consumer = %job.consumer, "query");
+                let _ = self.messages.send(Message::Call(Box::new(job), reply)).await;
+            }
+            Err(body) => {
+                warn!(via, reason = body.reason, detail = body.detail, "call not admitted");
+                if command {
+                    answer_to(&self.nats, reply, &SubscribeReply::Denied { body }).await;
+                } else {
+                    answer_to(&self.nats, reply, &QueryReply::Denied { body }).await;
+                }
+            }
+        }
+    }
+
+    async fn command(&self, job: Job) -> SubscribeReply {
+        let (request, session_expires_ms) = (job.call.request, job.call.session_expires_ms);
+        let asked = Asked { consumer: job.consumer, request, session_expires_ms };
+        self.feeds.command(&asked, &job.query).await
+    }
+}
+
+/// Sends an answer; a lost one is asked for again.
+pub(super) async fn answer_to<T: Canon>(nats: &async_nats::Client, subject: async_nats::Subject, reply: &T) {
+    if let Err(e) = nats.publish(subject, cbor::encode(reply).into()).await {
+        warn!(error = %e, "an answer could not be sent: the consumer asks again");
+    }
+}
