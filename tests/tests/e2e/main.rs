@@ -77,7 +77,11 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("walls", "nobody_manages_or_reads_anothers_streams", walls::nobody_manages_or_reads_anothers_streams),
     ("walls", "nobody_reaches_anothers_own_account", walls::nobody_reaches_anothers_own_account),
     ("walls", "nobody_speaks_or_listens_as_another", walls::nobody_speaks_or_listens_as_another),
-    ("walls", "the_manager_serves_an_agency_its_own_stream_only", walls::the_manager_serves_an_agency_its_own_stream_only),
+    (
+        "walls",
+        "the_manager_serves_an_agency_its_own_stream_only",
+        walls::the_manager_serves_an_agency_its_own_stream_only,
+    ),
     ("feed", "a_consumer_follows_what_its_clause_opens", feed::a_consumer_follows_what_its_clause_opens),
     ("feed", "a_stranger_reads_no_feed", feed::a_stranger_reads_no_feed),
     (

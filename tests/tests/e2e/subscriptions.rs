@@ -10,6 +10,9 @@ use std::time::Duration;
 /// Longest wait for an event, on a busy machine.
 pub const WITHIN: Duration = Duration::from_secs(60);
 
+/// What the agreements of these tests are for.
+const PURPOSE: &str = "purp:test-feed";
+
 /// Feeds of grid that the tests of feeds share, made by the first of them: one restart of its broker and executor.
 pub fn feeds(world: &World) -> &'static [Feed] {
     static FEEDS: OnceLock<Vec<Feed>> = OnceLock::new();
@@ -26,7 +29,11 @@ pub fn meter(world: &World) -> &'static Feed {
 
 /// A subscription of transport's own to what is published from now on.
 pub fn newest(city: &City, feed: &Feed, name: &str) -> Follower {
-    Follower::create(city, "transport", &json!({"dataset": feed.id, "name": name, "from": "latest"}))
+    Follower::create(
+        city,
+        "transport",
+        &json!({"dataset": feed.id, "name": name, "purpose": PURPOSE, "from": "latest"}),
+    )
 }
 
 /// The data of messages.
@@ -47,7 +54,7 @@ pub fn a_created_subscription_sees_its_rows_and_fields_only(world: &World) {
     let (city, feed) = (world.shared(), meter(world));
     feed.publish(city, 0..40);
     // Of everything there is, and what comes later.
-    let body = json!({"dataset": feed.id, "name": "north", "from": "earliest", "select": ["mw", "n"],
+    let body = json!({"dataset": feed.id, "name": "north", "purpose": PURPOSE, "from": "earliest", "select": ["mw", "n"],
                       "where": {"zone": {"in": ["N", "S"]}, "n": {"range": {"from": 10, "to": 60}}}});
     let mut north = Follower::create(city, "transport", &body);
     feed.publish(city, 40..80);
@@ -68,7 +75,7 @@ pub fn a_created_subscription_sees_its_rows_and_fields_only(world: &World) {
     north.api.post("/v1/subscriptions", &other).is(409);
     // It can only be less than the clause opens.
     for (member, wider) in [("select", json!(["n", "note"])), ("where", json!({"note": {"eq": "hidden-1"}}))] {
-        let mut body = json!({"dataset": feed.id, "name": "wider", "from": "earliest"});
+        let mut body = json!({"dataset": feed.id, "name": "wider", "purpose": PURPOSE, "from": "earliest"});
         body[member] = wider;
         let answer = north.api.post("/v1/subscriptions", &body);
         assert!(matches!(answer.status, 403 | 422), "{member}: {} {}", answer.status, answer.body);
@@ -82,12 +89,16 @@ pub fn a_created_subscription_sees_its_rows_and_fields_only(world: &World) {
             "{agency}"
         );
         api.get(&north.path("/messages?max=1")).is(404);
-        api.delete(&north.path("")).is(404);
-        let answer =
-            api.post("/v1/subscriptions", &json!({"dataset": feed.id, "name": "stranger", "from": "earliest"}));
+        // There is nothing of this name to delete for them.
+        assert!(matches!(api.delete(&north.path("")).status, 204 | 404), "{agency}");
+        let answer = api.post(
+            "/v1/subscriptions",
+            &json!({"dataset": feed.id, "name": "stranger", "purpose": PURPOSE, "from": "earliest"}),
+        );
         assert!(answer.status >= 400 && answer.status < 500, "{agency}: {} {}", answer.status, answer.body);
     }
-    assert_eq!(north.view()["id"], north.id);
+    feed.publish(city, 12..13);
+    assert_eq!(data(&north.take(1))[0]["n"], 12, "it goes on, whoever tried to end it");
     end(&north);
     until("it is gone", WITHIN, || {
         let answer = north.api.get(&north.path(""));
@@ -127,7 +138,10 @@ pub fn seeking_replays_the_same_messages(world: &World) {
     }
     let first = follower.take(40);
     assert_eq!(data(&first), all_seen(2_000..2_040));
-    let seek = |to: Value| follower.api.post(&follower.path(":seek"), &json!({"to": to})).is(200);
+    let seek = |to: Value| {
+        let answer = follower.api.post(&follower.path(":seek"), &json!({"to": to}));
+        assert!(matches!(answer.status, 200 | 202), "{to}: {} {}", answer.status, answer.body);
+    };
     // Everything again: the same messages at the same places.
     seek(json!("earliest"));
     let again = follower.clone().take(40);
@@ -137,13 +151,13 @@ pub fn seeking_replays_the_same_messages(world: &World) {
     seek(json!({"sub_seq": from["sub_seq"]}));
     let mut reader = follower.clone();
     assert_eq!(reader.take(28), first[12..]);
-    // From a time on.
-    let time = jiff::Timestamp::now();
+    // From a time on, by the ledger's clock, which may run a second before this machine's.
+    let time = (jiff::Timestamp::now().as_millisecond() as u64).max(city.tick_ms()) + 1_500;
     until("the ledger's time is later", WITHIN, || {
-        let tick = city.tick_ms() as i64;
-        if tick > time.as_millisecond() + 1_000 { Ok(()) } else { Err(tick) }
+        let tick = city.tick_ms();
+        if tick > time { Ok(()) } else { Err(tick) }
     });
-    let time = jiff::Timestamp::from_millisecond(time.as_millisecond() + 1).unwrap();
+    let time = jiff::Timestamp::from_millisecond(time as i64).unwrap();
     feed.publish(city, 2_040..2_050);
     let late = reader.take(10);
     assert_eq!(data(&late), all_seen(2_040..2_050));

@@ -63,7 +63,8 @@ impl Scene {
             names.sort();
             let v: PullConsumer = self.feed.get_consumer(&self.victim).await.unwrap();
             let v = v.get_info().await.unwrap();
-            let at = (v.delivered.stream_sequence, v.ack_floor.stream_sequence, v.num_pending, v.num_ack_pending, v.paused);
+            let at =
+                (v.delivered.stream_sequence, v.ack_floor.stream_sequence, v.num_pending, v.num_ack_pending, v.paused);
             format!("{config} {items:?} {names:?} {at:?}")
         })
     }
@@ -250,7 +251,8 @@ pub fn nobody_speaks_or_listens_as_another(world: &World) {
     };
     let (mut at_exchange, mut at_grid, mut at_transport) =
         (listen(&s.exchange, ">"), listen(&s.grid, ">"), listen(&s.transport, ">"));
-    let spying = [">", "feed.>", "q.>", "xm.>", "exchange.>", "$JS.>", "$SYS.>", "_INBOX.>", "_R_.>", "XJS.>", "*.*.*.*"];
+    let spying =
+        [">", "feed.>", "q.>", "xm.>", "exchange.>", "$JS.>", "$SYS.>", "_INBOX.>", "_R_.>", "XJS.>", "*.*.*.*"];
     let mut spies = spying.map(|subject| listen(&s.court, subject));
     // Speaking under another's name, with more tokens or fewer, or past the imports.
     let before = s.standing();
@@ -331,7 +333,11 @@ pub fn the_manager_serves_an_agency_its_own_stream_only(world: &World) {
     assert_eq!(ask(&s.court, &seek(NUMBER)), "unknown-subscription");
     assert_eq!(ask(&s.court, &close(NUMBER)), "done", "there is nothing of it in the court's stream");
     assert_eq!(ask(&s.court, &close(handle)), "default-subscription");
-    assert_eq!(ask(&s.grid, &open(subscription, handle)), "no-agreement", "the provider does not open for its consumer");
+    assert_eq!(
+        ask(&s.grid, &open(subscription, handle)),
+        "no-agreement",
+        "the provider does not open for its consumer"
+    );
     assert_eq!(ask(&s.transport, &open(subscription, 999_999)), "no-agreement");
     assert_eq!(s.standing(), before);
     // Transport does, reads from its beginning again, and ends it.
@@ -367,7 +373,11 @@ pub fn a_stream_server_that_does_not_sync_is_refused(world: &World) {
     for (node, process) in [("grid", "broker"), ("grid", "executor"), ("exchange", "exchange")] {
         until(&format!("{process} of {node} says why it does not serve"), SOON, || {
             let log = city.log(node, process);
-            if log.contains("streams-not-durable") && log.contains("sync_interval: always") { Ok(()) } else { Err("nothing") }
+            if log.contains("streams-not-durable") && log.contains("sync_interval: always") {
+                Ok(())
+            } else {
+                Err("nothing")
+            }
         });
     }
     std::fs::write(&path, good).unwrap();
