@@ -11,8 +11,9 @@ use concordat_protocol::node::{
     DatasetView, EntryProof, Frame, HeadView, LeafProof, NodeReply, NodeRequest, WriterView, key_leaf_key,
     session_leaf_key,
 };
-use concordat_protocol::ops::log_key;
-use concordat_protocol::tree::{inclusion_path_from, value_leaf};
+use concordat_protocol::ops::{Tag, log_key};
+use concordat_protocol::runs::{RunProof, run_key};
+use concordat_protocol::tree::{SortedProof, inclusion_path_from, value_leaf};
 use prost::Message;
 use tendermint_proto::v0_38::abci::{RequestQuery, ResponseQuery};
 use tendermint_proto::v0_38::crypto::{Proof, ProofOp, ProofOps, ValueOp};
@@ -94,6 +95,7 @@ fn stored(app: &App, store: &str, request: &RequestQuery) -> Result<ResponseQuer
         "log" => at.log_proof(log_index(key)?)?,
         "meta" => at.meta_proof(key)?.ok_or_else(|| missing(store))?,
         "heads" => at.heads_proof(key)?.ok_or_else(|| missing(store))?,
+        "runs" => at.run_proof(log_index(key)?)?,
         _ => return Err(missing(store)),
     };
     let (root, index, path) = store_path(&at.row.roots, store).ok_or_else(|| missing(store))?;
@@ -124,6 +126,7 @@ fn newest_value(app: &App, state: &State, store: &str, key: &[u8]) -> Result<Vec
         "log" => app.inner.store.reader()?.entries(log_index(key)?, 1)?.first().map(cbor::encode),
         "meta" => meta_value(&state.tables, key),
         "heads" => heads_value(&state.tables, key).map(|(_, value)| value),
+        "runs" => app.inner.store.reader()?.run(log_index(key)?)?.as_ref().map(cbor::encode),
         _ => None,
     };
     value.ok_or_else(|| missing(store))
@@ -185,6 +188,22 @@ impl<'a> At<'a> {
         let state = &self.committed.state;
         let undo = self.undo(&self.row.roots.heads, &state.trees.heads.root())?;
         Ok(state.trees.heads_proof(&state.tables, &undo, key))
+    }
+
+    fn run_proof(&self, number: u64) -> Result<LeafProof, QueryError> {
+        let size = self.row.runs;
+        if number >= size {
+            return Err(QueryError::NotYet(format!(
+                "run {number} is not in state at height {}, which has {size}",
+                self.height
+            )));
+        }
+        let run = self.reader.run(number)?;
+        let run = run.ok_or_else(|| QueryError::NotFound(format!("run {number} is not kept")))?;
+        let path = inclusion_path_from(&Subtrees(&self.reader.run_tiles()), number, size)
+            .map_err(|e| QueryError::NotFound(e.to_string()))?;
+        let (key, value) = (run_key(number).to_vec().into(), cbor::encode(&run).into());
+        Ok(LeafProof { key, value, index: number, size, path })
     }
 
     fn log_proof(&self, index: u64) -> Result<LeafProof, QueryError> {
@@ -250,6 +269,10 @@ fn try_ask(app: &App, question: &NodeRequest) -> Result<NodeReply, QueryError> {
             let row = t.subscriptions.get(&(provider.clone(), *subscription));
             NodeReply::Subscription { last_sub_seq: row.map_or(0, |s| s.last_sub_seq) }
         }
+        NodeRequest::Runs {} => NodeReply::Runs { size: state.head.runs.size, end_index: state.head.runs.end_index() },
+        NodeRequest::Run { number, tag, height } => {
+            NodeReply::Run { body: prove_run(app, &committed, *number, tag, *height)? }
+        }
         NodeRequest::Params {} => NodeReply::Params { body: t.params.iter().map(|(k, v)| (k.clone(), *v)).collect() },
         NodeRequest::Agencies {} => NodeReply::Agencies { body: t.agencies.keys().cloned().collect::<Vec<AgencyId>>() },
     })
@@ -309,6 +332,15 @@ fn prove(
     }
     let session = if session == 0 { None } else { at.heads_proof(&session_leaf_key(session))? };
     Ok(EntryProof { height: at.height, roots: at.row.roots.clone(), entry, keys: proven, session })
+}
+
+/// Everything that a run holds under a tag.
+fn prove_run(app: &App, committed: &Committed, number: u64, tag: &Tag, height: u64) -> Result<RunProof, QueryError> {
+    let reader = app.inner.store.reader()?;
+    let at = At::new(committed, &reader, height)?;
+    let run = at.run_proof(number)?;
+    let list = SortedProof::prove(&reader.run_leaves(number)?, tag).map_err(|e| QueryError::NotFound(e.to_string()))?;
+    Ok(RunProof { height: at.height, roots: at.row.roots.clone(), run, list })
 }
 
 /// A frame of an earlier block, from the store.

@@ -3,6 +3,9 @@
 //! State rows, log entries, tiles, sizes by height and the newest head are written together and are durable when
 //! [`Store::commit`] returns; a crash before leaves the block before. Recovery reads everything back but the log.
 
+mod read;
+mod write;
+
 use std::path::{Path, PathBuf};
 
 use concordat_protocol::canon_struct;
@@ -10,12 +13,14 @@ use concordat_protocol::cbor::{self, Canon, CborError};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::node::StoreRoots;
 use concordat_protocol::ops::LogEntry;
-use concordat_protocol::tree::Frontier;
+use concordat_protocol::runs::{RunView, entry_key};
+use concordat_protocol::tree::{Frontier, SortedLeaf, root};
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::state::apply::Applied;
 use crate::state::history::{BatchKey, History, PAST_LEN, PastOp};
 use crate::state::rows::Head;
+use crate::state::runs::RunEntry;
 use crate::state::trees::Undo;
 use crate::state::{State, Tables};
 use crate::tiles::{TileKey, TileSource, grow};
@@ -23,7 +28,10 @@ use crate::tiles::{TileKey, TileSource, grow};
 /// Pages of the file kept in memory. A block needs a few of the newest ones only; the library's default is 1 GB.
 const CACHE_BYTES: usize = 64 << 20;
 /// Version of the store's layout. A store of another version is refused.
-pub const STORE_FORMAT: u64 = 1;
+pub const STORE_FORMAT: u64 = 2;
+
+pub use read::{Reader, RunTiles};
+use write::{write_block, write_undo};
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
@@ -34,6 +42,11 @@ const PAST: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("past");
 const MARKS: TableDefinition<'_, u64, u8> = TableDefinition::new("marks");
 const BATCHES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("batches");
 const TILES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("tiles");
+/// Entries of the subject runs: run, tag and log index in one sorted key; the operation's hash.
+const RUN_ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("run-entries");
+/// Runs that are in state.
+const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("runs");
+const RUN_TILES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("run-tiles");
 const HEIGHTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("heights");
 
 /// Why the store failed.
@@ -97,6 +110,8 @@ canon_struct! {
         pub log_size: u64,
         /// Meta revision after it.
         pub meta_rev: u64,
+        /// Subject runs in state after it.
+        pub runs: u64,
         /// Roots after it.
         pub roots: StoreRoots,
     }
@@ -162,6 +177,9 @@ impl Store {
             write.open_table(MARKS)?;
             write.open_table(BATCHES)?;
             write.open_table(TILES)?;
+            write.open_table(RUN_ENTRIES)?;
+            write.open_table(RUNS)?;
+            write.open_table(RUN_TILES)?;
             write.open_table(HEIGHTS)?;
             let mut meta = write.open_table(META)?;
             let found = meta.get("format")?.and_then(|v| cbor::decode(v.value()).ok());
@@ -218,7 +236,7 @@ impl Store {
     /// Database trouble.
     pub fn reader(&self) -> Result<Reader<'_>, StoreError> {
         let read = self.db.begin_read().map_err(|e| self.failed(e))?;
-        Ok(Reader { store: self, read })
+        Ok(Reader::new(self, read))
     }
 }
 
@@ -226,168 +244,6 @@ fn database(path: &Path, e: impl Into<redb::Error>) -> StoreError {
     StoreError::Database { path: path.to_path_buf(), source: Box::new(e.into()) }
 }
 
-struct WriteTiles<'a>(&'a redb::Table<'a, (u8, u64), &'static [u8]>);
-
-impl TileSource for WriteTiles<'_> {
-    fn tile(&self, key: TileKey) -> Option<Vec<Hash>> {
-        self.0.get(key).ok().flatten().map(|v| split_tile(v.value()))
-    }
-}
-
 fn split_tile(bytes: &[u8]) -> Vec<Hash> {
     bytes.chunks_exact(32).filter_map(|c| c.try_into().ok()).collect()
-}
-
-fn write_block(write: &WriteTransaction, block: &Applied) -> Result<(), redb::Error> {
-    let mut rows = write.open_table(ROWS)?;
-    for (key, value) in block.changes.rows() {
-        match value {
-            Some(value) => rows.insert(key.as_slice(), value.as_slice())?,
-            None => rows.remove(key.as_slice())?,
-        };
-    }
-    if !block.entries.is_empty() {
-        write.open_table(LOG)?.insert(block.first_index, cbor::encode(&block.entries).as_slice())?;
-        let past: Vec<u8> = block.news.ops.iter().flat_map(|p| p.to_bytes()).collect();
-        write.open_table(PAST)?.insert(block.first_index, past.as_slice())?;
-    }
-    let mut marks = write.open_table(MARKS)?;
-    for (index, mark) in &block.news.marks {
-        marks.insert(index, mark)?;
-    }
-    let mut batches = write.open_table(BATCHES)?;
-    for (key, hash) in &block.news.batches {
-        batches.insert(cbor::encode(key).as_slice(), hash.as_slice())?;
-    }
-    let mut tiles = write.open_table(TILES)?;
-    let changed = grow(&WriteTiles(&tiles), &block.completed);
-    for (key, hashes) in changed {
-        tiles.insert(key, hashes.concat().as_slice())?;
-    }
-    let height = HeightRow {
-        tick_ms: block.head.tick_ms,
-        log_size: block.log.size(),
-        meta_rev: block.head.meta_rev,
-        roots: block.roots.clone(),
-    };
-    write.open_table(HEIGHTS)?.insert(block.head.height, cbor::encode(&height).as_slice())?;
-    let newest = Newest {
-        head: block.head.clone(),
-        peaks: block.log.peaks().to_vec(),
-        log_size: block.log.size(),
-        app_hash: block.app_hash,
-    };
-    write.open_table(META)?.insert("newest", cbor::encode(&newest).as_slice())?;
-    Ok(())
-}
-
-fn write_undo(write: &WriteTransaction, undo: &Undo) -> Result<(), redb::Error> {
-    write.open_table(META)?.insert("undo", cbor::encode(undo).as_slice())?;
-    Ok(())
-}
-
-/// A consistent view of the store at one block.
-pub struct Reader<'a> {
-    store: &'a Store,
-    read: ReadTransaction,
-}
-
-impl Reader<'_> {
-    fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
-        &self,
-        table: TableDefinition<'_, K, V>,
-    ) -> Result<redb::ReadOnlyTable<K, V>, StoreError> {
-        self.read.open_table(table).map_err(|e| self.store.failed(e))
-    }
-
-    fn row<T: Canon>(&self, bytes: &[u8]) -> Result<T, StoreError> {
-        cbor::decode(bytes).map_err(|e: CborError| self.store.damaged(e))
-    }
-
-    /// The newest block, `None` before the first.
-    ///
-    /// # Errors
-    /// Database trouble or damage.
-    pub fn newest(&self) -> Result<Option<Newest>, StoreError> {
-        let found = self.table(META)?.get("newest").map_err(|e| self.store.failed(e))?;
-        found.map(|v| self.row(v.value())).transpose()
-    }
-
-    /// What undoes the newest block.
-    fn undo(&self) -> Result<Undo, StoreError> {
-        let found = self.table(META)?.get("undo").map_err(|e| self.store.failed(e))?;
-        found
-            .map_or_else(|| Err(self.store.damaged("the undo of its newest block is missing")), |v| self.row(v.value()))
-    }
-
-    /// What is known of a height.
-    ///
-    /// # Errors
-    /// Database trouble or damage.
-    pub fn height(&self, height: u64) -> Result<Option<HeightRow>, StoreError> {
-        let found = self.table(HEIGHTS)?.get(height).map_err(|e| self.store.failed(e))?;
-        found.map(|v| self.row(v.value())).transpose()
-    }
-
-    /// Up to `count` log entries from a global index on.
-    ///
-    /// # Errors
-    /// Database trouble or damage.
-    pub fn entries(&self, from: u64, count: u64) -> Result<Vec<LogEntry>, StoreError> {
-        let table = self.table(LOG)?;
-        let first = table.range(..=from).map_err(|e| self.store.failed(e))?.next_back();
-        let first = match first {
-            Some(row) => row.map_err(|e| self.store.failed(e))?.0.value(),
-            None => return Ok(Vec::new()),
-        };
-        let end = from.saturating_add(count);
-        let mut out = Vec::new();
-        for row in table.range(first..end).map_err(|e| self.store.failed(e))? {
-            let (at, value) = row.map_err(|e| self.store.failed(e))?;
-            let entries: Vec<LogEntry> = self.row(value.value())?;
-            let skip = usize::try_from(from.saturating_sub(at.value())).unwrap_or(usize::MAX);
-            out.extend(entries.into_iter().skip(skip));
-        }
-        out.truncate(usize::try_from(count).unwrap_or(usize::MAX));
-        Ok(out)
-    }
-
-    fn past(&self, index: u64) -> Result<Option<PastOp>, StoreError> {
-        let table = self.table(PAST)?;
-        let Some(row) = table.range(..=index).map_err(|e| self.store.failed(e))?.next_back() else { return Ok(None) };
-        let (first, bytes) = row.map_err(|e| self.store.failed(e))?;
-        let at = (index - first.value()) as usize * PAST_LEN;
-        let found: Option<&[u8; PAST_LEN]> = bytes.value().get(at..at + PAST_LEN).and_then(|b| b.try_into().ok());
-        Ok(found.map(PastOp::from_bytes))
-    }
-}
-
-/// A database that fails while a block is computed leaves no way on: the application must not guess.
-fn must<T>(result: Result<T, StoreError>) -> T {
-    result.unwrap_or_else(|e| panic!("{e}"))
-}
-
-impl History for Reader<'_> {
-    fn op(&self, index: u64) -> Option<PastOp> {
-        must(self.past(index))
-    }
-
-    fn marks(&self, index: u64) -> u8 {
-        let table = must(self.table(MARKS));
-        must(table.get(index).map_err(|e| self.store.failed(e))).map_or(0, |v| v.value())
-    }
-
-    fn batch(&self, key: &BatchKey) -> Option<Hash> {
-        let table = must(self.table(BATCHES));
-        let found = must(table.get(cbor::encode(key).as_slice()).map_err(|e| self.store.failed(e)));
-        found.and_then(|v| v.value().try_into().ok())
-    }
-}
-
-impl TileSource for Reader<'_> {
-    fn tile(&self, key: TileKey) -> Option<Vec<Hash>> {
-        let table = self.table(TILES).ok()?;
-        let found = table.get(key).ok()??;
-        Some(split_tile(found.value()))
-    }
 }

@@ -17,6 +17,7 @@ pub mod message;
 pub mod node;
 pub mod ops;
 pub mod receipt;
+pub mod runs;
 pub mod seal;
 pub mod session;
 pub mod subscribe;

@@ -9,6 +9,7 @@ use crate::hash::Hash;
 use crate::ids::{AgencyId, AgreementId, DatasetId, WriterId};
 use crate::keys::{KeyId, PublicKey};
 use crate::ops::LogEntry;
+use crate::runs::RunProof;
 use crate::terms::Status;
 use crate::{canon_enum, canon_struct};
 
@@ -237,6 +238,10 @@ canon_enum! {
         14 => Params {},
         /// Agencies.
         15 => Agencies {},
+        /// Where the subject runs stand.
+        16 => Runs {},
+        /// What a run holds under a tag, with proof at a height (0: the newest whose app hash stands in a header).
+        17 => Run { number: u64, tag: [u8; 16], height: u64 },
     }
 }
 
@@ -272,6 +277,10 @@ canon_enum! {
         14 => Params { body: Vec<(String, u64)> },
         /// Agencies.
         15 => Agencies { body: Vec<AgencyId> },
+        /// Runs: how many have their root in state, and the first log index that they do not cover.
+        16 => Runs { size: u64, end_index: u64 },
+        /// A run's list.
+        17 => Run { body: RunProof },
     }
 }
 

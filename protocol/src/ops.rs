@@ -128,6 +128,14 @@ impl Op {
         }
     }
 
+    /// The subjects it touches; none of kinds that carry no tags.
+    pub fn tags(&self) -> Option<&Tags> {
+        match self {
+            Self::Deliver { tags, .. } => Some(tags),
+            other => other.recorded().map(|r| r.tags),
+        }
+    }
+
     /// SHA-256 of the operation's canonical bytes.
     pub fn hash(&self) -> Hash {
         sha256(&[&cbor::encode(self)])

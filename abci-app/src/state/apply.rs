@@ -12,6 +12,7 @@ use concordat_protocol::tree::{Frontier, value_leaf};
 
 use super::history::{History, News, PastOp, Recall};
 use super::rows::{EquivocationRow, Head};
+use super::runs::RunNews;
 use super::trees::{LeafChanges, app_hash};
 use super::{State, TableChanges, View};
 use crate::tiles::{self, Completed};
@@ -59,6 +60,8 @@ pub struct Applied {
     pub entries: Vec<LogEntry>,
     /// Additions to history.
     pub news: News,
+    /// What became of the subject runs.
+    pub runs: RunNews,
     /// One result a transaction.
     pub results: Vec<TxResult>,
     /// Roots after the block.
@@ -77,6 +80,8 @@ pub struct Work<'a> {
     pub recall: Recall<'a>,
     /// Slots of the heads tree that became free.
     pub freed: Vec<u64>,
+    /// What becomes of the subject runs.
+    pub runs: RunNews,
     log: Frontier,
     completed: Vec<Completed>,
     entries: Vec<LogEntry>,
@@ -92,6 +97,10 @@ pub fn apply(state: &State, history: &dyn History, block: &Block<'_>) -> Applied
         }
         _ => false,
     };
+    // A block of its tick alone changes nothing.
+    if ticked && block.txs.len() > 1 {
+        work.time_passes();
+    }
     let results = block.txs.iter().enumerate().map(|(i, tx)| work.transaction(tx, i == 0, ticked)).collect();
     work.finish(state, results)
 }
@@ -106,6 +115,7 @@ impl<'a> Work<'a> {
             head,
             recall: Recall { past: history, first: state.log.size(), news: News::default() },
             freed: Vec::new(),
+            runs: RunNews::default(),
             log: state.log.clone(),
             completed: Vec::new(),
             entries: Vec::new(),
@@ -215,7 +225,9 @@ impl<'a> Work<'a> {
                 verdict,
                 code,
             };
+            let index = self.next_index();
             self.enter(entry, past);
+            self.index_subjects(op, index, op_hash, verdict);
         }
     }
 
@@ -267,6 +279,7 @@ impl<'a> Work<'a> {
         roots.heads = leaves.heads_root;
         roots.log = self.log.root();
         roots.meta = leaves.meta_root;
+        roots.runs = head.runs.tree().root();
         let app_hash = app_hash(&roots);
         Applied {
             head,
@@ -277,6 +290,7 @@ impl<'a> Work<'a> {
             first_index: self.recall.first,
             entries: self.entries,
             news: self.recall.news,
+            runs: self.runs,
             results,
             roots,
             app_hash,

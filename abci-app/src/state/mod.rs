@@ -10,10 +10,12 @@ pub mod apply;
 pub mod bounded;
 pub mod genesis;
 pub mod governance;
+pub mod head;
 pub mod history;
 pub mod ops;
 pub mod overlay;
 pub mod rows;
+pub mod runs;
 pub mod slots;
 pub mod table;
 pub mod trees;
@@ -25,7 +27,7 @@ use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::{AgencyId, DatasetId, WriterId};
 use concordat_protocol::keys::KeyId;
 use concordat_protocol::node::{KeyView, StoreRoots};
-use concordat_protocol::tree::{Frontier, empty_root};
+use concordat_protocol::tree::Frontier;
 
 use overlay::{Changes, Overlay, Table, merge};
 use rows::{
@@ -161,6 +163,7 @@ impl State {
             next_handle: 1,
             next_dataset: 1,
             slots: 0,
+            runs: runs::Runs::empty(),
         };
         Self { head, tables: Tables::default(), log: Frontier::new(), trees: Trees::default() }
     }
@@ -171,13 +174,13 @@ impl State {
         Self { head, tables, log, trees }
     }
 
-    /// The roots of the four trees. The subject runs are not kept by this application version: their tree is empty.
+    /// The roots of the four trees.
     pub fn roots(&self) -> StoreRoots {
         StoreRoots {
             heads: self.trees.heads.root(),
             log: self.log.root(),
             meta: self.trees.meta.root(),
-            runs: empty_root(),
+            runs: self.head.runs.tree().root(),
         }
     }
 

@@ -150,16 +150,27 @@ pub struct City {
 impl City {
     /// A chain at genesis.
     pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(params: &[(&str, u64)]) -> Self {
+        let mut genesis = genesis();
+        genesis.params = params.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
         let dir = tempfile::tempdir().unwrap();
         let clock = TestClock(Arc::new((AtomicU64::new(START), AtomicU64::new(0))));
         let app = open(&dir.path().join("state.redb"), &clock);
-        let mock = Mock::new(app, CHAIN, &serde_json::to_string(&genesis()).unwrap());
+        let mock = Mock::new(app, CHAIN, &serde_json::to_string(&genesis).unwrap());
         Self { clock, mock, dir, writers: BTreeMap::new(), counters: BTreeMap::new() }
     }
 
     /// A chain with the stops dataset, an active agreement police -> court, and a session.
     pub fn ready() -> (Self, Agreement) {
-        let mut city = Self::new();
+        Self::ready_with(&[])
+    }
+
+    /// [`City::ready`] under other parameters.
+    pub fn ready_with(params: &[(&str, u64)]) -> (Self, Agreement) {
+        let mut city = Self::with(params);
         let agreement = city.agree(&terms("AGR-1", 1));
         let session = city.open_session("court", "police", "s1");
         (city, Agreement { session, ..agreement })
@@ -167,6 +178,18 @@ impl City {
 
     pub fn store_path(&self) -> PathBuf {
         self.dir.path().join("state.redb")
+    }
+
+    /// The application starts again on what it stored.
+    pub fn reopen(&mut self) {
+        let spare = open(&self.dir.path().join("spare.redb"), &self.clock);
+        drop(std::mem::replace(&mut self.mock.app, spare));
+        let app = open(&self.store_path(), &self.clock);
+        self.mock.restart(app);
+    }
+
+    pub fn app_hash(&self) -> Bytes {
+        self.mock.app_hash()
     }
 
     pub fn ask(&self, question: &NodeRequest) -> NodeReply {

@@ -10,6 +10,7 @@ mod proofs;
 mod properties;
 mod proposals;
 mod recovery;
+mod runs;
 mod sequence;
 mod service;
 mod terms;

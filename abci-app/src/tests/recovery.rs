@@ -15,15 +15,6 @@ use crate::pool::MempoolLimits;
 use crate::state::genesis::Genesis;
 use crate::store::{Store, StoreError};
 
-/// Opens the same store again, as after kill -9. The old application is dropped first: it holds the file.
-fn restart(city: &mut City) {
-    let path = city.store_path();
-    let spare = open(&city.dir.path().join("spare.redb"), &city.clock);
-    drop(std::mem::replace(&mut city.mock.app, spare));
-    let app = open(&path, &city.clock);
-    city.mock.restart(app);
-}
-
 #[test]
 fn a_crash_between_finalize_and_commit_is_replayed_to_the_same_hash() {
     let (mut city, a) = City::ready();
@@ -33,7 +24,7 @@ fn a_crash_between_finalize_and_commit_is_replayed_to_the_same_hash() {
         city.clock.advance(100);
         let txs = city.mock.propose();
         city.mock.finalize(txs);
-        restart(&mut city);
+        city.reopen();
         assert_eq!(city.log_size(), 7 + n, "each operation is there once");
     }
     let op = city.query(a.handles[0], a.session, 9);
@@ -46,10 +37,10 @@ fn a_crash_after_commit_loses_and_doubles_nothing() {
     for n in 1..=5 {
         let op = city.query(a.handles[0], a.session, n);
         assert_eq!(city.say("police/executor", op).1, 0);
-        restart(&mut city);
+        city.reopen();
         let op = city.query(a.handles[0], a.session, n);
         assert_eq!(city.say("police/executor", op).1, concordat_protocol::codes::REPLAY);
-        restart(&mut city);
+        city.reopen();
     }
     let other = open(&city.dir.path().join("other.redb"), &city.clock);
     city.mock.replay_into(other);
@@ -58,11 +49,11 @@ fn a_crash_after_commit_loses_and_doubles_nothing() {
 #[test]
 fn a_crash_before_the_first_block_begins_again() {
     let mut city = City::new();
-    restart(&mut city);
+    city.reopen();
     city.clock.advance(100);
     let txs = city.mock.propose();
     city.mock.finalize(txs);
-    restart(&mut city);
+    city.reopen();
     assert_eq!((city.mock.height(), city.log_size()), (1, 1));
 }
 
@@ -87,7 +78,7 @@ fn a_store_of_another_format_is_refused_with_a_sentence() {
     drop(db);
     let error = Store::open(&path).unwrap_err();
     assert!(matches!(error, StoreError::Format { found: 9, .. }));
-    assert!(error.to_string().contains("has format 9, this version reads 1"), "{error}");
+    assert!(error.to_string().contains("has format 9, this version reads 2"), "{error}");
 }
 
 #[test]

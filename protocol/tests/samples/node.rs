@@ -9,7 +9,9 @@ use concordat_protocol::node::{
     SessionView, StoreRoots, WriterView, key_leaf_key, session_leaf_key,
 };
 use concordat_protocol::ops::{LogEntry, log_key};
+use concordat_protocol::runs::{RunProof, RunView, entry_leaf, run_key};
 use concordat_protocol::terms::Status;
+use concordat_protocol::tree::{SortedLeaf, SortedProof, root, value_leaf};
 
 /// One question of each kind.
 pub fn requests() -> Vec<Sample<NodeRequest>> {
@@ -29,6 +31,8 @@ pub fn requests() -> Vec<Sample<NodeRequest>> {
         sample!(NodeRequest::Subscription { provider: id("grid"), subscription: 41 }),
         sample!(NodeRequest::Params {}),
         sample!(NodeRequest::Agencies {}),
+        sample!(NodeRequest::Runs {}),
+        sample!(NodeRequest::Run { number: 1, tag: [0xa1; 16], height: 0 }),
     ]
 }
 
@@ -129,6 +133,35 @@ fn proof() -> EntryProof {
     }
 }
 
+/// The second of two runs, and what it holds under a tag: two entries, or none.
+pub fn run_proof(tag: u8) -> RunProof {
+    let entries = [(0xa0, 10), (0xa1, 11), (0xa1, 40), (0xa3, 12)];
+    let leaves: Vec<SortedLeaf> = entries.iter().map(|(t, i)| entry_leaf(&[*t; 16], *i, &h(110))).collect();
+    let hashes: Vec<_> = leaves.iter().map(SortedLeaf::hash).collect();
+    let run = |first_index, end_index, count, root| RunView {
+        first_index,
+        end_index,
+        from_ms: TICK,
+        to_ms: TICK + 5_000,
+        count,
+        root,
+    };
+    let runs = [run(0, 10, 3, h(111)), run(10, 90, 4, root(&hashes))].map(|r| encode(&r));
+    let tree: Vec<_> = runs.iter().enumerate().map(|(i, v)| value_leaf(&run_key(i as u64), v)).collect();
+    RunProof {
+        height: 12,
+        roots: StoreRoots { runs: root(&tree), ..roots() },
+        run: LeafProof {
+            key: run_key(1).to_vec().into(),
+            value: runs[1].clone().into(),
+            index: 1,
+            size: 2,
+            path: vec![tree[0]],
+        },
+        list: SortedProof::prove(&leaves, &[tag; 16]).expect("sorted"),
+    }
+}
+
 /// An answer of each kind, and the two that say that there is none.
 pub fn replies() -> Vec<Sample<NodeReply>> {
     let dataset = |name, number, head| DatasetView { id: id(name), number, schema_hash: h(109), head };
@@ -162,5 +195,8 @@ pub fn replies() -> Vec<Sample<NodeReply>> {
             body: vec![("app_version".to_owned(), 1u64), ("checkpoint_ms".to_owned(), 600_000u64)]
         }),
         sample!(NodeReply::Agencies { body: vec![id("court"), id("police")] }),
+        sample!(NodeReply::Runs { size: 2, end_index: 90 }),
+        sample!(NodeReply::Run { body: run_proof(0xa1) }),
+        sample!(NodeReply::Run { body: run_proof(0xa2) }),
     ]
 }

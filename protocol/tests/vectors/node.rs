@@ -25,7 +25,7 @@ fn node_socket() {
     let refused_requests = [
         ("02", "no array"),
         ("8100", "kind 0"),
-        ("8110", "kind 16"),
+        ("8112", "kind 16"),
         ("820200", "head with a field"),
         ("810201", "a byte follows"),
         ("98010e", "the array's length in two bytes"),

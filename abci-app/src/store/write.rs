@@ -1,0 +1,82 @@
+//! What Commit writes.
+
+use super::*;
+
+struct WriteTiles<'a>(&'a redb::Table<'a, (u8, u64), &'static [u8]>);
+
+impl TileSource for WriteTiles<'_> {
+    fn tile(&self, key: TileKey) -> Option<Vec<Hash>> {
+        self.0.get(key).ok().flatten().map(|v| split_tile(v.value()))
+    }
+}
+
+pub(super) fn write_block(write: &WriteTransaction, block: &Applied) -> Result<(), redb::Error> {
+    let mut rows = write.open_table(ROWS)?;
+    for (key, value) in block.changes.rows() {
+        match value {
+            Some(value) => rows.insert(key.as_slice(), value.as_slice())?,
+            None => rows.remove(key.as_slice())?,
+        };
+    }
+    if !block.entries.is_empty() {
+        write.open_table(LOG)?.insert(block.first_index, cbor::encode(&block.entries).as_slice())?;
+        let past: Vec<u8> = block.news.ops.iter().flat_map(|p| p.to_bytes()).collect();
+        write.open_table(PAST)?.insert(block.first_index, past.as_slice())?;
+    }
+    let mut marks = write.open_table(MARKS)?;
+    for (index, mark) in &block.news.marks {
+        marks.insert(index, mark)?;
+    }
+    let mut batches = write.open_table(BATCHES)?;
+    for (key, hash) in &block.news.batches {
+        batches.insert(cbor::encode(key).as_slice(), hash.as_slice())?;
+    }
+    let mut tiles = write.open_table(TILES)?;
+    let changed = grow(&WriteTiles(&tiles), &block.completed);
+    for (key, hashes) in changed {
+        tiles.insert(key, hashes.concat().as_slice())?;
+    }
+    write_runs(write, block)?;
+    let height = HeightRow {
+        tick_ms: block.head.tick_ms,
+        log_size: block.log.size(),
+        meta_rev: block.head.meta_rev,
+        runs: block.head.runs.size,
+        roots: block.roots.clone(),
+    };
+    write.open_table(HEIGHTS)?.insert(block.head.height, cbor::encode(&height).as_slice())?;
+    let newest = Newest {
+        head: block.head.clone(),
+        peaks: block.log.peaks().to_vec(),
+        log_size: block.log.size(),
+        app_hash: block.app_hash,
+    };
+    write.open_table(META)?.insert("newest", cbor::encode(&newest).as_slice())?;
+    Ok(())
+}
+
+fn run_entry_key((number, tag, index, _): &RunEntry) -> Vec<u8> {
+    [&number.to_be_bytes()[..], &entry_key(tag, *index)].concat()
+}
+
+fn write_runs(write: &WriteTransaction, block: &Applied) -> Result<(), redb::Error> {
+    let mut entries = write.open_table(RUN_ENTRIES)?;
+    for entry in &block.runs.entries {
+        entries.insert(run_entry_key(entry).as_slice(), entry.3.as_slice())?;
+    }
+    let mut runs = write.open_table(RUNS)?;
+    for (number, run) in &block.runs.entered {
+        runs.insert(number, cbor::encode(run).as_slice())?;
+    }
+    let mut tiles = write.open_table(RUN_TILES)?;
+    let changed = grow(&WriteTiles(&tiles), &block.runs.completed);
+    for (key, hashes) in changed {
+        tiles.insert(key, hashes.concat().as_slice())?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_undo(write: &WriteTransaction, undo: &Undo) -> Result<(), redb::Error> {
+    write.open_table(META)?.insert("undo", cbor::encode(undo).as_slice())?;
+    Ok(())
+}
