@@ -196,14 +196,14 @@ async fn problem(response: reqwest::Response) -> Failure {
 }
 
 /// RFC 9457 to a failure with its exit code.
-fn failure_of(status: u16, body: Value) -> Failure {
+pub fn failure_of(status: u16, body: Value) -> Failure {
     let word = |k: &str| body[k].as_str().unwrap_or_default().to_owned();
     let exit = match status {
         400 | 413 | 422 => Exit::Usage,
         401 | 403 => Exit::Denied,
         404 => Exit::NotFound,
         409 => Exit::Conflict,
-        429 | 503 | 504 => Exit::Unavailable,
+        429 | 503 | 504 | 507 => Exit::Unavailable,
         502 if word("code").contains("proof") => Exit::ProofInvalid,
         502 => Exit::Unavailable,
         _ => Exit::Failed,

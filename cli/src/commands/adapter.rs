@@ -108,7 +108,8 @@ pub fn load_records(out: &Output, dir: &Path, name: &str) -> Result<Loaded, Fail
         }
     }
     put(&mut rows)?;
-    dead.append(&bad, plan.dataset.as_str(), &jiff::Timestamp::now().to_string())?;
+    let at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    dead.append(&bad, plan.dataset.as_str(), &at)?;
     bar.finish_and_clear();
     Ok(Loaded { bad: bad.len() as u64, ..loaded })
 }

@@ -3,7 +3,7 @@
 use super::Ctx;
 use super::sse::{Event, Parser};
 use crate::args::feeds::TailOptions;
-use crate::context::{Api, segment};
+use crate::context::{Api, failure_of, segment};
 use crate::failure::{Exit, Failure};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -162,15 +162,27 @@ impl Follower<'_> {
     }
 
     fn event(&mut self, event: Event, at: &mut Option<String>) -> Result<(), Failure> {
-        if !matches!(event.name.as_str(), "" | "message") {
-            self.ctx.out.say(format!("{}: {}", event.name, event.data));
-            return Ok(());
+        let json = |text: &str| {
+            serde_json::from_str::<Value>(text)
+                .map_err(|e| Failure::new(Exit::Failed, "gateway-answer", format!("an event's data is no JSON: {e}")))
+        };
+        match event.name.as_str() {
+            "" | "message" => {
+                self.show(&json(&event.data)?);
+                *at = event.id.or(at.take());
+                Ok(())
+            }
+            // The gateway says why it ends: what may pass is waited for.
+            "closed" => {
+                let problem = json(&event.data)?;
+                let status = problem["status"].as_u64().and_then(|s| u16::try_from(s).ok()).unwrap_or(503);
+                Err(failure_of(status, problem))
+            }
+            _ => {
+                self.ctx.out.say(format!("{}: {}", event.name, event.data));
+                Ok(())
+            }
         }
-        let message: Value = serde_json::from_str(&event.data)
-            .map_err(|e| Failure::new(Exit::Failed, "gateway-answer", format!("an event's data is no JSON: {e}")))?;
-        self.show(&message);
-        *at = event.id.or(at.take());
-        Ok(())
     }
 }
 

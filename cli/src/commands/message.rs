@@ -59,7 +59,8 @@ fn next(reply: &Reply, count: usize) -> Next {
     match reply.status {
         200 => Next::Durable,
         413 => Next::Smaller,
-        429 | 503 => Next::Wait(reply.retry_after),
+        // 507: the stream is full; what it keeps for a time makes room.
+        429 | 503 | 507 => Next::Wait(reply.retry_after),
         422 => {
             let errors = reply.body["errors"].as_array().cloned().unwrap_or_default();
             let word = |e: &Value, k: &str| e[k].as_str().map_or_else(|| e[k].to_string(), str::to_owned);
@@ -253,16 +254,20 @@ fn finish(ctx: &Ctx, p: &Publish, s: &Sender<'_>, ran: Result<(), Failure>) -> R
         format!("{}: {} accepted, {} refused{last}", p.dataset, s.accepted, s.refused)
     });
     if let Err(e) = ran {
+        if s.adapter.is_some() && s.done == 0 {
+            return Err(e);
+        }
         let go_on = match &s.adapter {
             Some(_) => "run it again: it goes on where it stopped".to_owned(),
-            None => format!("published up to line {}: go on behind it", s.done),
+            None if s.done == 0 => "nothing was published".to_owned(),
+            None => format!("done up to line {}: go on behind it", s.done),
         };
         return Err(Failure { message: format!("{}\n  {go_on}", e.message), ..e });
     }
     let again = "correct the named lines and publish them alone";
     match (s.refused, s.accepted) {
         (0, _) => Ok(()),
-        (n, 0) => Err(Failure::new(Exit::Failed, "bad-lines", format!("all {n} lines were refused: {again}"))),
+        (n, 0) => Err(Failure::new(Exit::Failed, "bad-lines", format!("no line was published, {n} refused: {again}"))),
         (n, _) => Err(Failure::new(
             Exit::Partial,
             "bad-lines",

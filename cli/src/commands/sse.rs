@@ -43,6 +43,11 @@ impl Parser {
             let event = std::mem::take(&mut self.event);
             return std::mem::take(&mut self.has_data).then_some(event);
         }
+        // A comment keeps the connection alive; one that says something is handed on.
+        if let Some(comment) = line.strip_prefix(':') {
+            let said = Event { name: "comment".into(), data: comment.trim().to_owned(), ..Event::default() };
+            return (!matches!(said.data.as_str(), "" | "alive")).then_some(said);
+        }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match field {
@@ -55,7 +60,7 @@ impl Parser {
                 self.has_data = true;
                 self.event.data.push_str(value);
             }
-            // A comment keeps the connection alive; `retry` is our own matter.
+            // `retry` is our own matter.
             _ => {}
         }
         None
@@ -69,7 +74,7 @@ mod tests {
 
     #[test]
     fn events_are_the_same_however_they_are_cut() {
-        let text = ": hello\n\nid: 12.3\ndata: {\"a\":1}\n\nevent: state\r\ndata:one\r\ndata: two\r\n\r\nid: 9\n\ndata: \u{e9}nd\n\ndata: torn";
+        let text = ": alive\n\n: hello\n\nid: 12.3\ndata: {\"a\":1}\n\nevent: state\r\ndata:one\r\ndata: two\r\n\r\nid: 9\n\ndata: \u{e9}nd\n\ndata: torn";
         let event = |id: Option<&str>, name: &str, data: &str| Event {
             id: id.map(Into::into),
             name: name.into(),
