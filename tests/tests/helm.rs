@@ -121,7 +121,10 @@ fn node(rendered: &Rendered, key: &str) -> (NodeConfig, tempfile::TempDir) {
 fn the_configuration_is_read_by_the_node_and_the_exchange() {
     let Some(helm) = helm("the_configuration_is_read_by_the_node_and_the_exchange") else { return };
     let (minimal, _dir) = node(&Rendered::of(&helm, "minimal.yaml", &[]), "node.yaml");
-    assert_eq!((minimal.agency.as_str(), minimal.exchange.own.as_str(), minimal.nats.user.as_str()), ("police", "POLICE", "police"));
+    assert_eq!(
+        (minimal.agency.as_str(), minimal.exchange.own.as_str(), minimal.nats.user.as_str()),
+        ("police", "POLICE", "police")
+    );
     assert_eq!(minimal.comet.p2p, "city-concordat-p2p.default.svc:26656");
 
     let full = Rendered::of(&helm, "full.yaml", &[]);
@@ -131,7 +134,10 @@ fn the_configuration_is_read_by_the_node_and_the_exchange() {
     let (adapter, _dir) = node(&full, "adapter-node.yaml");
     assert_eq!(NodeConfig { listen: broker.listen.clone(), dir: broker.dir.clone(), ..adapter.clone() }, broker);
     let service = full.get("Service", "-broker");
-    assert_eq!(adapter.listen, format!("{}:{}", word(&service["metadata"], "name"), service["spec"]["ports"][0]["port"]));
+    assert_eq!(
+        adapter.listen,
+        format!("{}:{}", word(&service["metadata"], "name"), service["spec"]["ports"][0]["port"])
+    );
 
     let city = Rendered::of(&helm, "exchange.yaml", &[]);
     let (fire, _dir) = node(&city, "node.yaml");

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,11 @@ pub async fn run(ctx: &Ctx, pod: &Pod) -> Result<(), Failure> {
 }
 
 fn failed(path: &Path, what: &str, e: &std::io::Error) -> Failure {
-    Failure::new(Exit::Failed, "pod-io", format!("{} cannot be {what} ({e}): check the volume and its owner", path.display()))
+    Failure::new(
+        Exit::Failed,
+        "pod-io",
+        format!("{} cannot be {what} ({e}): check the volume and its owner", path.display()),
+    )
 }
 
 /// Copies mounted secrets into `keys/`, mode 0600. A mounted secret belongs to root and to the pod's group, and the node's
@@ -62,7 +66,8 @@ fn keys(dir: &Path, from: &Path) -> Result<Vec<String>, Failure> {
         names.push(name);
     }
     if names.is_empty() {
-        let rule = format!("{} holds no file: name a Secret with the node's keys in `keys.existingSecret`", from.display());
+        let rule =
+            format!("{} holds no file: name a Secret with the node's keys in `keys.existingSecret`", from.display());
         return Err(Failure::new(Exit::Usage, "pod-keys", rule));
     }
     names.sort();
@@ -76,7 +81,11 @@ async fn comet(cfg: &NodeConfig, first_start: bool, wait: Duration) -> Result<()
     let end = Instant::now() + wait;
     while !app_listens(cfg).await {
         if Instant::now() > end {
-            let text = format!("the application does not listen at {} after {} s: see its container's log", cfg.abci_socket().display(), wait.as_secs());
+            let text = format!(
+                "the application does not listen at {} after {} s: see its container's log",
+                cfg.abci_socket().display(),
+                wait.as_secs()
+            );
             return Err(Failure::new(Exit::Unavailable, "pod-application", text));
         }
         tokio::time::sleep(LOOK_EVERY).await;
