@@ -12,7 +12,7 @@ pub mod node;
 pub mod op;
 pub mod pod;
 pub mod query;
-mod sse;
+pub mod sse;
 pub mod stats;
 pub mod subscription;
 pub mod trust;

@@ -1,11 +1,12 @@
 //! The tour: every line is a check.
 
-use super::follow::{drain, pull, subscription};
+use super::follow::{drain, subscription};
 use super::steps::{Checked, Found, Tour, expect};
 use super::{crash, feed};
 use crate::args::StopKind;
 use crate::commands::Ctx;
 use crate::commands::agreement::{Side, approve_as, stop_as};
+use crate::commands::sse::Parser;
 use crate::context::Api;
 use crate::failure::{Exit, Failure};
 use crate::layout::City;
@@ -136,19 +137,31 @@ async fn revoke(city: &City, court: &Api) -> Checked {
     Ok(Found { text: line, facts: json!({"height": height, "stream_closed_ms": closed_ms}) })
 }
 
-/// Suspends the feed's agreement while the consumer waits for messages; returns after how long its stream was closed.
+/// Suspends the feed's agreement while an application of the consumer has a stream of events open; returns after how long
+/// the gateway closed it, which it must say with the reason.
 async fn close_stream(city: &City, grid: &Side, load: &AgreementId) -> Result<u64, String> {
     let transport = Api::of(&city.root.join("transport"), None, "operator").map_err(|e| e.to_string())?;
     let id = text(&subscription(&transport, LOAD, WITHIN).await?, "id");
     drain(&transport, &id).await?;
-    // Open before the suspension and longer than it may take: an end of the wait would be an empty answer, not a refusal.
-    let open = tokio::spawn(async move { pull(&transport, &id, 1, "30").await });
+    let path = format!("/v1/subscriptions/{id}/events");
+    let mut stream = transport.events(&path, None).await.map_err(|e| e.to_string())?;
     let begun = Instant::now();
     stop_as(grid, load, StopKind::Suspend, "tour").await.map_err(|e| e.to_string())?;
-    match open.await.map_err(|e| e.to_string())? {
-        Err(e) if e.exit == Exit::Denied => Ok(begun.elapsed().as_millis() as u64),
-        Err(e) => Err(format!("the open stream ended for another reason: {e}")),
-        Ok(_) => Err("the stream stayed open after the suspension".into()),
+    let mut parser = Parser::default();
+    loop {
+        let piece = tokio::time::timeout(WITHIN, stream.chunk()).await;
+        let piece = piece.map_err(|_| "the stream stayed open after the suspension")?.map_err(|e| e.to_string())?;
+        let piece = piece.ok_or("the open stream ended without saying why")?;
+        for event in parser.push(&piece)? {
+            expect(event.name == "closed" || event.name == "comment", || {
+                format!("after the suspension came: {}", event.data)
+            })?;
+            if event.name == "closed" {
+                expect(event.data.contains("suspended"), || format!("the stream was closed because {}", event.data))?;
+                return Ok(begun.elapsed().as_millis() as u64);
+            }
+        }
+        expect(begun.elapsed() < WITHIN, || "the stream stayed open after the suspension".into())?;
     }
 }
 

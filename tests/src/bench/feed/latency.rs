@@ -3,10 +3,9 @@
 use super::FLIGHTS;
 use super::lines::{Lines, number};
 use super::post::{Flight, Poster};
-use super::receive::Follower;
+use super::receive::Events;
 use crate::city::City;
 use crate::failed::BenchError;
-use serde_json::Value;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -23,8 +22,8 @@ pub struct Pace {
 
 /// 1,000 messages a second.
 pub const FULL: Pace = Pace { lines: 5, every: Duration::from_millis(5) };
-/// 200 messages a second, for many subscriptions each.
-pub const FANOUT: Pace = Pace { lines: 5, every: Duration::from_millis(25) };
+/// 200 messages a second, ten batches as an adapter at that pace makes them, for many subscriptions each.
+pub const FANOUT: Pace = Pace { lines: 20, every: Duration::from_millis(100) };
 
 /// When each batch was posted, and what number its first message has.
 struct Schedule {
@@ -64,7 +63,7 @@ pub async fn paced(
     let schedule = Arc::new(Schedule::new(first, pace, length));
     let mut followers = JoinSet::new();
     for id in subscriptions {
-        followers.spawn(follow(Follower::new(city, id)?, schedule.clone()));
+        followers.spawn(follow(Events::open(city, id).await?, schedule.clone()));
     }
     post(poster, &schedule, pace).await?;
     let mut samples = Vec::with_capacity(schedule.messages() * subscriptions.len());
@@ -103,11 +102,11 @@ async fn post(poster: &Poster, schedule: &Schedule, pace: Pace) -> Result<(), Be
     Ok(())
 }
 
-async fn follow(mut follower: Follower, schedule: Arc<Schedule>) -> Result<Vec<f64>, BenchError> {
+async fn follow(mut events: Events, schedule: Arc<Schedule>) -> Result<Vec<f64>, BenchError> {
     let mut samples = Vec::with_capacity(schedule.messages());
     let mut seen = vec![false; schedule.messages()];
     while samples.len() < seen.len() {
-        let messages: Vec<Value> = follower.next().await?;
+        let messages = events.next().await?;
         let now = Instant::now();
         for message in &messages {
             let Some(n) = number(message) else { continue };
@@ -119,7 +118,7 @@ async fn follow(mut follower: Follower, schedule: Arc<Schedule>) -> Result<Vec<f
             samples.push(took);
         }
     }
-    follower.finish().await?;
+    events.finish().await?;
     Ok(samples)
 }
 

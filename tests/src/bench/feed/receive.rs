@@ -1,11 +1,12 @@
-//! Applications of the consumer: each follows one subscription by long poll, keeps its place, and acknowledges from time to
-//! time on a connection of its own.
+//! Applications of the consumer: each follows one subscription, by server-sent events or by long poll, keeps its place, and
+//! acknowledges from time to time on a connection of its own.
 
 use super::{AGREEMENT, CONSUMER, PACED, PROVIDER, PURPOSE};
 use crate::city::City;
 use crate::failed::BenchError;
 use crate::http::Connection;
 use concordat_broker::config::RpcAddr;
+use concordat_cli::commands::sse::Parser;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -33,6 +34,96 @@ impl Operator {
         let (addr, token) = city.gateway(CONSUMER, "operator")?;
         let headers = format!("Authorization: Bearer {token}\r\nContent-Type: application/json\r\n");
         Ok(Self { addr, headers: headers.into() })
+    }
+}
+
+/// A stream of server-sent events.
+pub struct Events {
+    response: reqwest::Response,
+    parser: Parser,
+    operator: Operator,
+    id: String,
+    acks: Acks,
+}
+
+impl Events {
+    /// Opens the stream; it begins behind what was acknowledged.
+    pub async fn open(city: &City, id: &str) -> Result<Self, BenchError> {
+        let operator = Operator::of(city)?;
+        let (addr, token) = city.gateway(CONSUMER, "operator")?;
+        let RpcAddr::Tcp(addr) = addr else { return Err(BenchError::refused("the gateway", "it has no TCP address")) };
+        let request = reqwest::Client::new().get(format!("http://{addr}/v1/subscriptions/{id}/events"));
+        let response = request.bearer_auth(token).send().await.and_then(reqwest::Response::error_for_status);
+        let response = response.map_err(|e| BenchError::refused("opening a stream of events", e))?;
+        Ok(Self { response, parser: Parser::default(), operator, id: id.to_owned(), acks: Acks::new() })
+    }
+
+    /// The next messages.
+    pub async fn next(&mut self) -> Result<Vec<Value>, BenchError> {
+        let broken = |e: &dyn std::fmt::Display| BenchError::refused("a stream of events", e);
+        loop {
+            let piece = tokio::time::timeout(PATIENCE, self.response.chunk()).await;
+            let piece = piece.map_err(|e| broken(&e))?.map_err(|e| broken(&e))?.ok_or_else(|| broken(&"it ended"))?;
+            let (mut messages, mut last) = (Vec::new(), None);
+            for event in self.parser.push(&piece).map_err(|e| broken(&e))? {
+                match event.name.as_str() {
+                    "message" => messages.push(serde_json::from_str(&event.data).map_err(|e| broken(&e))?),
+                    "comment" => continue,
+                    _ => return Err(broken(&event.data)),
+                }
+                last = event.id.or(last);
+            }
+            if let Some(cursor) = last {
+                self.acks.due(&self.operator, &self.id, cursor).await?;
+                return Ok(messages);
+            }
+        }
+    }
+
+    /// Acknowledges everything that came.
+    pub async fn finish(mut self) -> Result<(), BenchError> {
+        self.acks.finish(&self.operator, &self.id).await
+    }
+}
+
+/// Acknowledgements beside the reading, one at a time.
+struct Acks {
+    at: Instant,
+    delivery: u64,
+    newest: Option<String>,
+    flying: Option<JoinHandle<Result<(), BenchError>>>,
+}
+
+impl Acks {
+    fn new() -> Self {
+        Self { at: Instant::now(), delivery: 0, newest: None, flying: None }
+    }
+
+    /// Notes the newest cursor and acknowledges it when that is due.
+    async fn due(&mut self, operator: &Operator, id: &str, cursor: String) -> Result<(), BenchError> {
+        let delivery = cursor.split('.').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or_default();
+        self.newest = Some(cursor);
+        let due = self.at.elapsed() >= ACK_EVERY || delivery >= self.delivery + ACK_DELIVERIES;
+        if !due || self.flying.as_ref().is_some_and(|a| !a.is_finished()) {
+            return Ok(());
+        }
+        self.settle().await?;
+        (self.at, self.delivery) = (Instant::now(), delivery);
+        let (operator, id, cursor) = (operator.clone(), id.to_owned(), self.newest.clone());
+        self.flying = Some(tokio::spawn(async move { post_ack(&operator, &id, cursor).await }));
+        Ok(())
+    }
+
+    async fn settle(&mut self) -> Result<(), BenchError> {
+        match self.flying.take() {
+            Some(ack) => ack.await.map_err(|e| BenchError::refused("an acknowledgement", e))?,
+            None => Ok(()),
+        }
+    }
+
+    async fn finish(&mut self, operator: &Operator, id: &str) -> Result<(), BenchError> {
+        self.settle().await?;
+        post_ack(operator, id, self.newest.take()).await
     }
 }
 
@@ -88,14 +179,13 @@ pub struct Page<M> {
     cursor: Option<String>,
 }
 
-/// One application.
+/// One application that reads whole pages.
 pub struct Follower {
     operator: Operator,
     id: String,
     connection: Connection,
     after: Option<String>,
-    acked: (Instant, u64),
-    ack: Option<JoinHandle<Result<(), BenchError>>>,
+    acks: Acks,
 }
 
 impl Follower {
@@ -103,8 +193,7 @@ impl Follower {
     pub fn new(city: &City, id: &str) -> Result<Self, BenchError> {
         let operator = Operator::of(city)?;
         let connection = Connection::new(&operator.addr);
-        let (id, acked) = (id.to_owned(), (Instant::now(), 0));
-        Ok(Self { operator, id, connection, after: None, acked, ack: None })
+        Ok(Self { operator, id: id.to_owned(), connection, after: None, acks: Acks::new() })
     }
 
     /// The next messages, once there are some.
@@ -116,39 +205,17 @@ impl Follower {
             let answer = self.connection.get_with(&path, &self.operator.headers).await.map_err(io)?;
             let page: Page<M> = read("reading messages", &answer)?;
             if !page.messages.is_empty() {
-                self.after = page.cursor;
-                self.acknowledge().await?;
+                self.after.clone_from(&page.cursor);
+                self.acks.due(&self.operator, &self.id, page.cursor.unwrap_or_default()).await?;
                 return Ok(page.messages);
             }
         }
         Err(BenchError::Late { what: format!("a message of {}", self.id), seconds: PATIENCE.as_secs() })
     }
 
-    /// Acknowledges beside the reading when it is due; one acknowledgement at a time.
-    async fn acknowledge(&mut self) -> Result<(), BenchError> {
-        let delivery = self.after.as_ref().and_then(|c| c.split('.').next()?.parse::<u64>().ok()).unwrap_or_default();
-        let due = self.acked.0.elapsed() >= ACK_EVERY || delivery >= self.acked.1 + ACK_DELIVERIES;
-        if !due || self.ack.as_ref().is_some_and(|a| !a.is_finished()) {
-            return Ok(());
-        }
-        self.settle().await?;
-        self.acked = (Instant::now(), delivery);
-        let (operator, id, cursor) = (self.operator.clone(), self.id.clone(), self.after.clone());
-        self.ack = Some(tokio::spawn(async move { post_ack(&operator, &id, cursor).await }));
-        Ok(())
-    }
-
-    async fn settle(&mut self) -> Result<(), BenchError> {
-        match self.ack.take() {
-            Some(ack) => ack.await.map_err(|e| BenchError::refused("an acknowledgement", e))?,
-            None => Ok(()),
-        }
-    }
-
     /// Acknowledges everything that came.
     pub async fn finish(mut self) -> Result<(), BenchError> {
-        self.settle().await?;
-        post_ack(&self.operator, &self.id, self.after.take()).await
+        self.acks.finish(&self.operator, &self.id).await
     }
 }
 
