@@ -8,7 +8,7 @@ use async_nats::{Client, Subscriber};
 use concordat_protocol::cbor;
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::subscribe::{ExchangeCommand, ExchangeReply};
-use concordat_tests::harness::{City, SOON, exchange_streams, streams, until, wait};
+use concordat_tests::harness::{City, SOON, exchange_streams, runtime, streams, until, wait};
 use futures::StreamExt;
 use std::time::Duration;
 
@@ -128,6 +128,7 @@ fn reading(stream: &str, consumer: &str) -> Vec<(String, String)> {
 }
 
 pub fn nobody_manages_or_reads_anothers_streams(world: &World) {
+    let _inside = runtime().enter();
     let s = Scene::new(world.shared());
     let before = s.standing();
     let subject = format!("feed.GRID.TRANSPORT.{NUMBER}");
@@ -180,6 +181,7 @@ pub fn nobody_manages_or_reads_anothers_streams(world: &World) {
 }
 
 pub fn nobody_reaches_anothers_own_account(world: &World) {
+    let _inside = runtime().enter();
     let city = world.shared();
     let [grid, court] = ["grid", "court"].map(|a| streams(city, a));
     let own = jetstream::new(grid.clone());
@@ -243,6 +245,7 @@ fn heard(client: &Client, subscriber: &mut Subscriber) -> Vec<String> {
 }
 
 pub fn nobody_speaks_or_listens_as_another(world: &World) {
+    let _inside = runtime().enter();
     let s = Scene::new(world.shared());
     let listen = |client: &Client, subject: &str| {
         let subscriber = wait(client.subscribe(subject.to_owned())).unwrap();
@@ -306,6 +309,7 @@ pub fn nobody_speaks_or_listens_as_another(world: &World) {
 }
 
 pub fn the_manager_serves_an_agency_its_own_stream_only(world: &World) {
+    let _inside = runtime().enter();
     let s = Scene::new(world.shared());
     let ask = |client: &Client, command: &ExchangeCommand| {
         let asked = client.request("exchange.feed", cbor::encode(command).into());
