@@ -61,6 +61,7 @@ fn watch_gap(sub: &Subscription, gap: &mut Option<Gap>, now: Instant) {
     let missing = sub.with(|i| i.buffer.gap().filter(|_| i.fetches()));
     let Some((first, last)) = missing else {
         *gap = None;
+        sub.with(|i| i.closing_gap = false);
         return;
     };
     let watched = match gap.take().filter(|g| g.first == first) {
@@ -80,7 +81,10 @@ fn watch_gap(sub: &Subscription, gap: &mut Option<Gap>, now: Instant) {
     } else if age >= GAP_AGAIN && !watched.asked {
         watched.asked = true;
         warn!(subscription = sub.id(), from = first, to = last, "deliveries are missing: asked for again");
-        sub.with(|i| i.resync = i.resync.max(Resync::Soft));
+        sub.with(|i| {
+            i.resync = i.resync.max(Resync::Soft);
+            i.closing_gap = true;
+        });
         sub.turn.notify_one();
     }
 }

@@ -13,6 +13,7 @@ pub mod http;
 mod look;
 mod manage;
 mod pull;
+mod refused;
 mod seek;
 mod sse;
 mod store;
@@ -40,7 +41,8 @@ pub use check::{Expected, FeedProofError, Message, messages, promise, read, unse
 pub use create::NewAsk;
 pub use error::FeedError;
 pub use seek::SeekTo;
-pub use store::{Created, Key, Refused};
+pub use refused::Refused;
+pub use store::{Created, Key};
 pub use subscription::{Counts, Subscription};
 pub use terms::FeedTerms;
 

@@ -3,7 +3,7 @@
 use super::ask::{AskError, ask};
 use super::check::{self, FeedProofError};
 use super::look::look_after;
-use super::subscription::{Awaited, HELD, Resync, Subscription, wall_ms};
+use super::subscription::{Awaited, Resync, Subscription, wall_ms};
 use super::{Held, Offer, Parts};
 use crate::ledger::LedgerError;
 use crate::store::StoreError;
@@ -62,7 +62,7 @@ async fn fetch(parts: &Parts, sub: &Subscription) {
     loop {
         // Whatever it was, it is seen below.
         let _ = sub.turn.notified().now_or_never();
-        let (gone, fetches, room) = sub.with(|i| (i.gone, i.fetches(), HELD.saturating_sub(i.buffer.held_count())));
+        let (gone, fetches, room) = sub.with(|i| (i.gone, i.fetches(), i.room()));
         if gone {
             return;
         }
@@ -177,7 +177,7 @@ async fn fetch_batch(parts: &Parts, sub: &Subscription, max: usize) -> Result<()
             take(parts, sub, &message.payload, Place { place, nth }, acker).await?;
         }
         sub.count(|c| c.last_ok_ms = wall_ms());
-        let (go_on, full) = sub.with(|i| (i.fetches(), i.buffer.held_count() + max > HELD));
+        let (go_on, full) = sub.with(|i| (i.fetches(), i.room() < max));
         if !go_on || full || !any {
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! What is kept comes back, and no more of it than was said.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::feed::refused::REFUSED_BYTES;
 use crate::feed::{Cursor, FeedProofError};
 
 fn key(number: u64) -> Key {

@@ -91,6 +91,8 @@ pub(super) struct Inner {
     /// Newest delivery ever seen.
     pub newest: u64,
     pub indexed: Option<(u64, u64)>,
+    /// Whether what is missing was asked for again.
+    pub closing_gap: bool,
     pub refused: BTreeSet<u64>,
     pub ending: bool,
     pub gone: bool,
@@ -105,7 +107,13 @@ impl Inner {
 
     /// Whether nothing more is fetched because nothing is acknowledged.
     pub fn is_full(&self) -> bool {
-        self.buffer.held_count() >= HELD
+        self.buffer.held_count() >= HELD && self.buffer.gap().is_none()
+    }
+
+    /// How many more deliveries may be fetched. While a gap is being closed there is room in any case, since what is
+    /// missing comes before what is held; the server's own bound on what is not acknowledged still holds.
+    pub fn room(&self) -> usize {
+        if self.closing_gap { HELD } else { HELD.saturating_sub(self.buffer.held_count()) }
     }
 
     /// From which place of the feed stream items have to come again; none where it is not known.
@@ -181,6 +189,7 @@ impl Subscription {
             expect: 0,
             newest: old.acked.sub_seq.max(old.indexed.map_or(0, |(seq, _)| seq)),
             indexed: old.indexed,
+            closing_gap: false,
             refused: BTreeSet::new(),
             ending: created.as_ref().is_some_and(|c| c.ending),
             gone: false,

@@ -1,6 +1,6 @@
 //! A subscription as applications see it.
 
-use super::store::Refused;
+use super::refused::Refused;
 use super::subscription::{HELD, Inner, Resync, Subscription, start_word, time};
 use concordat_protocol::terms::Status;
 use serde_json::{Value, json};
