@@ -247,7 +247,7 @@ impl City {
     }
 
     /// The provider's feeds, told of the ledger as the host does it.
-    pub async fn executor(&self) -> Process<()> {
+    pub async fn executor(&self) -> Process<Arc<feed::Feeds>> {
         let (cfg, url) = (self.grid.clone(), self.nats.url.clone());
         Process::start(async move {
             let (view, seen) = watch::channel(feed::View::default());
@@ -261,9 +261,10 @@ impl City {
                 release_key: Arc::new(KeyFolder::new(cfg.keys()).signing(keys::RELEASE).unwrap()),
                 view: seen,
             };
-            feed::start(setup).unwrap();
+            let feeds = feed::start(setup).unwrap();
             let from = client.head().await.unwrap().height + 1;
             tokio::spawn(tell(client, cfg, from, view));
+            feeds
         })
         .await
     }
@@ -286,6 +287,7 @@ impl City {
     }
 
     /// The consumer's gateway.
+    #[allow(dead_code, reason = "not every test binary creates subscriptions")]
     pub async fn gateway(&self) -> Process<Gateway> {
         let (cfg, url, socket, rpc) =
             (self.transport.clone(), self.nats.url.clone(), self.grid.node_socket(), self.grid.rpc().unwrap());
