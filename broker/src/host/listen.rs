@@ -5,7 +5,7 @@ use super::HostError;
 use super::calls::{Sessions, admit};
 use super::feed::{Asked, Feeds};
 use super::fetch::{Fetcher, Job};
-use super::query_loop::Message;
+use super::query_loop::{Host, Message};
 use crate::config::NodeConfig;
 use concordat_protocol::cbor::{self, Canon};
 use concordat_protocol::session::QueryReply;
@@ -18,15 +18,27 @@ use tracing::{info, warn};
 /// What answering a call takes.
 #[derive(Clone)]
 pub(super) struct Listener {
-    pub(super) cfg: Arc<NodeConfig>,
-    pub(super) nats: async_nats::Client,
-    pub(super) fetcher: Arc<Fetcher>,
-    pub(super) feeds: Arc<Feeds>,
-    pub(super) sessions: Arc<Sessions>,
-    pub(super) messages: mpsc::Sender<Message>,
+    cfg: Arc<NodeConfig>,
+    nats: async_nats::Client,
+    fetcher: Arc<Fetcher>,
+    feeds: Arc<Feeds>,
+    sessions: Arc<Sessions>,
+    messages: mpsc::Sender<Message>,
 }
 
 impl Listener {
+    /// A listener for a host and its loop.
+    pub(super) fn new(host: &Host, sessions: &Arc<Sessions>, messages: &mpsc::Sender<Message>) -> Self {
+        Self {
+            cfg: host.cfg.clone(),
+            nats: host.nats.clone(),
+            fetcher: host.fetcher.clone(),
+            feeds: host.feeds.clone(),
+            sessions: sessions.clone(),
+            messages: messages.clone(),
+        }
+    }
+
     /// Listens from now on, in a task of its own.
     pub(super) async fn listen(self) -> Result<(), HostError> {
         let subject = format!("q.*.{}.>", self.cfg.agency.account());

@@ -114,7 +114,7 @@ impl Host {
             }
         }
         this.drop_unrecorded()?;
-        this.listener().listen().await?;
+        Listener::new(&this.host, &this.sessions, &this.messages).listen().await?;
         let mut prune = tokio::time::interval(PRUNE);
         let mut batch = Vec::with_capacity(ROUND);
         loop {
@@ -141,17 +141,6 @@ impl Host {
 }
 
 impl Loop {
-    fn listener(&self) -> Listener {
-        Listener {
-            cfg: self.host.cfg.clone(),
-            nats: self.host.nats.clone(),
-            fetcher: self.host.fetcher.clone(),
-            feeds: self.host.feeds.clone(),
-            sessions: self.sessions.clone(),
-            messages: self.messages.clone(),
-        }
-    }
-
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }

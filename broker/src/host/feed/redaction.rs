@@ -231,3 +231,7 @@ fn leaves(doc: &DatasetDoc, shown: &BTreeSet<&str>) -> BTreeSet<String> {
     }
     out
 }
+
+#[cfg(test)]
+#[path = "redaction_tests.rs"]
+mod tests;

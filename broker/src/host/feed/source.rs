@@ -5,8 +5,10 @@ use super::FeedSetup;
 use super::cache::{Cache, Entry};
 use super::error::{FeedError, streams};
 use crate::streams::publish_stream;
+use async_nats::Statistics;
+use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
+use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig, OrderedError};
 use async_nats::jetstream::stream::Stream;
 use async_nats::jetstream::{self, Context};
 use bytes::Bytes;
@@ -18,6 +20,7 @@ use concordat_protocol::message::{Envelope, Opened};
 use futures::StreamExt;
 use futures::stream::ReadyChunks;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{OnceCell, watch};
@@ -33,6 +36,8 @@ const NEWEST_BYTES: usize = 16 << 20;
 const OLDER_BYTES: usize = 8 << 20;
 /// How long to wait after a failure.
 const RETRY: Duration = Duration::from_millis(500);
+/// How often a reader looks whether its connection was made anew.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// How far the shared reader is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,7 +51,30 @@ struct Tail {
 /// A reader of a subscription that is behind.
 pub(super) struct Behind {
     next: u64,
+    reader: Reader,
+}
+
+/// Reads the own stream over one connection.
+struct Reader {
     messages: ReadyChunks<Ordered>,
+    statistics: Arc<Statistics>,
+    connects: u64,
+}
+
+impl Reader {
+    /// What came. A server that was started again has forgotten the reader's consumer, which the client would notice after
+    /// 15 s only: a connection made anew ends the reader.
+    async fn next(&mut self) -> Result<Vec<Result<Message, OrderedError>>, FeedError> {
+        loop {
+            match tokio::time::timeout(LOOK, self.messages.next()).await {
+                Ok(chunk) => return chunk.ok_or_else(|| streams("the reader ended")),
+                Err(_) if self.statistics.connects.load(Ordering::Relaxed) != self.connects => {
+                    return Err(streams("the connection was made anew"));
+                }
+                Err(_) => {}
+            }
+        }
+    }
 }
 
 type Slot = Arc<OnceCell<Arc<Entry>>>;
@@ -98,12 +126,15 @@ impl Source {
         self.js.get_stream(publish_stream(&self.dataset)).await.map_err(streams)
     }
 
-    async fn read_from(&self, place: u64) -> Result<ReadyChunks<Ordered>, FeedError> {
+    async fn read_from(&self, place: u64) -> Result<Reader, FeedError> {
+        let statistics = self.setup.nats.statistics();
+        let connects = statistics.connects.load(Ordering::Relaxed);
         let stream = self.js.get_stream_no_info(publish_stream(&self.dataset)).await.map_err(streams)?;
         let policy = DeliverPolicy::ByStartSequence { start_sequence: place };
         let config = OrderedConfig { deliver_policy: policy, ..OrderedConfig::default() };
         let consumer = stream.create_consumer(config).await.map_err(streams)?;
-        Ok(consumer.messages().await.map_err(streams)?.ready_chunks(CHUNK))
+        let messages = consumer.messages().await.map_err(streams)?.ready_chunks(CHUNK);
+        Ok(Reader { messages, statistics, connects })
     }
 
     /// The shared reader: from where the stream ended when it first looked.
@@ -117,7 +148,7 @@ impl Source {
         self.tail.send_modify(|t| *t = Tail { newest: Some(newest), trouble: String::new() });
         info!(dataset = %self.dataset, from = newest + 1, "reading the own stream");
         loop {
-            let chunk = reader.next().await.ok_or_else(|| streams("the reader ended"))?;
+            let chunk = reader.next().await?;
             for message in chunk {
                 let message = message.map_err(streams)?;
                 let place = message.info().map_err(streams)?.stream_sequence;
@@ -155,9 +186,9 @@ impl Source {
         // Put back only when all of a chunk is handed on: a reader that was left half way is not used again.
         let mut reader = match behind.take().filter(|b| b.next == from) {
             Some(reader) => reader,
-            None => Behind { next: from, messages: self.read_from(from).await? },
+            None => Behind { next: from, reader: self.read_from(from).await? },
         };
-        let chunk = reader.messages.next().await.ok_or_else(|| streams("the reader ended"))?;
+        let chunk = reader.reader.next().await?;
         let mut out: Vec<Arc<Entry>> = Vec::with_capacity(chunk.len());
         for message in chunk {
             let message = message.map_err(streams)?;
@@ -191,7 +222,8 @@ impl Source {
     /// Checks an envelope against the key it names.
     async fn open(&self, place: u64, payload: &Bytes) -> Result<Arc<Entry>, FeedError> {
         let damaged = |e: String| FeedError::Damaged(place, e);
-        let envelope: Envelope = tokio::task::block_in_place(|| cbor::decode(payload)).map_err(|e| damaged(e.to_string()))?;
+        let envelope: Envelope =
+            tokio::task::block_in_place(|| cbor::decode(payload)).map_err(|e| damaged(e.to_string()))?;
         if envelope.header.chain != self.setup.cfg.chain || envelope.header.dataset != self.dataset {
             return Err(damaged("it is of another chain or dataset".into()));
         }
@@ -206,7 +238,8 @@ impl Source {
         }
         let view = self.setup.node.key(id).await?;
         let own = view.filter(|k| k.role == KeyRole::Envelope && k.agency == self.setup.cfg.agency);
-        let own = own.ok_or_else(|| FeedError::Damaged(place, "its key is not an envelope key of this agency".into()))?;
+        let own =
+            own.ok_or_else(|| FeedError::Damaged(place, "its key is not an envelope key of this agency".into()))?;
         lock(&self.keys).insert(id, own.key.clone());
         Ok(own.key)
     }
