@@ -17,8 +17,9 @@ demo: servers ## a city of four agencies on this machine, and its tour (DEMO=kee
 	@export CONCORDAT_SERVERS="$$($(ENSURE) --dir)"; DEMO="$(DEMO)" $(TARGET)/release/concordat demo run
 
 # --all-targets builds the binaries that the end-to-end tests start, with the tests' own features: one build, not two.
-test: servers ## every test, on the real servers
+test: servers ## every test, on the real servers, and the chart's
 	@$(ENSURE) --toolchain
+	tests/helm/check.sh
 	cargo build --locked --workspace --all-targets
 	@export CONCORDAT_SERVERS="$$($(ENSURE) --dir)"; cargo test --locked --workspace --no-fail-fast
 
