@@ -2,12 +2,14 @@
 //!
 //! - `GET /v1/intake/{adapter}` answers `{"batch_no": n, "checkpoint": base64}`: the newest durable batch.
 //! - `POST /v1/datasets/{dataset}/messages` takes one batch, a line an event, with the headers
-//!   `concordat-adapter`, `concordat-batch` and `concordat-checkpoint`.
+//!   `concordat-adapter`, `concordat-batch` and `concordat-checkpoint`, and `concordat-after`: SHA-256 of the checkpoint
+//!   before it, so that a batch never follows one of another reading of the source.
 
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use concordat_protocol::hash::sha256;
 use reqwest::{RequestBuilder, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -66,9 +68,12 @@ pub struct Outgoing<'a> {
     pub batch_no: u64,
     /// Where the source goes on once the batch is durable.
     pub checkpoint: &'a Checkpoint,
+    /// The checkpoint of the batch before it: the broker refuses the batch behind another one.
+    pub after: &'a Checkpoint,
 }
 
-/// A broker, reached with the adapter's service token.
+/// A broker, reached with the adapter's service token. Cheap to clone.
+#[derive(Clone)]
 pub struct BrokerClient {
     http: reqwest::Client,
     base: String,
@@ -159,6 +164,7 @@ impl BrokerClient {
             .header("concordat-adapter", out.adapter)
             .header("concordat-batch", out.batch_no)
             .header("concordat-checkpoint", STANDARD.encode(&out.checkpoint.0))
+            .header("concordat-after", hex::encode(sha256(&[&out.after.0])))
             .body(body);
         let response = self.send(request).await?;
         let status = response.status();

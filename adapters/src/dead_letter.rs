@@ -2,7 +2,7 @@
 //! lines that only the agency's own user may read. A row is here before the checkpoint passes it,
 //! and only once, however often an adapter restarts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,6 +14,7 @@ use concordat_protocol::hash::sha256;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{AdapterError, Reject};
+use crate::status::{DeadCounts, class};
 
 /// One dead letter as it is kept and shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +78,7 @@ pub struct DeadLetters {
     path: PathBuf,
     file: File,
     known: BTreeSet<String>,
+    classes: BTreeMap<String, u64>,
 }
 
 impl DeadLetters {
@@ -94,18 +96,23 @@ impl DeadLetters {
         options.read(true).append(true).create(true).mode(0o600);
         let mut file = options.open(&path).map_err(io("open"))?;
         cut_torn_line(&mut file).map_err(io("repair"))?;
-        let known = list(&path)?.into_iter().map(|letter| letter.id).collect();
-        Ok(Self { path, file, known })
+        let (mut known, mut classes) = (BTreeSet::new(), BTreeMap::new());
+        for letter in list(&path)? {
+            *classes.entry(class(&letter.rule).to_owned()).or_default() += 1;
+            known.insert(letter.id);
+        }
+        Ok(Self { path, file, known, classes })
     }
 
     /// Appends the rejects that are not here yet and syncs. `at` is the time, RFC 3339. Returns how
     /// many were new.
     pub fn append(&mut self, rejects: &[Reject], dataset: &str, at: &str) -> Result<u64, AdapterError> {
         let mut lines = Vec::new();
-        let mut fresh = Vec::new();
+        let (mut fresh, mut is_fresh) = (Vec::new(), Vec::with_capacity(rejects.len()));
         for reject in rejects {
             let letter = DeadLetter::new(reject, dataset, at);
-            if self.known.contains(&letter.id) || fresh.contains(&letter.id) {
+            is_fresh.push(!self.known.contains(&letter.id) && !fresh.contains(&letter.id));
+            if is_fresh.last() != Some(&true) {
                 continue;
             }
             serde_json::to_writer(&mut lines, &letter).map_err(|e| io_error(&self.path, "write", e.into()))?;
@@ -119,9 +126,22 @@ impl DeadLetters {
             .write_all(&lines)
             .and_then(|()| self.file.sync_data())
             .map_err(|e| io_error(&self.path, "write", e))?;
+        for reject in rejects.iter().zip(&is_fresh).filter_map(|(r, fresh)| fresh.then_some(r)) {
+            *self.classes.entry(class(&reject.rule).to_owned()).or_default() += 1;
+        }
         let count = fresh.len() as u64;
         self.known.extend(fresh);
         Ok(count)
+    }
+
+    /// How many there are in all and by class of the rule.
+    pub fn counts(&self) -> DeadCounts {
+        DeadCounts { total: self.known.len() as u64, by_class: self.classes.clone() }
+    }
+
+    /// The folder they are in.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
     }
 
     /// How many dead letters there are.
@@ -209,6 +229,8 @@ mod tests {
         assert_eq!(letters.append(&rejects, "ds:a/b@1", "2026-01-02T00:00:00Z").unwrap(), 0);
         let kept = list(&DeadLetters::path(dir.path(), "i94")).unwrap();
         assert_eq!(kept.len(), 2);
+        let counts = letters.counts();
+        assert_eq!((counts.total, counts.by_class.get("time").copied()), (2, Some(2)));
         assert_eq!(kept[0].original().unwrap(), b"1,\xff\n");
         assert_eq!((kept[0].line, kept[0].column, kept[0].rule.as_str()), (2, 3, "time.nonexistent"));
     }

@@ -1,7 +1,11 @@
 //! The loop that publishes a source: pull, dead letters, post, acknowledge; from the newest envelope on.
 //!
 //! The broker keeps the position in the same durable write as the events, so the runner keeps none:
-//! killed at any point, it asks and goes on, and nothing is lost or doubled.
+//! killed at any point, it asks and goes on, and nothing is lost or doubled. Several batches are under
+//! way at once; when one does not arrive as it should, the runner waits for the others, asks where the
+//! broker stands and goes on from there.
+
+mod tell;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,13 +13,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::client::{Answer, BrokerClient, LineError, Outgoing, Position, event_lines};
+use crate::client::{Answer, BrokerClient, LineError, Position};
 use crate::contract::{AdapterError, BATCH_RECORDS_MAX, Batch, Checkpoint, ErrorClass, Record, Reject, Source};
 use crate::dead_letter::DeadLetters;
 use crate::document::{OnAuth, OnData, OnError, OnTransient, Pace};
+use crate::flights::{Flights, Pulled};
 use crate::pace::{backoff_ms, pace_wait_ms, pull_max};
 use crate::read_ahead::Reader;
 
+/// Batches under way at once.
+pub const IN_FLIGHT: usize = 8;
 /// How often in a row the broker may name another position before the runner gives up.
 const CONFLICTS_MAX: u32 = 3;
 
@@ -32,6 +39,8 @@ pub struct RunConfig {
     pub on_error: OnError,
     /// Most records a batch, at most 256.
     pub batch_max: usize,
+    /// Most batches under way at once, at least 1.
+    pub in_flight: usize,
     /// Stop after this many rows (good and bad), for trials.
     pub rows_max: Option<u64>,
 }
@@ -45,6 +54,7 @@ impl RunConfig {
             pace: plan.pace,
             on_error: plan.on_error,
             batch_max: BATCH_RECORDS_MAX,
+            in_flight: IN_FLIGHT,
             rows_max: None,
         }
     }
@@ -95,20 +105,23 @@ pub async fn run<S: Source>(
     stop: watch::Receiver<bool>,
     progress: impl FnMut(&Progress) + Send,
 ) -> Result<Progress, AdapterError> {
-    let reader = Reader::new(source);
     let mut run = Run {
-        reader,
+        reader: Reader::new(source),
         client,
         dead,
         config,
         stop,
         report: progress,
         progress: Progress::default(),
+        pulled: 0,
+        newest_event: None,
         start: Instant::now(),
+        started_at: now(),
+        said: None,
     };
-    run.publish().await?;
-    (run.report)(&run.progress);
-    Ok(run.progress)
+    let done = run.publish().await;
+    run.tell_all(done.as_ref().err());
+    done.map(|()| run.progress)
 }
 
 struct Run<'a, S, F> {
@@ -119,53 +132,139 @@ struct Run<'a, S, F> {
     stop: watch::Receiver<bool>,
     report: F,
     progress: Progress,
+    /// Rows pulled and not given back.
+    pulled: u64,
+    newest_event: Option<String>,
     start: Instant,
+    started_at: String,
+    said: Option<Instant>,
 }
 
-/// What became of a batch.
-enum Sent {
-    Durable,
-    Elsewhere(Position),
-    Stopped,
+/// How a stretch of publishing ended.
+enum Stretch {
+    /// Nothing is left, or it was asked to stop.
+    Over,
+    /// A batch did not arrive as it should: true when the broker named another position.
+    Ask(bool),
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
     async fn publish(&mut self) -> Result<(), AdapterError> {
+        let (client, config) = (self.client, self.config);
         let Some(mut at) = self.position().await? else { return Ok(()) };
         self.progress.batch_no = at.batch_no;
+        let mut flights = Flights::new(client, config, &at);
+        // Where the source is read next; none at its end.
+        let mut source = Some(at.checkpoint.clone());
         let mut conflicts = 0;
         loop {
-            if self.stopped() || self.config.rows_max.is_some_and(|max| self.progress.rows >= max) {
-                self.progress.phase = Phase::Stopped;
-                return Ok(());
+            let before = at.clone();
+            let other = match self.stretch(&mut at, &mut source, &mut flights).await? {
+                Stretch::Over => return Ok(()),
+                Stretch::Ask(other) => other,
+            };
+            conflicts = if at == before { conflicts + u32::from(other) } else { u32::from(other) };
+            if conflicts >= CONFLICTS_MAX {
+                return Err(AdapterError::Contended { adapter: config.adapter.clone(), times: conflicts });
             }
-            let Some(batch) = self.pull(&at.checkpoint).await? else { return Ok(()) };
-            self.bury(&batch.rejects)?;
-            let rows = (batch.records.len() + batch.rejects.len()) as u64;
-            if !self.keep_pace().await {
-                return Ok(());
-            }
-            match self.send(&at, &batch).await? {
-                Sent::Durable => conflicts = 0,
-                Sent::Stopped => return Ok(()),
-                Sent::Elsewhere(position) => {
-                    conflicts += 1;
-                    if conflicts >= CONFLICTS_MAX {
-                        let adapter = self.config.adapter.clone();
-                        return Err(AdapterError::Contended { adapter, times: conflicts });
+            flights.land().await;
+            let Some(found) = self.position().await? else { return Ok(()) };
+            match flights.settle(&at, &found) {
+                Some(durable) => {
+                    if !durable.is_empty() {
+                        self.succeeded();
                     }
-                    at = position;
-                    self.progress.batch_no = at.batch_no;
-                    continue;
+                    durable.into_iter().for_each(|p| self.durable(p, found.batch_no));
+                }
+                None => {
+                    // The rows after the broker's place are pulled again.
+                    self.pulled = self.progress.rows;
+                    source = Some(found.checkpoint.clone());
                 }
             }
-            self.progress.rows += rows;
-            at = Position { batch_no: self.progress.batch_no, checkpoint: batch.checkpoint };
-            if batch.end {
-                self.progress.phase = Phase::Done;
-                return Ok(());
+            self.progress.batch_no = found.batch_no;
+            at = found;
+        }
+    }
+
+    /// Publishes until nothing is left or something must be asked.
+    async fn stretch(
+        &mut self,
+        at: &mut Position,
+        source: &mut Option<Checkpoint>,
+        flights: &mut Flights<'_>,
+    ) -> Result<Stretch, AdapterError> {
+        loop {
+            while let Some(from) = source.clone().filter(|_| flights.len() < self.config.in_flight.max(1)) {
+                if self.stopped() || self.config.rows_max.is_some_and(|max| self.pulled >= max) {
+                    self.progress.phase = Phase::Stopped;
+                    break;
+                }
+                let Some(batch) = self.pull(&from).await? else { break };
+                self.bury(&batch.rejects)?;
+                if !self.keep_pace().await {
+                    break;
+                }
+                self.pulled += (batch.records.len() + batch.rejects.len()) as u64;
+                *source = (!batch.end).then(|| batch.checkpoint.clone());
+                flights.push(batch);
             }
-            (self.report)(&self.progress);
+            let Some((front, answer)) = flights.front().await else {
+                if source.is_none() {
+                    self.progress.phase = Phase::Done;
+                }
+                return Ok(Stretch::Over);
+            };
+            let Some((number, answer)) = answer else {
+                // Nothing of it was good: it needs no envelope.
+                at.checkpoint.clone_from(&front.checkpoint);
+                self.progress.rows += front.rows;
+                flights.pass();
+                continue;
+            };
+            match answer {
+                Ok(Answer::Accepted { accepted, duplicates }) => {
+                    self.succeeded();
+                    *at = Position { batch_no: number, checkpoint: front.checkpoint.clone() };
+                    self.progress.duplicates += duplicates;
+                    let known = front.records.len() as u64;
+                    if let Some(pulled) = flights.landed() {
+                        self.durable(pulled, number);
+                    }
+                    self.progress.accepted = self.progress.accepted + accepted - known.min(accepted);
+                    (self.report)(&self.progress);
+                    self.tell();
+                }
+                Ok(Answer::Resume(_)) => return Ok(Stretch::Ask(true)),
+                Ok(Answer::Refused(lines)) => {
+                    let records = std::mem::take(&mut front.records);
+                    front.records = self.refuse(records, &lines)?;
+                    if !flights.again(number) {
+                        return Ok(Stretch::Ask(false));
+                    }
+                }
+                Err(error) => {
+                    flights.land().await;
+                    if !self.wait_after(error).await? {
+                        return Ok(Stretch::Over);
+                    }
+                    return Ok(Stretch::Ask(false));
+                }
+            }
+        }
+    }
+
+    /// A batch is durable.
+    fn durable(&mut self, batch: Pulled, newest: u64) {
+        self.progress.batch_no = newest;
+        self.progress.accepted += batch.records.len() as u64;
+        self.progress.rows += batch.rows;
+        if let Some(time) = batch.records.into_iter().next_back().and_then(|r| r.time) {
+            self.newest_event = Some(time);
         }
     }
 
@@ -173,10 +272,7 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
     async fn position(&mut self) -> Result<Option<Position>, AdapterError> {
         loop {
             match self.client.position(&self.config.adapter).await {
-                Ok(position) => {
-                    self.succeeded();
-                    return Ok(Some(position));
-                }
+                Ok(position) => return Ok(Some(position)),
                 Err(error) => {
                     if !self.wait_after(error).await? {
                         return Ok(None);
@@ -189,15 +285,12 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
     async fn pull(&mut self, from: &Checkpoint) -> Result<Option<Batch>, AdapterError> {
         let mut max = pull_max(self.config.pace).min(self.config.batch_max.clamp(1, BATCH_RECORDS_MAX));
         if let Some(rows) = self.config.rows_max {
-            let left = rows.saturating_sub(self.progress.rows);
+            let left = rows.saturating_sub(self.pulled);
             max = max.min(usize::try_from(left).unwrap_or(max)).max(1);
         }
         loop {
             match self.reader.read(from, max).await {
-                Ok(batch) => {
-                    self.succeeded();
-                    return Ok(Some(batch));
-                }
+                Ok(batch) => return Ok(Some(batch)),
                 Err(error) => {
                     if !self.wait_after(error).await? {
                         return Ok(None);
@@ -207,49 +300,14 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
         }
     }
 
-    /// Sends a batch until it is durable. Lines that the broker refuses become dead letters, and the
-    /// rest goes again under the same number.
-    async fn send(&mut self, at: &Position, batch: &Batch) -> Result<Sent, AdapterError> {
-        let mut records: Vec<&Record> = batch.records.iter().collect();
-        let batch_no = at.batch_no + 1;
-        while !records.is_empty() {
-            let out = Outgoing {
-                adapter: &self.config.adapter,
-                dataset: &self.config.dataset,
-                batch_no,
-                checkpoint: &batch.checkpoint,
-            };
-            match self.client.post(out, event_lines(records.iter().copied())).await {
-                Ok(Answer::Accepted { accepted, duplicates }) => {
-                    self.succeeded();
-                    self.progress.batch_no = batch_no;
-                    self.progress.accepted += accepted;
-                    self.progress.duplicates += duplicates;
-                    return Ok(Sent::Durable);
-                }
-                Ok(Answer::Resume(position)) => return Ok(Sent::Elsewhere(position)),
-                Ok(Answer::Refused(lines)) => {
-                    let kept = self.refuse(&records, &lines)?;
-                    records = kept;
-                }
-                Err(error) => {
-                    if !self.wait_after(error).await? {
-                        return Ok(Sent::Stopped);
-                    }
-                }
-            }
-        }
-        Ok(Sent::Durable)
-    }
-
-    fn refuse<'r>(&mut self, records: &[&'r Record], lines: &[LineError]) -> Result<Vec<&'r Record>, AdapterError> {
+    /// Lines that the broker refuses become dead letters; the rest is returned.
+    fn refuse(&mut self, records: Vec<Record>, lines: &[LineError]) -> Result<Vec<Record>, AdapterError> {
         let by_index: BTreeMap<usize, &LineError> = lines.iter().map(|l| (l.index, l)).collect();
-        let mut kept = Vec::new();
-        let mut rejects = Vec::new();
-        for (n, record) in records.iter().enumerate() {
+        let (mut kept, mut rejects) = (Vec::new(), Vec::new());
+        for (n, record) in records.into_iter().enumerate() {
             match by_index.get(&n) {
-                Some(error) => rejects.push(refused(record, error)),
-                None => kept.push(*record),
+                Some(error) => rejects.push(refused(&record, error)),
+                None => kept.push(record),
             }
         }
         if rejects.is_empty() {
@@ -263,8 +321,7 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
     /// Dead letters are durable before the checkpoint passes their rows.
     fn bury(&mut self, rejects: &[Reject]) -> Result<(), AdapterError> {
         let Some(first) = rejects.first() else { return Ok(()) };
-        let at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        self.progress.dead_letters += self.dead.append(rejects, &self.config.dataset, &at)?;
+        self.progress.dead_letters += self.dead.append(rejects, &self.config.dataset, &now())?;
         match self.config.on_error.data {
             OnData::DeadLetter => Ok(()),
             OnData::Stop => Err(AdapterError::DataStop {
@@ -300,12 +357,13 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
         self.progress.phase = Phase::Waiting;
         self.progress.last_error = Some(error.to_string());
         (self.report)(&self.progress);
+        self.write_status("waiting");
         Ok(self.sleep(wait_ms).await)
     }
 
     async fn keep_pace(&mut self) -> bool {
         let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        match pace_wait_ms(self.config.pace, self.progress.rows, elapsed) {
+        match pace_wait_ms(self.config.pace, self.pulled, elapsed) {
             0 => true,
             wait => self.sleep(wait).await,
         }

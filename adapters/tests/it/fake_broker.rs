@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use concordat_protocol::hash::sha256;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -106,6 +107,9 @@ async fn serve(stream: TcpStream, kept: Arc<Mutex<Kept>>, script: Arc<Mutex<Scri
         } else {
             Act::Serve
         };
+        if post && matches!(act, Act::Serve | Act::DropAfter | Act::HangAfter) {
+            wait_for_predecessors(&kept, &request).await;
+        }
         let (status, extra, body) = match act {
             Act::DropBefore => return,
             Act::HangBefore => return stay(stream, &hang).await,
@@ -124,6 +128,21 @@ async fn serve(stream: TcpStream, kept: Arc<Mutex<Kept>>, script: Arc<Mutex<Scri
         if stream.write_all((head + &body).as_bytes()).await.is_err() {
             return;
         }
+    }
+}
+
+/// A batch that overtook its predecessors waits for them, for a moment.
+async fn wait_for_predecessors(kept: &Mutex<Kept>, request: &Request) {
+    let number: u64 = request.header("concordat-batch").parse().unwrap();
+    for _ in 0..40 {
+        let (last, careless) = {
+            let kept = kept.lock().unwrap();
+            (kept.last, kept.careless)
+        };
+        if careless || number <= last + 1 || number > last + 32 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
 
@@ -166,10 +185,12 @@ fn answer(kept: &mut Kept, request: &Request, lines: Vec<Value>) -> (u16, Value)
     }
     check(kept, request, &lines);
     let batch_no: u64 = request.header("concordat-batch").parse().unwrap();
-    if batch_no == kept.last && !kept.careless {
+    if batch_no == kept.last && request.header("concordat-checkpoint") == kept.checkpoint && !kept.careless {
         return (200, kept.answer.clone());
     }
-    if batch_no != kept.last + 1 && !kept.careless {
+    let after = hex::encode(sha256(&[&STANDARD.decode(&kept.checkpoint).unwrap()]));
+    let follows = batch_no == kept.last + 1 && request.header("concordat-after") == after;
+    if !follows && !kept.careless {
         return (409, here);
     }
     kept.last = batch_no;

@@ -285,3 +285,59 @@ async fn a_paced_feed_leaves_in_small_batches() {
     assert_delivered_once(dir.path(), &plan, &broker, "paced");
     assert!(broker.kept.lock().unwrap().batches.iter().all(|n| *n <= 40));
 }
+
+#[tokio::test]
+async fn several_batches_are_under_way_and_overtaking_does_no_harm() {
+    let (dir, plan) = folder();
+    let broker = FakeBroker::start(|_, _| Act::Serve).await;
+    let end = go(dir.path(), &plan, &broker.url, &config(&plan)).await.unwrap();
+    assert_eq!((end.accepted, end.batch_no), (78, 9));
+    assert_delivered_once(dir.path(), &plan, &broker, "eight under way");
+    // One at a time gives the very same batches.
+    let (other, plan) = folder();
+    let alone = FakeBroker::start(|_, _| Act::Serve).await;
+    let mut one = config(&plan);
+    one.in_flight = 1;
+    go(other.path(), &plan, &alone.url, &one).await.unwrap();
+    assert_eq!(alone.kept.lock().unwrap().batches, broker.kept.lock().unwrap().batches);
+}
+
+#[tokio::test]
+async fn a_batch_of_which_nothing_is_left_takes_no_number() {
+    let (dir, plan) = folder();
+    let broker = FakeBroker::start(|_, lines| {
+        // Everything of the third batch is refused: rows 18 to 26.
+        let refused = |l: &&Value| l["data"]["mw"].as_str().is_some_and(|m| (18..27).any(|n| m == format!("{n}.5")));
+        let errors: Vec<Value> = (1..)
+            .zip(lines)
+            .filter(|(_, l)| refused(l))
+            .map(|(n, _)| json!({"line": n, "code": "schema", "message": "no"}))
+            .collect();
+        if errors.is_empty() { Act::Serve } else { Act::Say(422, "", json!({"errors": errors}).to_string()) }
+    })
+    .await;
+    let end = go(dir.path(), &plan, &broker.url, &config(&plan)).await.unwrap();
+    assert_eq!((end.phase, end.rows, end.batch_no), (Phase::Done, 80, 8));
+    let want: Vec<String> = rows_of(dir.path(), &plan)
+        .0
+        .into_iter()
+        .filter(|r| !r.data["mw"].as_str().is_some_and(|m| (18..27).any(|n| m == format!("{n}.5"))))
+        .map(|r| r.id)
+        .collect();
+    assert_eq!(faults(&want, &broker.ids()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_run_tells_how_it_went() {
+    let (dir, plan) = folder();
+    let broker = FakeBroker::start(|_, _| Act::Serve).await;
+    go(dir.path(), &plan, &broker.url, &config(&plan)).await.unwrap();
+    let status = concordat_adapters::status::status(dir.path(), "load").unwrap().unwrap();
+    assert_eq!((status.phase.as_str(), status.rows, status.accepted, status.batch_no), ("done", 80, 78, 9));
+    assert_eq!(status.newest_event.as_deref(), Some("2017-03-14T12:00:00Z"));
+    assert_eq!(status.dead_letters.by_class, BTreeMap::from([("number".into(), 1), ("time".into(), 1)]));
+    let down = FakeBroker::start(|_, _| Act::Say(401, "", "{}".into())).await;
+    go(dir.path(), &plan, &down.url, &config(&plan)).await.unwrap_err();
+    let status = concordat_adapters::status::status(dir.path(), "load").unwrap().unwrap();
+    assert!(status.phase == "failed" && status.last_error.unwrap().contains("token"));
+}

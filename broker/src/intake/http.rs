@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use concordat_protocol::hash::Hash;
 use concordat_protocol::limits::CHECKPOINT_BYTES_MAX;
 use concordat_protocol::message::SourceState;
 use serde_json::{Map, Value, json};
@@ -96,6 +97,15 @@ fn source(headers: &HeaderMap) -> Result<Option<SourceState>, IntakeError> {
     Ok(Some(SourceState { adapter: adapter.to_owned(), batch_no, checkpoint: checkpoint.into() }))
 }
 
+/// SHA-256 of the checkpoint before this batch's, if the adapter names it.
+fn after(headers: &HeaderMap) -> Result<Option<Hash>, IntakeError> {
+    const NAME: &str = "concordat-after";
+    let Some(text) = header(headers, NAME) else { return Ok(None) };
+    let mut hash = [0; 32];
+    hex::decode_to_slice(text, &mut hash).map_err(|_| IntakeError::Header(NAME, "is 64 hex digits"))?;
+    Ok(Some(hash))
+}
+
 async fn messages(
     Extension(intake): Extension<Arc<Intake>>,
     caller: Caller,
@@ -106,8 +116,8 @@ async fn messages(
     if let Err(problem) = caller.require(&[ADAPTER, OPERATOR]) {
         return problem.into_response();
     }
-    let taken = match source(&headers) {
-        Ok(source) => intake.post(&dataset, Incoming { source, body }).await,
+    let taken = match source(&headers).and_then(|s| Ok((s, after(&headers)?))) {
+        Ok((source, after)) => intake.post(&dataset, Incoming { source, after, body }).await,
         Err(e) => Err(e),
     };
     match taken {
@@ -161,6 +171,13 @@ mod tests {
             less.remove(i);
             assert!(matches!(source(&headers(&less)), Err(IntakeError::Header(name, _)) if name == good[i].0));
         }
+    }
+
+    #[test]
+    fn what_came_before_is_a_hash_or_nothing() {
+        assert_eq!(after(&headers(&[])).unwrap(), None);
+        assert_eq!(after(&headers(&[("concordat-after", &"0a".repeat(32))])).unwrap(), Some([10; 32]));
+        assert!(after(&headers(&[("concordat-after", "0a")])).is_err());
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ use crate::ledger::node_client::NodeClient;
 use crate::ledger::writer::Writer;
 use crate::metrics::Metrics;
 use concordat_executor::policies::dataset::DatasetDoc;
+use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::DatasetId;
 use concordat_protocol::message::SourceState;
 use feeds::Feeds;
@@ -136,6 +137,8 @@ impl IntakeError {
 pub struct Incoming {
     /// The adapter's name; none for single messages that no adapter stands behind.
     pub source: Option<SourceState>,
+    /// SHA-256 of the checkpoint before this batch's: it is refused behind another one.
+    pub after: Option<Hash>,
     /// JSON lines.
     pub body: bytes::Bytes,
 }
@@ -239,12 +242,12 @@ impl Intake {
         let busy = || IntakeError::Busy(dataset.to_owned());
         let kib = u32::try_from(incoming.body.len() / 1_024 + 1).map_err(|_| IntakeError::TooLarge)?;
         let _room = self.room.try_acquire_many(kib).map_err(|_| busy())?;
-        let Incoming { source, body } = incoming;
+        let Incoming { source, after, body } = incoming;
         let batch = self.check(&door.checker, body).await.inspect_err(|e| {
             self.metrics.intake_messages.with_label_values(&[dataset, e.code()]).inc();
         })?;
         let (reply, answer) = oneshot::channel();
-        door.posts.try_send(Post { source, batch, reply }).map_err(|_| busy())?;
+        door.posts.try_send(Post { source, after, batch, reply }).map_err(|_| busy())?;
         answer.await.map_err(|_| IntakeError::Unavailable("the dataset's task has stopped".into()))?
     }
 

@@ -7,7 +7,7 @@
 use super::check::Batch;
 use super::envelope::Head;
 use super::{Accepted, Answer, IntakeError};
-use concordat_protocol::hash::Hash;
+use concordat_protocol::hash::{Hash, sha256};
 use concordat_protocol::limits::ENVELOPE_MESSAGES_MAX;
 use concordat_protocol::message::{EnvelopeHeader, Prepared, SourceState};
 use std::collections::{BTreeMap, VecDeque};
@@ -27,6 +27,8 @@ const RECENT: usize = WINDOW as usize;
 pub(super) struct Post<R> {
     /// The adapter's place; none for messages that no adapter stands behind.
     pub source: Option<SourceState>,
+    /// SHA-256 of the checkpoint before it, where the adapter says which one that is.
+    pub after: Option<Hash>,
     /// What was read.
     pub batch: Batch,
     /// Where the answer goes.
@@ -230,6 +232,11 @@ impl<R> Pipeline<R> {
             let Some(source) = post.source else { continue };
             if let Some(refused) = self.other_adapter(self.tail(), &source) {
                 said.push((post.reply, Err(refused)));
+                continue;
+            }
+            // Its number follows, but what is here was cut from the source in another way.
+            if post.after.is_some_and(|after| after != sha256(&[&self.tail().source.checkpoint])) {
+                said.push((post.reply, Err(IntakeError::Elsewhere(self.durable.position()))));
                 continue;
             }
             return Some(self.draft(source, post.batch, vec![post.reply], true));

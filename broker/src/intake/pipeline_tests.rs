@@ -26,11 +26,13 @@ fn ids(n: u64) -> Vec<String> {
 }
 
 fn post(batch_no: u64, reply: u64) -> Post<u64> {
-    Post { source: Some(source("load", batch_no)), batch: batch(&ids(batch_no)), reply }
+    let before = source("load", batch_no.saturating_sub(1)).checkpoint;
+    let after = sha256(&[if batch_no > 1 { &before } else { &[] }]);
+    Post { source: Some(source("load", batch_no)), after: Some(after), batch: batch(&ids(batch_no)), reply }
 }
 
 fn single(id: &str, reply: u64) -> Post<u64> {
-    Post { source: None, batch: batch(&[id.to_owned()]), reply }
+    Post { source: None, after: None, batch: batch(&[id.to_owned()]), reply }
 }
 
 #[derive(Clone)]
@@ -353,4 +355,20 @@ fn when_the_stream_cannot_be_read_nobody_is_told_of_success() {
     p.take(single("s", 4), now);
     let said = answers(p.fail(&IntakeError::Unavailable("gone".into())));
     assert_eq!(said, [(1, Err("streams-down")), (3, Err("streams-down")), (4, Err("streams-down"))]);
+}
+
+#[test]
+fn a_batch_does_not_follow_another_reading_of_the_source() {
+    let (now, mut p) = (Instant::now(), Pipeline::new("d", Head::empty()));
+    let mut other = post(1, 1);
+    other.source.as_mut().unwrap().checkpoint = vec![9].into();
+    p.take(other, now);
+    p.take(post(2, 2), now);
+    sent(&mut p).unwrap();
+    let mut said = vec![];
+    assert!(p.next(1 << 20, &mut said).is_none());
+    assert_eq!(answers(said), [(2, Err("batch-number"))]);
+    // Who does not say what came before is believed.
+    p.take(Post { after: None, ..post(2, 3) }, now);
+    assert_eq!(sent(&mut p).unwrap().ids, ids(2));
 }

@@ -109,8 +109,8 @@ impl Grid {
             let pulled = source.read(&at.checkpoint, batch.min(rows - posted.len())).map_err(|e| e.to_string())?;
             clock.tick().await;
             let (batch_no, checkpoint) = (at.batch_no + 1, pulled.checkpoint);
-            let out =
-                Outgoing { adapter: ADAPTER, dataset: self.plan.dataset.as_str(), batch_no, checkpoint: &checkpoint };
+            let (dataset, after) = (self.plan.dataset.as_str(), &at.checkpoint);
+            let out = Outgoing { adapter: ADAPTER, dataset, batch_no, checkpoint: &checkpoint, after };
             let begun = Instant::now();
             match self.client.post(out, event_lines(pulled.records.iter())).await.map_err(|e| e.to_string())? {
                 Answer::Accepted { accepted, .. } if accepted == pulled.records.len() as u64 => {}
