@@ -6,6 +6,7 @@
 
 mod agreements;
 mod bad_input;
+mod commands;
 mod feed;
 mod forged;
 mod kills;
@@ -109,6 +110,17 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("bad_input", "intake_names_what_it_refuses", bad_input::intake_names_what_it_refuses),
     ("bad_input", "a_public_feed_and_bad_rows", bad_input::bad_rows_are_named_and_a_public_feed_shows_the_good_ones),
     ("bad_input", "a_full_stream_says_so", bad_input::a_full_stream_says_so_and_keeps_what_it_acknowledged),
+    (
+        "commands",
+        "refused_lines_are_named_and_the_rest_is_published",
+        commands::refused_lines_are_named_and_the_rest_is_published,
+    ),
+    ("commands", "a_named_file_goes_on_where_it_stopped", commands::a_named_file_goes_on_where_it_stopped),
+    ("commands", "a_dataset_is_registered_once", commands::a_dataset_is_registered_once),
+    ("commands", "dead_letters_keep_the_original_bytes", commands::dead_letters_keep_the_original_bytes),
+    ("commands", "adapters_say_where_they_stand", commands::adapters_say_where_they_stand),
+    ("commands", "a_subscription_lives_from_create_to_delete", commands::a_subscription_lives_from_create_to_delete),
+    ("commands", "a_taken_agreement_version_is_named", commands::a_taken_agreement_version_is_named),
     ("agreements", "lint_names_place_and_nearest_word", agreements::lint_names_place_and_nearest_word),
     ("agreements", "approvals_count_once_a_key_and_for_these_terms", agreements::approvals_count_once_a_key),
     ("agreements", "only_parties_propose", agreements::only_parties_propose),
