@@ -39,7 +39,7 @@ pub fn seen(n: u64) -> Value {
 
 /// The stream of a feed's envelopes in its provider's own account.
 pub fn own_envelope_stream(city: &City, feed: &Feed) -> async_nats::jetstream::stream::Stream {
-    let js = async_nats::jetstream::new(super::streams(city, &feed.provider));
+    let js = super::jetstream(super::streams(city, &feed.provider));
     let name = format!("PUB_{}_1", feed.name.to_ascii_uppercase());
     super::wait(js.get_stream(&name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
@@ -52,11 +52,10 @@ impl Feed {
     /// Puts the documents of several datasets into an agency's folder, starts its broker and executor again so that they
     /// know them, and registers them on the ledger.
     pub fn make(city: &City, provider: &str, names: &[&str]) -> Vec<Self> {
-        let dir = city.dir(provider);
         let feeds: Vec<Self> = names.iter().map(|n| Self::named(provider, n)).collect();
         for f in &feeds {
-            put(&dir.join(format!("schemas/{}@1.json", f.name)), SCHEMA);
-            put(&dir.join(format!("datasets/{}.yaml", f.name)), &f.document(""));
+            put(&city.dir(provider).join(format!("schemas/{}@1.json", f.name)), SCHEMA);
+            f.write(city, "7d, stream_bytes: 1GB");
         }
         Self::reload(city, provider);
         for f in &feeds {
@@ -73,17 +72,14 @@ impl Feed {
         Self { provider: provider.into(), id: format!("ds:{provider}/{name}@1"), name: name.into() }
     }
 
-    /// Its document, with lines of its own at the end.
-    pub fn document(&self, more: &str) -> String {
-        format!(
-            "dataset: {}\ntitle: A feed of the tests\nkind: feed\nschema: schemas/{}@1.json\nkey: [n]\nsubject: none\nsensitive: {{}}\n{more}",
-            self.id, self.name
-        )
-    }
-
-    /// Writes its document anew, with lines of its own at the end. The broker must be started again to see it.
-    pub fn rewrite(&self, city: &City, more: &str) {
-        put(&city.dir(&self.provider).join(format!("datasets/{}.yaml", self.name)), &self.document(more));
+    /// Writes its document with a retention of its stream. A broker that runs does not see it.
+    pub fn write(&self, city: &City, retention: &str) {
+        let (id, name) = (&self.id, &self.name);
+        let text = format!(
+            "dataset: {id}\ntitle: A feed of the tests\nkind: feed\nschema: schemas/{name}@1.json\nkey: [n]\n\
+             subject: none\nsensitive: {{}}\nretention: {{stream: {retention}}}\n"
+        );
+        put(&city.dir(&self.provider).join(format!("datasets/{name}.yaml")), &text);
     }
 
     /// Starts an agency's broker and executor again.
@@ -93,11 +89,16 @@ impl Feed {
         }
     }
 
+    /// A path below the dataset's resource.
+    pub fn path(&self, rest: &str) -> String {
+        format!("/v1/datasets/{}{rest}", self.id.replace('/', "%2F"))
+    }
+
     /// Publishes one batch as the agency's adapter user, with headers.
     pub fn post(&self, city: &City, data: &[Value], headers: &[(&str, &str)]) -> Answer {
         let lines: Vec<Value> = data.iter().map(|d| json!({"data": d})).collect();
         let api = city.api(&self.provider, "adapter");
-        api.post_lines(&format!("/v1/datasets/{}/messages", self.id), &lines, headers)
+        api.post_lines(&self.path("/messages"), &lines, headers)
     }
 
     /// Publishes these messages, a batch for every 256; each is acknowledged.

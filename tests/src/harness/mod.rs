@@ -18,7 +18,7 @@ pub use documents::Agreement;
 pub use feeds::{Feed, FeedAgreement, own_envelope_stream, row, seen};
 pub use follow::{Follower, digest};
 pub use ledger::{Rpc, act_tx, batch_tx, register_writer, submit_act};
-pub use session::{OwnSession, exchange_streams, provider_call, streams, subject};
+pub use session::{OwnSession, exchange_streams, jetstream, provider_call, streams, subject};
 
 use concordat_cli::servers::Servers;
 use std::fmt::Display;

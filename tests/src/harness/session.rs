@@ -29,6 +29,11 @@ pub fn exchange_streams(city: &City) -> async_nats::Client {
     wait(options.connect(cfg.nats.url.as_str())).unwrap_or_else(|e| panic!("streams as the exchange: {e}"))
 }
 
+/// JetStream over a connection; it needs the runtime about it.
+pub fn jetstream(nats: async_nats::Client) -> async_nats::jetstream::Context {
+    wait(async { async_nats::jetstream::new(nats) })
+}
+
 /// The subject under which an agency asks police for stops.
 pub fn subject() -> String {
     "query.POLICE.stops_1".into()

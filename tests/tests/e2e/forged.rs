@@ -8,12 +8,12 @@ use concordat_protocol::cbor::{self, Bytes};
 use concordat_protocol::keys::{SigningKey, Statement, Suite};
 use concordat_protocol::message::{EnvelopeDraft, EnvelopeSource, Record, RedactedEnvelope, SourceState};
 use concordat_protocol::session::{FeedItem, Promise};
-use concordat_tests::harness::{City, Feed, exchange_streams, streams, until, wait};
+use concordat_tests::harness::{City, Feed, exchange_streams, jetstream, streams, until, wait};
 use serde_json::{Value, json};
 
 /// The newest item of a subscription, as it stands in transport's feed stream.
 fn item(city: &City, number: u64) -> FeedItem {
-    let js = async_nats::jetstream::new(exchange_streams(city));
+    let js = jetstream(exchange_streams(city));
     let subject = format!("feed.GRID.TRANSPORT.{number}");
     let raw = wait(async { js.get_stream("TRANSPORT").await.unwrap().get_last_raw_message_by_subject(&subject).await });
     cbor::decode(&raw.expect("an item").payload).expect("a feed item")
@@ -105,7 +105,7 @@ pub fn forged_deliveries_are_refused_and_good_ones_go_on(world: &World) {
     assert_eq!(data(&follower.take(10)), all_seen(6_000..6_010));
     let before = follower.view();
     let count = |view: &Value, name: &str| view[name].as_u64().unwrap_or_else(|| panic!("{name} in {view}"));
-    let js = async_nats::jetstream::new(streams(city, "grid"));
+    let js = jetstream(streams(city, "grid"));
     let append = |bytes: Vec<u8>| {
         let subject = format!("feed.TRANSPORT.{number}");
         wait(async { js.publish(subject, bytes.into()).await.unwrap().await }).expect("appended");
@@ -142,7 +142,7 @@ pub fn forged_deliveries_are_refused_and_good_ones_go_on(world: &World) {
 
 /// The last good item: the one before these forged ones.
 fn item_before(city: &City, number: u64, forged: usize) -> FeedItem {
-    let js = async_nats::jetstream::new(exchange_streams(city));
+    let js = jetstream(exchange_streams(city));
     let subject = format!("feed.GRID.TRANSPORT.{number}");
     let found = wait(async {
         let stream = js.get_stream("TRANSPORT").await.unwrap();
