@@ -209,7 +209,7 @@ impl Intake {
                 setup.metrics.clone(),
                 feeds.clone(),
             );
-            let kept = kept::Kept::new(setup.cfg.path(&format!("broker/intake/{}.json", doc.id.token())));
+            let kept = kept::Kept::new(setup.cfg.path(format!("broker/intake/{}.json", doc.id.token())));
             tokio::spawn(kept.clone().keep());
             let task = stream::Task {
                 chain: setup.cfg.chain.clone(),

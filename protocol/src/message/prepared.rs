@@ -259,7 +259,7 @@ mod tests {
             let mut event: Map<String, Value> = [("id", "e-1"), ("source", "s"), ("specversion", "1.0"), ("type", "t")]
                 .map(|(k, v)| (k.to_owned(), Value::from(v)))
                 .into_iter()
-                    .collect();
+                .collect();
             event.extend(more);
             event.insert("data".into(), Value::Object(data.into_iter().collect()));
             Value::Object(event)
