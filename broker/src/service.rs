@@ -2,7 +2,7 @@
 
 use crate::config::{ConfigError, NodeConfig};
 use crate::durable::{self, Durable, NotDurable};
-use crate::feed::{FeedSetup, Subscriptions};
+use crate::feed::{FeedSetup, Subscriptions, complaint};
 use crate::gateway::watch::LedgerWatch;
 use crate::gateway::{Gateway, GatewaySetup};
 use crate::host::{HostError, connect_streams, load_datasets};
@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
@@ -131,6 +131,8 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
         writer: state.writer.clone(),
         metrics: state.metrics.clone(),
     })?;
+    let (complaints, filed) = mpsc::channel(complaint::QUEUE);
+    tokio::spawn(complaint::file(filed, state.gateway.clone(), state.watch.clone()));
     let feeds = Subscriptions::start(FeedSetup {
         cfg: state.cfg.clone(),
         watch: state.watch.clone(),
@@ -138,6 +140,7 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
         nats: state.nats.clone(),
         store: state.store.clone(),
         metrics: state.metrics.clone(),
+        complaints,
     })?;
     let gate = axum::middleware::from_fn_with_state(durable.clone(), durable::gate);
     let api = router(state).layer(Extension(intake)).layer(Extension(feeds)).layer(gate);

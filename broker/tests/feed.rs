@@ -21,7 +21,7 @@ fn batch(no: u64, from: u64, count: u64) -> Incoming {
         )
     };
     let source = SourceState { adapter: "load".into(), batch_no: no, checkpoint: no.to_be_bytes().to_vec().into() };
-    Incoming { source: Some(source), body: (from..from + count).map(line).collect::<String>().into() }
+    Incoming { source: Some(source), after: None, body: (from..from + count).map(line).collect::<String>().into() }
 }
 
 /// Posts until it is durable, as an adapter does.

@@ -23,6 +23,9 @@ pub const fn numbered(handle: u64, k: u32) -> Option<u64> {
     Some(handle << 32 | k as u64)
 }
 
+/// Created subscriptions have numbers from here on, default ones below.
+pub const CREATED_FROM: u64 = 1 << 32;
+
 /// The handle under which a subscription was created.
 #[must_use]
 pub const fn handle_of(subscription: u64) -> u64 {

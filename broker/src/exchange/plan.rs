@@ -71,9 +71,6 @@ pub fn effective(view: &AgreementView, views: &[AgreementView]) -> Status {
     }
 }
 
-/// Numbers of subscriptions that a consumer asked for begin here; below, they are handles of default ones.
-pub const CREATED_FROM: u64 = 1 << 32;
-
 /// Why a consumer gets none, as a stable word and a sentence.
 pub type Refusal = (&'static str, String);
 

@@ -2,14 +2,14 @@
 //! put it; an agency reaches nobody else's stream this way.
 
 use super::consumers::{Created, list, make};
-use super::plan::{CREATED_FROM, Refusal, may_open};
+use super::plan::{Refusal, may_open};
 use super::{ExchangeError, Manager, streams};
 use crate::streams::{feed_consumer, feed_subject};
 use async_nats::Message;
 use async_nats::jetstream::stream::Stream;
 use concordat_protocol::cbor;
 use concordat_protocol::ids::AgencyId;
-use concordat_protocol::subscribe::{ExchangeCommand, ExchangeReply};
+use concordat_protocol::subscribe::{CREATED_FROM, ExchangeCommand, ExchangeReply};
 use tracing::{info, warn};
 
 /// Subscriptions that an agency may have opened at once.

@@ -2,14 +2,13 @@
 //! The manager on a real server, with a stand-in for the ledger's node.
 
 use super::consumers::{Created, list, make};
-use super::plan::CREATED_FROM;
 use super::plan::tests::{agency, view};
 use super::*;
 use crate::http::testing::nats_server;
 use async_nats::jetstream::stream::Stream;
 use concordat_protocol::cbor;
 use concordat_protocol::node::{AgreementView, NodeReply, NodeRequest};
-use concordat_protocol::subscribe::{ExchangeCommand, ExchangeReply};
+use concordat_protocol::subscribe::{CREATED_FROM, ExchangeCommand, ExchangeReply};
 use concordat_protocol::terms::Status;
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};

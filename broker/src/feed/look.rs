@@ -1,5 +1,6 @@
 //! Beside fetching: keeps the server patient, watches gaps, looks whether promises are kept, and counts.
 
+use super::complaint::Complaint;
 use super::subscription::{Awaited, Resync, Subscription};
 use super::{Buffer, Parts, Subscriptions};
 use async_nats::jetstream::AckKind;
@@ -103,15 +104,22 @@ async fn look_at_promises(parts: &Parts, sub: &Subscription, seen: &mut (u64, u6
         i.anchored = i.anchored.max(anchored);
         i.awaited.retain(|n, _| *n > anchored);
         let due = |a: &Awaited| now.tick_ms > a.delivered_ms.saturating_add(a.max_lag_ms + GRACE_MS);
-        let broken: Vec<u64> = i.awaited.iter().filter(|(_, a)| due(a)).map(|(n, _)| *n).collect();
+        let broken: Vec<(u64, Awaited)> =
+            i.awaited.iter().filter(|(_, a)| due(a)).map(|(n, a)| (*n, a.clone())).collect();
         i.awaited.retain(|_, a| !due(a));
         i.counts.unanchored += broken.len() as u64;
         broken
     });
-    if let (Some(first), Some(last)) = (broken.first(), broken.last()) {
+    if let (Some((first, _)), Some((last, shown))) = (broken.first(), broken.last()) {
         error!(subscription = sub.id(), provider = %sub.key.provider, first, last, "the provider broke its promise: deliveries are not on the ledger");
         parts.setup.metrics.proof_invalid.with_label_values(&["promise-unkept"]).inc_by(broken.len() as f64);
         sub.count(|c| c.failed(format!("deliveries {first} to {last} are not on the ledger")));
+        // One says it for all of them: the ledger's last anchored number is below each.
+        let (promise, signature) = (shown.promise.clone(), shown.signature.clone());
+        let complaint = Complaint { agreement: sub.terms().agreement.clone(), promise, signature };
+        if parts.setup.complaints.try_send(complaint).is_err() {
+            warn!(subscription = sub.id(), "too many complaints wait");
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 mod ask;
 mod buffer;
 mod check;
+pub mod complaint;
 mod create;
 mod error;
 pub mod http;
@@ -40,8 +41,8 @@ pub use buffer::{Acked, Buffer, Cursor, Held, Offer, Start};
 pub use check::{Expected, FeedProofError, Message, messages, promise, read, unseal};
 pub use create::NewAsk;
 pub use error::FeedError;
-pub use seek::SeekTo;
 pub use refused::Refused;
+pub use seek::SeekTo;
 pub use store::{Created, Key};
 pub use subscription::{Counts, Subscription};
 pub use terms::FeedTerms;
@@ -65,6 +66,8 @@ pub struct FeedSetup {
     pub store: Store,
     /// Metrics.
     pub metrics: Metrics,
+    /// Where promises go that were not kept.
+    pub complaints: tokio::sync::mpsc::Sender<complaint::Complaint>,
 }
 
 struct Parts {

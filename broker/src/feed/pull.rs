@@ -302,6 +302,7 @@ async fn verify(parts: &Parts, sub: &Subscription, payload: &[u8]) -> Result<Che
     let envelope = tokio::task::block_in_place(|| check::unseal(x, &item, &promise, &parts.kem))?;
     let key = parts.setup.watch.key(envelope.key).await?;
     let messages = tokio::task::block_in_place(|| check::messages(x, sub_seq, &envelope, key.as_ref()))?;
-    let awaited = Awaited { delivered_ms: promise.delivered_ms, max_lag_ms: promise.max_lag_ms };
+    let (delivered_ms, max_lag_ms) = (promise.delivered_ms, promise.max_lag_ms);
+    let awaited = Awaited { delivered_ms, max_lag_ms, promise: item.promise, signature: item.promise_signature };
     Ok((sub_seq, awaited, messages))
 }

@@ -5,6 +5,7 @@ use super::error::FeedError;
 use super::store::{Created, Kept, Key, Seek};
 use super::terms::FeedTerms;
 use async_nats::jetstream::message::Acker;
+use concordat_protocol::cbor::Bytes;
 use concordat_protocol::terms::Status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,10 +54,13 @@ pub(super) fn wall_ms() -> u64 {
 }
 
 /// A delivery whose record is awaited on the ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Awaited {
     pub delivered_ms: u64,
     pub max_lag_ms: u64,
+    /// The promise as it was signed, and its signature: what a complaint shows.
+    pub promise: Bytes,
+    pub signature: Bytes,
 }
 
 /// What is asked of the exchange before more is fetched.

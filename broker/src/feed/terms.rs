@@ -7,12 +7,9 @@ use crate::streams::subscription_name;
 use concordat_protocol::cbor;
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::node::AgreementView;
-use concordat_protocol::subscribe::Subscribed;
+use concordat_protocol::subscribe::{CREATED_FROM, Subscribed};
 use concordat_protocol::terms::{Action, ClauseTerms, Effect, Evidence, Status, Terms};
 use std::collections::BTreeSet;
-
-/// Created subscriptions are numbered from here, default ones below it by their clause's handle.
-pub const CREATED_FROM: u64 = 1 << 32;
 
 /// A subscription's clause, as the ledger has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -74,7 +74,7 @@ fn public_clauses_give_no_subscription_by_themselves() {
     let dir = tempfile::tempdir().unwrap();
     let (cfg, v) = (cfg(dir.path()), view(Status::Active, vec![17, 18]));
     let numbers = |views: &[AgreementView]| default_ones(views, &cfg).iter().map(|(k, _)| k.number).collect::<Vec<_>>();
-    assert_eq!(numbers(&[v.clone()]), [17]);
+    assert_eq!(numbers(std::slice::from_ref(&v)), [17]);
     assert_eq!(numbers(&[public(v.clone())]), Vec::<u64>::new());
     let clauses = open_clauses(&[public(v)], &cfg.agency, &load());
     assert_eq!(clauses, [("AGR-2026-0143".to_owned(), "F1".to_owned())]);

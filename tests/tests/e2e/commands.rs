@@ -132,14 +132,14 @@ pub fn dead_letters_keep_the_original_bytes(world: &World) {
     let raw = city.at("transport", &["dead-letter", "show", "i94", &id[..10], "--raw"]).done().out;
     assert_eq!(raw, "2017-03-12 02:00:00,,,,,,\n", "as it is in the file");
     // The same over HTTP, for operators only.
-    let path = format!("/v1/admin/dead-letters/i94/{id}");
+    let path = format!("/admin/v1/dead-letters/i94/{id}");
     let shown = city.api("transport", "operator").get(&path).is(200);
     assert_eq!(shown.body["line"], 3892);
     assert!(!shown.body["raw"].as_str().unwrap().is_empty());
     city.api("transport", "clerk").get(&path).is(403);
-    city.api("transport", "operator").get("/v1/admin/dead-letters/i94/nothing").is(404);
-    city.api("transport", "operator").get("/v1/admin/dead-letters/..%2Fkeys").is(400);
-    let all = city.api("transport", "operator").get("/v1/admin/dead-letters").is(200);
+    city.api("transport", "operator").get("/admin/v1/dead-letters/i94/nothing").is(404);
+    city.api("transport", "operator").get("/admin/v1/dead-letters/..%2Fkeys").is(400);
+    let all = city.api("transport", "operator").get("/admin/v1/dead-letters").is(200);
     assert_eq!(all.body["adapters"][0]["rules"]["time.nonexistent"], 2, "{}", all.body);
     city.at("transport", &["dead-letter", "show", "i94", "zzzz"]).ends(5);
     city.at("transport", &["dead-letter", "list", "nothing"]).ends(5);

@@ -13,7 +13,7 @@ use super::error::FeedError;
 use super::evidence::Clause;
 use super::redaction::{Lens, TooWide, filter_json};
 use super::subscription::End;
-use super::{Feeds, FeedStoreError, place};
+use super::{FeedStoreError, Feeds, place};
 use crate::streams::publish_stream;
 use async_nats::jetstream;
 use concordat_executor::decide::{denied, from_policy, named_clause, role_name};

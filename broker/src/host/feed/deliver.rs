@@ -58,7 +58,9 @@ impl Guard {
         let decision = view.policies.set(&d.doc.id, &d.consumer).decide(&d.ask(now_ms));
         let Decision::Permit(grant) = &decision else {
             let denial = decision.denial();
-            return paused(denial.map_or_else(|| "not permitted".into(), |d| format!("{}: {}", d.reason.word(), d.text)));
+            return paused(
+                denial.map_or_else(|| "not permitted".into(), |d| format!("{}: {}", d.reason.word(), d.text)),
+            );
         };
         let (agreement, version) = (&grant.clause.agreement, grant.clause.version);
         let Some(handle) = view.policies.handle(agreement, version, grant.index) else {

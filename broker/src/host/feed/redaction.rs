@@ -1,9 +1,9 @@
 //! What a subscription shows of an envelope, and the promise that goes with it (pure).
 
+use concordat_executor::limits::MAX_QUERY_BYTES;
 use concordat_executor::policies::ask::Grant;
 use concordat_executor::policies::dataset::DatasetDoc;
 use concordat_executor::policies::duty::Duty;
-use concordat_executor::limits::MAX_QUERY_BYTES;
 use concordat_executor::query::{Fields, Filter, nearest, parse_filter, read_json};
 use concordat_protocol::cbor;
 use concordat_protocol::hash::{Hash, sha256};

@@ -212,9 +212,7 @@ impl FeedStore {
         } else {
             "DELETE FROM item WHERE subscription = ?1 AND sub_seq <= ?2"
         };
-        let job = move |db: &Connection| {
-            db.prepare_cached(sql)?.execute([subscription as i64, up_to as i64]).map(drop)
-        };
+        let job = move |db: &Connection| db.prepare_cached(sql)?.execute([subscription as i64, up_to as i64]).map(drop);
         self.group.queue(job).map(drop)
     }
 
@@ -279,7 +277,12 @@ fn standing(db: &Connection, sub: i64, anchored: i64) -> rusqlite::Result<Standi
     let sql =
         "SELECT sub_seq, place, lens, bytes FROM item WHERE subscription = ?1 AND bytes IS NOT NULL ORDER BY sub_seq";
     let row = |r: &rusqlite::Row<'_>| {
-        Ok(Unsent { sub_seq: number(r, 0)?, place: number(r, 1)?, lens: hash_of(r.get(2)?), bytes: r.get::<_, Vec<u8>>(3)?.into() })
+        Ok(Unsent {
+            sub_seq: number(r, 0)?,
+            place: number(r, 1)?,
+            lens: hash_of(r.get(2)?),
+            bytes: r.get::<_, Vec<u8>>(3)?.into(),
+        })
     };
     let unsent = db.prepare(sql)?.query_map([sub], row)?.collect::<rusqlite::Result<_>>()?;
     let sql = "SELECT sub_seq, root, delivered_ms, messages FROM item WHERE subscription = ?1 AND sub_seq > ?2 ORDER BY sub_seq";

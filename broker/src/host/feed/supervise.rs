@@ -6,7 +6,7 @@ use super::evidence::Clause;
 use super::redaction::Lens;
 use super::source::Source;
 use super::subscription::{End, Shared, run};
-use super::{Feeds, FeedStoreError};
+use super::{FeedStoreError, Feeds};
 use crate::host::policy::Policies;
 use concordat_executor::policies::ask::{Ask, Grant};
 use concordat_executor::policies::dataset::DatasetDoc;
@@ -104,8 +104,7 @@ fn defaults(policies: &Policies, docs: &Docs) -> Vec<(Clause, Delivery)> {
                 continue;
             };
             let (name, rows_hash) = (format!("{agreement}/{}", clause.id), inforce.terms.rows_hash);
-            let evidence =
-                Clause { subscription: handle, handle, consumer, name, purpose, rows_hash, max_lag_ms };
+            let evidence = Clause { subscription: handle, handle, consumer, name, purpose, rows_hash, max_lag_ms };
             let delivery = Delivery {
                 consumer: evidence.consumer.clone(),
                 agreement: agreement.clone(),
