@@ -337,7 +337,7 @@ async fn a_consumer_that_never_acknowledges_waits_alone_and_loses_nothing() {
     let full = until("full", async || status(&city, number).await.filter(|s| s.state == "full")).await;
     assert!(full.why.contains("does not acknowledge") && full.unsent > 0, "{full:?}");
     assert_eq!(items(&city, number).await, 4);
-    room(-1).await;
+    room(1_000).await;
     assert_eq!(numbers(&follow(&subs, &dead, 100).await), (1..=100).collect::<Vec<_>>());
     until("it goes on", async || status(&city, number).await.filter(|s| s.state == "delivering" && s.unsent == 0))
         .await;
