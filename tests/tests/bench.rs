@@ -32,7 +32,7 @@ fn a_short_run_measures_and_leaves_nothing_behind_but_its_results() {
     let (results, folders) = (dir.path().join("r.json"), dir.path().join("t"));
     std::fs::create_dir(&folders).unwrap();
     let mut run = Command::new(BENCH);
-    run.args(["run", "--quick", "--only", "one-validator", "--out"]).arg(&results).env("TMPDIR", &folders);
+    run.args(["run", "--quick", "--only", "one-validator,feeds", "--out"]).arg(&results).env("TMPDIR", &folders);
     let out = run.output().unwrap();
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success(), "{said}");
@@ -42,6 +42,16 @@ fn a_short_run_measures_and_leaves_nothing_behind_but_its_results() {
     assert!(ours["value"].as_f64() > Some(0.0) && base["value"].as_f64() > Some(0.0));
     assert_eq!(ours["baseline"], "kvstore_ops_1v");
     assert!(row("memory_application_1v")["value"].as_f64() > Some(1.0));
+    for (ours, base) in [
+        ("publish_signed", "raw_envelopes"),
+        ("publish_single", "publish_signed"),
+        ("publish_verified", "raw_envelopes_read"),
+        ("feed_p99_ms", "raw_feed_p99_ms"),
+        ("fanout_50_msgs", "fanout_1_msgs"),
+    ] {
+        assert!(row(ours)["value"].as_f64() > Some(0.0), "{ours}");
+        assert_eq!(row(ours)["baseline"], base);
+    }
     assert!(std::fs::read_to_string(results.with_extension("md")).unwrap().contains("| ordered_ops_1v |"));
 
     assert_eq!(left(&folders), Vec::<String>::new(), "processes that were left running");

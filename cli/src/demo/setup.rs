@@ -155,9 +155,11 @@ fn load_held(ctx: &Ctx, root: &Path) -> Result<String, Failure> {
 /// Starts every node of a city and waits until the ledger moves.
 pub async fn start(ctx: &Ctx, city: &City) -> Result<(), Failure> {
     let program = std::env::current_exe()?;
+    let (begun_ms, mut started) = (jiff::Timestamp::now().as_millisecond() as u64, false);
     for dir in city.dirs() {
         if !supervisor::status(&dir).running {
             supervisor::start_detached(&dir, &program)?;
+            started = true;
         }
     }
     let bar = ctx.out.bar(city.dirs().len() as u64, "starting");
@@ -169,6 +171,23 @@ pub async fn start(ctx: &Ctx, city: &City) -> Result<(), Failure> {
     for node in &city.agencies {
         let side = Side::open(&node.dir)?;
         wait_ready(&side).await?;
+        if started {
+            wait_moving(&side, begun_ms).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits for a block that was made since the start: after a pause the newest one tells the time of before.
+async fn wait_moving(side: &Side, begun_ms: u64) -> Result<(), Failure> {
+    let end = Instant::now() + START_WITHIN;
+    // A new chain has no block at first.
+    while side.tick_ms().await.unwrap_or_default() < begun_ms {
+        if Instant::now() >= end {
+            let what = format!("the ledger made no block within {} s", START_WITHIN.as_secs());
+            return Err(Failure::new(Exit::Unavailable, "ledger-still", what));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
 }
