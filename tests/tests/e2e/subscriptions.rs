@@ -16,7 +16,7 @@ const PURPOSE: &str = "purp:test-feed";
 /// Feeds of grid that the tests of feeds share, made by the first of them: one restart of its broker and executor.
 pub fn feeds(world: &World) -> &'static [Feed] {
     static FEEDS: OnceLock<Vec<Feed>> = OnceLock::new();
-    FEEDS.get_or_init(|| Feed::make(world.shared(), "grid", &["meter", "valve", "open", "small", "full"]))
+    FEEDS.get_or_init(|| Feed::make(world.shared(), "grid", &["meter", "valve", "open", "small", "full", "promise"]))
 }
 
 /// The feed of most tests, with its agreement to transport in force.
@@ -224,7 +224,7 @@ pub fn a_stream_of_events_goes_on_where_it_broke_off(world: &World) {
 }
 
 pub fn a_suspension_closes_the_stream_and_loses_nothing(world: &World) {
-    let (city, feed) = (world.shared(), &feeds(world)[1]);
+    let (city, feed) = (world.shared(), &feeds(world)[5]);
     let agreement = FeedAgreement::new("AGR-2026-9702", feed, "transport");
     agreement.activate(city);
     let mut follower = Follower::default_of(city, "transport", &agreement.id);
