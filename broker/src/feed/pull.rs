@@ -197,14 +197,15 @@ struct Place {
 /// Checks one delivery and holds it. What does not prove itself is never handed on: it is kept as evidence, terminated
 /// upstream, counted and reported.
 async fn take(parts: &Parts, sub: &Subscription, payload: &[u8], at: Place, acker: Acker) -> Result<(), PullError> {
-    let in_turn = sub.with(|i| {
-        let in_turn = i.buffer.seeking().is_none() || at.nth == i.expect;
+    let (in_turn, seeks) = sub.with(|i| {
+        // What was on its way when a seek began was asked for before it.
+        let in_turn = i.resync != Resync::Hard && (i.buffer.seeking().is_none() || at.nth == i.expect);
         if in_turn {
             i.expect += 1;
         } else {
             i.resync = Resync::Hard;
         }
-        in_turn
+        (in_turn, i.seeks)
     });
     if !in_turn {
         return Err(PullError::Torn);
@@ -220,7 +221,11 @@ async fn take(parts: &Parts, sub: &Subscription, payload: &[u8], at: Place, acke
     let (sub_seq, awaited, messages) = checked;
     let delivered_ms = awaited.delivered_ms;
     let held = Held { sub_seq, place: at.place, delivered_ms, messages, ack: Arc::new(acker) };
-    let (offer, empty, milestone) = sub.with(|i| {
+    let offered = sub.with(|i| {
+        // A seek began while this one was verified.
+        if i.seeks != seeks {
+            return None;
+        }
         let offer = i.buffer.offer(held);
         let mut milestone = false;
         if let Offer::Kept { in_order } = offer {
@@ -233,8 +238,9 @@ async fn take(parts: &Parts, sub: &Subscription, payload: &[u8], at: Place, acke
         }
         i.newest = i.newest.max(sub_seq);
         let acked = i.buffer.acked();
-        (offer, i.buffer.ack(acked), milestone)
+        Some((offer, i.buffer.ack(acked), milestone))
     });
+    let Some((offer, empty, milestone)) = offered else { return Err(PullError::Torn) };
     if milestone {
         // Without it a seek only starts at an earlier place, so nobody waits for it.
         let (shelf, key) = (parts.shelf.clone(), sub.key.clone());
