@@ -11,8 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use concordat_broker::config::{
-    CometConfig, EXCHANGE_FILE, ExchangeConfig, ExchangeNames, FEED_STREAM_BYTES, LAYOUT_VERSION, NODE_FILE, NatsConfig, NodeConfig,
-    NodeLimits, Peer, SecretRef, check_socket,
+    CometConfig, EXCHANGE_FILE, ExchangeConfig, ExchangeNames, FEED_STREAM_BYTES, LAYOUT_VERSION, NODE_FILE,
+    NatsConfig, NodeConfig, NodeLimits, Peer, SecretRef, check_socket,
 };
 use concordat_protocol::ids::AgencyId;
 use serde::{Deserialize, Serialize};

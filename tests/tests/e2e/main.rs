@@ -7,6 +7,7 @@
 mod agreements;
 mod bad_input;
 mod commands;
+mod complaint;
 mod feed;
 mod forged;
 mod kills;
@@ -107,6 +108,11 @@ const TESTS: &[(&str, &str, Test)] = &[
         subscriptions::a_suspension_closes_the_stream_and_loses_nothing,
     ),
     ("forged", "forged_deliveries_are_refused", forged::forged_deliveries_are_refused_and_good_ones_go_on),
+    (
+        "complaint",
+        "a_broken_promise_suspends_bounded_evidence_until_both_resume",
+        complaint::a_broken_promise_suspends_bounded_evidence_until_both_resume,
+    ),
     ("bad_input", "intake_names_what_it_refuses", bad_input::intake_names_what_it_refuses),
     ("bad_input", "a_public_feed_and_bad_rows", bad_input::bad_rows_are_named_and_a_public_feed_shows_the_good_ones),
     ("bad_input", "a_full_stream_says_so", bad_input::a_full_stream_says_so_and_keeps_what_it_acknowledged),
