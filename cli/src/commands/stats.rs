@@ -149,7 +149,7 @@ mod tests {
         let at = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
         with_rates(&mut now, Some(&(at, Heads::from([("ds:grid/load@1".into(), 100)]))));
         assert_eq!(now["feeds"][0]["per_second"], 20.0);
-        let text = published(&now) + &delivered(&now);
+        let text = format!("{}{}", published(&now), delivered(&now));
         for part in ["40 of 2000 ms", "AGR-2026-0143/F1", "2500 KB"] {
             assert!(text.contains(part), "{part}: {text}");
         }

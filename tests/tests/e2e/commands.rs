@@ -183,6 +183,8 @@ pub fn a_subscription_lives_from_create_to_delete(world: &World) {
         &feed.id,
         "--name",
         "by-hand",
+        "--purpose",
+        "purp:test-feed",
         "--from",
         "earliest",
         "--select",
@@ -193,7 +195,7 @@ pub fn a_subscription_lives_from_create_to_delete(world: &World) {
     let made = at(&create).done().json();
     let id = made["id"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
     assert_eq!(at(&create).done().json()["id"], id.as_str(), "the same again is the same one");
-    at(&["create", &feed.id, "--name", "by-hand", "--select", "n"]).ends(6);
+    at(&["create", &feed.id, "--name", "by-hand", "--purpose", "purp:test-feed", "--select", "n"]).ends(6);
     assert!(at(&["list"]).done().out.contains(&id));
     let messages = |more: &[&str]| {
         let ran = at(&[&["tail", &id, "--max", "5"], more].concat()).done();
