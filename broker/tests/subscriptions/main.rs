@@ -24,7 +24,7 @@ async fn post(intake: &Intake, no: u64, from: u64, count: u64) {
     let body: Vec<u8> = (from..from + count).map(line).collect::<String>().into_bytes();
     let source = SourceState { adapter: "load".into(), batch_no: no, checkpoint: vec![no as u8].into() };
     until("batch durable", async || {
-        let batch = Incoming { source: Some(source.clone()), body: body.clone().into() };
+        let batch = Incoming { source: Some(source.clone()), after: None, body: body.clone().into() };
         intake.post(DATASET, batch).await.ok()
     })
     .await;
