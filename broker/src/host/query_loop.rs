@@ -84,6 +84,8 @@ struct Loop {
     sessions: Arc<Sessions>,
     permits: Arc<Semaphore>,
     started: Instant,
+    /// Height at the start: up to it, nobody knows how long ago a block was made.
+    made_before: u64,
 }
 
 impl Host {
@@ -101,9 +103,11 @@ impl Host {
             sessions: Arc::new(Sessions::new(self.node.clone())),
             permits: Arc::new(Semaphore::new(PREPARING)),
             started: Instant::now(),
+            made_before: u64::MAX,
             host: self,
         };
         let head = this.host.node.head().await?;
+        this.made_before = head.height;
         let from = this.restore(head.height, head.tick_ms)?;
         let writer = format!("{}/executor", this.host.cfg.agency);
         let mut frames = follow(this.host.node.path(), from, vec![writer]);
@@ -213,13 +217,8 @@ impl Loop {
             }
         }
         let height = frame.height;
-        self.host.view.send_replace(View {
-            policies: self.policies.clone(),
-            meta_rev: self.meta_rev,
-            tick_ms: frame.tick_ms,
-            at: Instant::now(),
-            lost: false,
-        });
+        let seen = View::at_block(self.policies.clone(), self.meta_rev, frame.tick_ms, height > self.made_before);
+        self.host.view.send_replace(seen);
         let input = Input::Frame { height, tick_ms: frame.tick_ms, entries: frame.entries };
         self.advance(vec![input], Some(height)).await
     }

@@ -29,7 +29,7 @@ pub async fn run(ctx: &Ctx, pod: &Pod) -> Result<(), Failure> {
     match pod {
         Pod::Keys { from } => {
             let names = keys(&ctx.dir()?, from)?;
-            ctx.out.say(&format!("keys/ holds {}", names.join(", ")));
+            ctx.out.say(format!("keys/ holds {}", names.join(", ")));
             Ok(())
         }
         Pod::Comet { first_start, wait } => {

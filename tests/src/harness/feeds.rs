@@ -6,6 +6,9 @@ use concordat_protocol::acts::ActBody;
 use concordat_protocol::hash::sha256;
 use concordat_protocol::ids::DatasetId;
 use serde_json::{Value, json};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Schema of every test feed: a number, a zone, a decimal, and a note that no agreement opens.
@@ -44,8 +47,10 @@ pub fn own_envelope_stream(city: &City, feed: &Feed) -> async_nats::jetstream::s
     super::wait(js.get_stream(&name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
-fn put(path: &Path, text: &str) {
-    std::fs::write(path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+/// Writes a file of a node's folder, for its owner alone like all others there.
+pub fn put(path: &Path, text: &str) {
+    let written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    written.and_then(|mut file| file.write_all(text.as_bytes())).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
 }
 
 impl Feed {

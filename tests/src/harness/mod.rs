@@ -15,7 +15,7 @@ mod session;
 pub use api::{Answer, Client, Event, Events};
 pub use city::{City, Process, Ran, Workplace, alive, lines_with, open_files_below};
 pub use documents::Agreement;
-pub use feeds::{Feed, FeedAgreement, own_envelope_stream, row, seen};
+pub use feeds::{Feed, FeedAgreement, own_envelope_stream, put, row, seen};
 pub use follow::{Follower, digest};
 pub use ledger::{Rpc, act_tx, batch_tx, register_writer, submit_act};
 pub use session::{OwnSession, exchange_streams, jetstream, provider_call, streams, subject};

@@ -5,7 +5,7 @@ use crate::subscriptions::{WITHIN, data, feeds};
 use concordat_protocol::cbor;
 use concordat_protocol::message::Envelope;
 use concordat_protocol::ops::{Op, Tx};
-use concordat_tests::harness::{City, Feed, FeedAgreement, Follower, own_envelope_stream, row, until, wait};
+use concordat_tests::harness::{City, Feed, FeedAgreement, Follower, own_envelope_stream, put, row, until, wait};
 use serde_json::{Value, json};
 
 pub fn intake_names_what_it_refuses(world: &World) {
@@ -106,8 +106,8 @@ pub fn bad_rows_are_named_and_a_public_feed_shows_the_good_ones(world: &World) {
     let (city, feed) = (world.shared(), &feeds(world)[2]);
     let (text, good, bad) = file();
     let dir = city.dir("grid");
-    std::fs::write(dir.join("data/open.csv"), text).unwrap();
-    std::fs::write(dir.join("adapters/open.yaml"), ADAPTER).unwrap();
+    put(&dir.join("data/open.csv"), &text);
+    put(&dir.join("adapters/open.yaml"), ADAPTER);
     // Nobody follows what no agreement opens.
     let ask = json!({"dataset": feed.id, "name": "open", "from": "earliest"});
     let said = city.api("court", "operator").post("/v1/subscriptions", &ask);

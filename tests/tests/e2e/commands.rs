@@ -2,7 +2,7 @@
 
 use crate::World;
 use crate::subscriptions::{WITHIN, feeds};
-use concordat_tests::harness::{City, FeedAgreement, Ran, row, seen, until};
+use concordat_tests::harness::{City, FeedAgreement, Ran, put, row, seen, until};
 use serde_json::{Value, json};
 
 fn line(n: u64) -> String {
@@ -82,7 +82,7 @@ pub fn a_dataset_is_registered_once(world: &World) {
     let yaml = "dataset: ds:court/hearing@1\ntitle: Hearings\nkind: records\nschema: schemas/hearing@1.json\nkey: [id]\nsubject: none\nsensitive: {}\n";
     let file = dir.join("datasets/hearing.yaml");
     std::fs::write(&file, yaml).unwrap();
-    std::fs::write(dir.join("schemas/hearing@1.json"), SCHEMA).unwrap();
+    put(&dir.join("schemas/hearing@1.json"), SCHEMA);
     let file = file.to_string_lossy().into_owned();
     let register = |agency: &str, more: &[&str]| {
         city.at(agency, &[&["dataset", "register", "--file", &file, "--output", "json"], more].concat())
@@ -102,12 +102,12 @@ pub fn a_dataset_is_registered_once(world: &World) {
     assert_eq!((&show("police")["schema_known"], &show("police")["fields"]), (&json!(false), &Value::Null));
     let said = city.at("police", &["dataset", "show", "ds:court/hearing@1", "--schema"]).ends(5);
     assert!(said.err.contains("ask court"), "{}", said.err);
-    std::fs::write(city.dir("police").join("schemas/from-court.json"), SCHEMA).unwrap();
+    put(&city.dir("police").join("schemas/from-court.json"), SCHEMA);
     assert_eq!(show("police")["schema_known"], true);
     let schema = city.at("police", &["dataset", "show", "ds:court/hearing@1", "--schema", "--output", "json"]).done();
     assert_eq!(schema.json(), serde_json::from_str::<Value>(SCHEMA).unwrap());
     // What is registered never changes.
-    std::fs::write(dir.join("schemas/hearing@1.json"), SCHEMA.replace("mw", "kw")).unwrap();
+    put(&dir.join("schemas/hearing@1.json"), &SCHEMA.replace("mw", "kw"));
     let said = register("court", &["--install"]);
     let said = said.ends(6);
     assert!(said.problem()["detail"].to_string().contains("ds:court/hearing@2"), "{said:?}");

@@ -56,7 +56,7 @@ fn broken_promise(city: &City, follower: &mut Follower, publish: impl Fn(u64)) -
 
 pub fn a_broken_promise_suspends_bounded_evidence_until_both_resume(world: &World) {
     let city = world.shared();
-    let feed = &feeds(world)[5];
+    let feed = &feeds(world)[6];
     let agreement = FeedAgreement { max_lag: "8s", ..FeedAgreement::new(AGREEMENT, feed, "transport") };
     agreement.activate(city);
     let mut follower = Follower::default_of(city, "transport", AGREEMENT);

@@ -6,7 +6,7 @@ use crate::World;
 use crate::subscriptions::WITHIN;
 use crate::whole::same_app_hashes;
 use concordat_cli::demo::history::{self, Line};
-use concordat_tests::harness::{City, Feed, FeedAgreement, Follower, digest, row, seen, until};
+use concordat_tests::harness::{City, Feed, FeedAgreement, Follower, digest, put, row, seen, until};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
@@ -173,8 +173,8 @@ fn write_source(city: &City) {
         format!("{},{},{},{}\n", text(&r["n"]), text(&r["zone"]), text(&r["mw"]), text(&r["note"]))
     };
     let file: String = std::iter::once("n,zone,mw,note\n".to_owned()).chain((0..ROWS).map(line)).collect();
-    std::fs::write(dir.join("data/kills.csv"), file).unwrap();
-    std::fs::write(dir.join("adapters/kills.yaml"), ADAPTER).unwrap();
+    put(&dir.join("data/kills.csv"), &file);
+    put(&dir.join("adapters/kills.yaml"), ADAPTER);
 }
 
 /// One receiver with what it is due and what it got.

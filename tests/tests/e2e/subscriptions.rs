@@ -16,7 +16,9 @@ const PURPOSE: &str = "purp:test-feed";
 /// Feeds of grid that the tests of feeds share, made by the first of them: one restart of its broker and executor.
 pub fn feeds(world: &World) -> &'static [Feed] {
     static FEEDS: OnceLock<Vec<Feed>> = OnceLock::new();
-    FEEDS.get_or_init(|| Feed::make(world.shared(), "grid", &["meter", "valve", "open", "small", "full", "promise"]))
+    FEEDS.get_or_init(|| {
+        Feed::make(world.shared(), "grid", &["meter", "valve", "open", "small", "full", "promise", "promised"])
+    })
 }
 
 /// The feed of most tests, with its agreement to transport in force.

@@ -35,7 +35,7 @@ use concordat_executor::policies::dataset::DatasetDoc;
 use concordat_protocol::keys::SigningKey;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{Semaphore, watch};
 
 pub use commands::Asked;
@@ -74,6 +74,15 @@ impl Default for View {
 }
 
 impl View {
+    /// The view after a block. A tick of earlier is no time to promise by: deliveries would be late before they are made.
+    /// So nothing is fresh at a block that may have been made before this process started, nor at one whose tick is far
+    /// behind this machine's clock, as while the node catches up.
+    pub fn at_block(policies: Arc<Policies>, meta_rev: u64, tick_ms: u64, is_new: bool) -> Self {
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let is_old = clock.saturating_sub(Duration::from_millis(tick_ms)) > STALE;
+        Self { policies, meta_rev, tick_ms, at: Instant::now(), lost: !is_new || is_old }
+    }
+
     /// Newest tick plus monotonic time since; none while the ledger is lost or stands still.
     pub fn now_ms(&self) -> Option<u64> {
         let since = self.at.elapsed();
