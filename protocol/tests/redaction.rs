@@ -98,7 +98,9 @@ fn only(event: &Value, names: &BTreeSet<String>) -> Value {
             }
             (_, member) => {
                 let data = out.entry("data").or_insert_with(|| json!({}));
-                event["data"].get(member).map(|v| data[member] = v.clone());
+                if let Some(value) = event["data"].get(member) {
+                    data[member] = value.clone();
+                }
             }
         }
     }
