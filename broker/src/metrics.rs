@@ -1,5 +1,6 @@
 //! Metrics under `concordat_`, in Prometheus's text form. No label names an actor, a subject or a case.
 
+use crate::host::feed::FeedsStatus;
 use concordat_protocol::cbor;
 use concordat_protocol::codes::Verdict;
 use concordat_protocol::node::AgreementView;
@@ -9,7 +10,7 @@ use prometheus::{
     CounterVec, Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder, core::Collector,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Different words a label may take before the rest counts as `other`: words of other agencies are not trusted.
@@ -217,6 +218,20 @@ impl Metrics {
     /// Sets the age of the newest block.
     pub fn head_age(&self, seconds: f64) {
         self.ledger_head_age.with_label_values(&[] as &[&str]).set(seconds);
+    }
+
+    /// How old the deliveries without their record are at this provider. Subscriptions of one agreement share a label: the
+    /// worst of them counts.
+    pub fn deliveries(&self, status: &FeedsStatus) {
+        let mut worst = BTreeMap::<&str, (u64, u64)>::new();
+        for s in status.subscriptions.iter().filter(|s| s.max_lag_ms > 0) {
+            let (lag, limit) = worst.entry(s.agreement.as_str()).or_default();
+            (*lag, *limit) = ((*lag).max(s.lag_ms), (*limit).max(s.max_lag_ms));
+        }
+        for (agreement, (lag, limit)) in worst {
+            self.evidence_lag.with_label_values(&[agreement]).set(lag as f64 / 1_000.0);
+            self.evidence_lag_limit.with_label_values(&[agreement]).set(limit as f64 / 1_000.0);
+        }
     }
 
     /// Sets the ends of the agreements in force: the first millisecond at which no clause holds any more.

@@ -40,7 +40,7 @@ pub struct Kept {
     pub batches: Vec<usize>,
     pub posts: u64,
     pub broken_rules: Vec<String>,
-    /// True makes a broken twin: it takes any batch number, as a careless broker would.
+    /// True makes a broken twin: it takes any batch number and forgets where the adapter stood, as a careless broker would.
     pub careless: bool,
 }
 
@@ -178,6 +178,9 @@ fn answer(kept: &mut Kept, request: &Request, lines: Vec<Value>) -> (u16, Value)
     }
     let here = json!({"batch_no": kept.last, "checkpoint": kept.checkpoint});
     if request.line.starts_with("GET /v1/intake/load ") {
+        if kept.careless {
+            return (200, json!({"batch_no": 0, "checkpoint": ""}));
+        }
         return (200, here);
     }
     if !request.line.starts_with("POST /v1/datasets/ds:grid%2Fload@1/messages ") {

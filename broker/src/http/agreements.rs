@@ -46,10 +46,11 @@ pub(super) fn actions(c: &ClauseTerms) -> Vec<&'static str> {
     ACTIONS.iter().filter(|a| c.actions & a.bit() != 0).map(|a| a.word()).collect()
 }
 
-/// The approval that a version in this state can get.
-fn next_approval(status: Status) -> ApprovalKind {
-    match status {
+/// The approval that a version can get next. One whose bounded evidence was suspended is resumed first.
+fn next_approval(v: &AgreementView) -> ApprovalKind {
+    match v.status {
         Status::Suspended => ApprovalKind::Resume,
+        Status::Active if v.bounded_suspended != 0 => ApprovalKind::Resume,
         Status::Active => ApprovalKind::Renew,
         _ => ApprovalKind::Activate,
     }
@@ -89,7 +90,7 @@ fn view_json(v: &AgreementView, all: &[AgreementView], known: &Sentences) -> Res
         "assigner_roles": terms.assigner_roles,
         "assignee_roles": terms.assignee_roles,
         "terms_hash": hex::encode(v.terms_hash),
-        "prev_terms_hash": hex::encode(replaced_terms(all, &v.agreement, v.version, next_approval(v.status))),
+        "prev_terms_hash": hex::encode(replaced_terms(all, &v.agreement, v.version, next_approval(v))),
         "terms": hex::encode(&v.terms.0),
         "proposal_expires_ms": v.expires_ms,
         "bounded_suspended": v.bounded_suspended != 0,

@@ -1,6 +1,8 @@
 //! `/livez`, `/readyz`, `/metrics`: for supervisors and scrapers, without a token. None says anything of a query.
 
 use super::AppState;
+use crate::host::feed::FeedsStatus;
+use crate::streams::EXECUTOR_FEEDS;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -59,6 +61,12 @@ async fn metrics(State(state): State<AppState>) -> Response {
     }
     if let Ok(Ok(agreements)) = tokio::time::timeout(CHECK, state.watch.agreements()).await {
         state.metrics.agreements(&agreements);
+    }
+    // What this agency delivers is its executor's to say.
+    if let Ok(Ok(said)) = tokio::time::timeout(CHECK, state.nats.request(EXECUTOR_FEEDS, "".into())).await
+        && let Ok(status) = serde_json::from_slice::<FeedsStatus>(&said.payload)
+    {
+        state.metrics.deliveries(&status);
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.text()).into_response()
 }

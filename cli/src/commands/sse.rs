@@ -80,8 +80,12 @@ mod tests {
             name: name.into(),
             data: data.into(),
         };
-        let want =
-            vec![event(Some("12.3"), "", "{\"a\":1}"), event(None, "state", "one\ntwo"), event(None, "", "\u{e9}nd")];
+        let want = vec![
+            event(None, "comment", "hello"),
+            event(Some("12.3"), "", "{\"a\":1}"),
+            event(None, "state", "one\ntwo"),
+            event(None, "", "\u{e9}nd"),
+        ];
         for size in 1..=text.len() {
             let mut parser = Parser::default();
             let found: Vec<Event> = text.as_bytes().chunks(size).flat_map(|c| parser.push(c).unwrap()).collect();
