@@ -1,8 +1,8 @@
 //! The feed of grid's load, as transport follows it.
 
 use crate::World;
-use concordat_tests::harness::{SOON, until};
-use serde_json::Value;
+use concordat_tests::harness::{Follower, SOON, until};
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 const ROWS: u64 = 40;
@@ -56,4 +56,24 @@ pub fn a_stranger_reads_no_feed(world: &World) {
         api.get(&format!("/v1/subscriptions/{}/messages?max=1", id.trim_matches('"'))).is(404);
         city.at(agency, &["feed", "tail"]).ends(5);
     }
+}
+
+/// The real traffic file, published by its adapter as a public feed, in the order of the file and nothing else.
+pub fn anybody_follows_the_traffic(world: &World) {
+    let city = world.shared();
+    let body = json!({"dataset": "ds:transport/i94@1", "name": "traffic", "from": "latest"});
+    let mut traffic = Follower::create(city, "court", &body);
+    assert_eq!(traffic.view()["max_lag_ms"], 0, "nothing is promised");
+    let args = ["adapter", "run", "i94", "--pace", "max", "--rows", "600", "--output", "json"];
+    let ran = city.at("transport", &args).done().json();
+    assert_eq!((&ran["accepted"], &ran["dead_letters"]), (&json!(600), &json!(0)), "{ran}");
+    let got = traffic.take(600);
+    let held = city.api("court", "clerk").query(&json!({
+        "dataset": "ds:transport/i94@1", "purpose": "purp:public-information", "limit": 600, "order": "key",
+    }));
+    // The same rows by the other way: the file's first hours.
+    let rows: Vec<Value> = held.is(200).rows().clone();
+    assert_eq!(got.iter().map(|m| m["data"].clone()).collect::<Vec<_>>(), rows);
+    let ended = traffic.api.delete(&traffic.path(""));
+    assert!((200..300).contains(&ended.status), "{} {}", ended.status, ended.body);
 }

@@ -87,6 +87,7 @@ const TESTS: &[(&str, &str, Test)] = &[
         "the_manager_serves_an_agency_its_own_stream_only",
         walls::the_manager_serves_an_agency_its_own_stream_only,
     ),
+    ("feed", "anybody_follows_the_traffic", feed::anybody_follows_the_traffic),
     ("feed", "a_stranger_reads_no_feed", feed::a_stranger_reads_no_feed),
     (
         "subscriptions",
