@@ -20,7 +20,6 @@ use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTabl
 use crate::state::apply::Applied;
 use crate::state::history::{BatchKey, History, PAST_LEN, PastOp};
 use crate::state::rows::Head;
-use crate::state::runs::RunEntry;
 use crate::state::trees::Undo;
 use crate::state::{State, Tables};
 use crate::tiles::{TileKey, TileSource, grow};
@@ -42,8 +41,11 @@ const PAST: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("past");
 const MARKS: TableDefinition<'_, u64, u8> = TableDefinition::new("marks");
 const BATCHES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("batches");
 const TILES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("tiles");
-/// Entries of the subject runs: run, tag and log index in one sorted key; the operation's hash.
-const RUN_ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("run-entries");
+/// Entries of a block in a subject run, as they came, by (run, log index of the first): one row a block, since a row each
+/// would cost more than all else of an operation. They are sorted when they are read.
+const RUN_ENTRIES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("run-entries");
+/// Bytes of an entry: tag, log index, hash of the operation.
+const RUN_ENTRY_BYTES: usize = 16 + 8 + 32;
 /// Runs that are in state.
 const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("runs");
 const RUN_TILES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("run-tiles");

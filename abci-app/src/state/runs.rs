@@ -4,6 +4,8 @@
 //! Time does not act by itself: a run closes, and a root enters, in the next block that holds more than its tick, before
 //! anything else of it.
 
+use std::collections::BTreeSet;
+
 use concordat_protocol::canon_struct;
 use concordat_protocol::cbor;
 use concordat_protocol::codes::Verdict;
@@ -127,8 +129,10 @@ impl Work<'_> {
         if runs.count == 0 {
             runs.from_ms = self.head.tick_ms;
         }
-        runs.count += tags.len() as u64;
-        self.runs.entries.extend(tags.iter().map(|tag| (runs.open, *tag, index, *op_hash)));
+        // An operation that repeats a tag has one entry under it.
+        let distinct: BTreeSet<&Tag> = tags.iter().collect();
+        runs.count += distinct.len() as u64;
+        self.runs.entries.extend(distinct.into_iter().map(|tag| (runs.open, *tag, index, *op_hash)));
         if runs.count >= RUN_ENTRIES_MAX {
             runs.close(self.head.height, self.head.tick_ms, index + 1);
         }

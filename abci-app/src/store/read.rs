@@ -78,12 +78,13 @@ impl<'a> Reader<'a> {
     /// Database trouble or damage.
     pub fn run_leaves(&self, number: u64) -> Result<Vec<SortedLeaf>, StoreError> {
         let table = self.table(RUN_ENTRIES)?;
-        let (from, to) = (number.to_be_bytes(), number.saturating_add(1).to_be_bytes());
         let mut out = Vec::new();
-        for row in table.range(&from[..]..&to[..]).map_err(|e| self.store.failed(e))? {
-            let (key, value) = row.map_err(|e| self.store.failed(e))?;
-            out.push(SortedLeaf::new(&key.value()[8..], value.value()));
+        for row in table.range((number, 0)..=(number, u64::MAX)).map_err(|e| self.store.failed(e))? {
+            let (_, value) = row.map_err(|e| self.store.failed(e))?;
+            let entries = value.value().chunks_exact(RUN_ENTRY_BYTES).map(|entry| entry.split_at(24));
+            out.extend(entries.map(|(key, op)| SortedLeaf::new(key, op)));
         }
+        out.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         Ok(out)
     }
 

@@ -55,14 +55,13 @@ pub(super) fn write_block(write: &WriteTransaction, block: &Applied) -> Result<(
     Ok(())
 }
 
-fn run_entry_key((number, tag, index, _): &RunEntry) -> Vec<u8> {
-    [&number.to_be_bytes()[..], &entry_key(tag, *index)].concat()
-}
-
 fn write_runs(write: &WriteTransaction, block: &Applied) -> Result<(), redb::Error> {
     let mut entries = write.open_table(RUN_ENTRIES)?;
-    for entry in &block.runs.entries {
-        entries.insert(run_entry_key(entry).as_slice(), entry.3.as_slice())?;
+    for part in block.runs.entries.chunk_by(|a, b| a.0 == b.0) {
+        let Some((number, _, first, _)) = part.first() else { continue };
+        let bytes: Vec<u8> =
+            part.iter().flat_map(|(_, tag, index, op)| [&entry_key(tag, *index), &op[..]].concat()).collect();
+        entries.insert((*number, *first), bytes.as_slice())?;
     }
     let mut runs = write.open_table(RUNS)?;
     for (number, run) in &block.runs.entered {

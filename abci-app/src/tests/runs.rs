@@ -47,12 +47,13 @@ fn who_looked_is_complete_and_nobody_looked_is_proven() {
         tagged(&city, h[0], s, 3, Tags::List(vec![tag(3), tag(1), tag(1)])), // not padded: refused
         tagged(&city, 999, s, 4, Tags::List(vec![tag(1)])),                  // no agreement: refused
         tagged(&city, h[0], s, 5, Tags::Bulk { count: 2_000, root: [7; 32] }),
+        tagged(&city, h[0], s, 6, Tags::List(vec![tag(7), tag(7), tag(7), tag(7)])),
     ];
     city.write(EXECUTOR, ops);
     assert_eq!(runs(&city), (0, 0));
     city.clock.advance(6_000);
     let closed_by = city.log_size();
-    pass(&mut city, h[0], s, 6);
+    pass(&mut city, h[0], s, 9);
     assert_eq!(runs(&city).0, 0, "closed, and not in state yet");
     pass(&mut city, h[0], s, 7);
     pass(&mut city, h[0], s, 8);
@@ -61,9 +62,10 @@ fn who_looked_is_complete_and_nobody_looked_is_proven() {
     city.tick();
     let list = |t| prove(&city, 0, t).verify(0, &t).unwrap();
     let (run, found) = list(tag(1));
-    assert_eq!((run.first_index, run.end_index, run.count), (0, closed_by, 6));
+    assert_eq!((run.first_index, run.end_index, run.count), (0, closed_by, 7));
     assert_eq!(found, [first, first + 1]);
     assert_eq!(list(tag(9)).1, [first + 1]);
+    assert_eq!(list(tag(7)).1, [first + 5], "once, however often it is written");
     assert_eq!(list(tag(4)).1, Vec::<u64>::new(), "nobody looked");
     assert_eq!(list(BULK_TAG).1, [first + 4], "may include anybody");
     // The proof leads to the app hash of its height.
