@@ -5,7 +5,10 @@
 //! way at once; when one does not arrive as it should, the runner waits for the others, asks where the
 //! broker stands and goes on from there.
 
+mod config;
 mod tell;
+
+pub use config::{IN_FLIGHT, RunConfig};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,49 +19,13 @@ use tokio::time::Instant;
 use crate::client::{Answer, BrokerClient, LineError, Position};
 use crate::contract::{AdapterError, BATCH_RECORDS_MAX, Batch, Checkpoint, ErrorClass, Record, Reject, Source};
 use crate::dead_letter::DeadLetters;
-use crate::document::{OnAuth, OnData, OnError, OnTransient, Pace};
+use crate::document::{OnAuth, OnData, OnTransient};
 use crate::flights::{Flights, Pulled};
 use crate::pace::{backoff_ms, pace_wait_ms, pull_max};
 use crate::read_ahead::Reader;
 
-/// Batches under way at once.
-pub const IN_FLIGHT: usize = 8;
 /// How often in a row the broker may name another position before the runner gives up.
 const CONFLICTS_MAX: u32 = 3;
-
-/// What a run is told.
-#[derive(Debug, Clone)]
-pub struct RunConfig {
-    /// Name of the adapter.
-    pub adapter: String,
-    /// Dataset id.
-    pub dataset: String,
-    /// How fast.
-    pub pace: Pace,
-    /// What to do about errors.
-    pub on_error: OnError,
-    /// Most records a batch, at most 256.
-    pub batch_max: usize,
-    /// Most batches under way at once, at least 1.
-    pub in_flight: usize,
-    /// Stop after this many rows (good and bad), for trials.
-    pub rows_max: Option<u64>,
-}
-
-impl RunConfig {
-    /// The configuration that a plan asks for.
-    pub fn of(plan: &crate::plan::Plan) -> Self {
-        Self {
-            adapter: plan.adapter.clone(),
-            dataset: plan.dataset.as_str().to_owned(),
-            pace: plan.pace,
-            on_error: plan.on_error,
-            batch_max: BATCH_RECORDS_MAX,
-            in_flight: IN_FLIGHT,
-            rows_max: None,
-        }
-    }
-}
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

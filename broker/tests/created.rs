@@ -5,7 +5,7 @@
 mod city;
 
 use async_nats::jetstream::stream::DiscardPolicy;
-use city::{City, SUBSCRIPTION, until};
+use city::{City, SUBSCRIPTION, in_force, until};
 use concordat_broker::feed::{Cursor, FeedError, Message, NewAsk, Subscription, Subscriptions};
 use concordat_broker::gateway::{Gateway, GatewayError};
 use concordat_broker::host::feed::{Asked, Feeds, FeedsStatus, SubscriptionStatus};
@@ -16,7 +16,6 @@ use concordat_protocol::cbor;
 use concordat_protocol::codes::Verdict;
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::message::SourceState;
-use concordat_protocol::node::AgreementView;
 use concordat_protocol::ops::Op;
 use concordat_protocol::session::{Denied, QueryCall};
 use concordat_protocol::subscribe::{FeedStart, SubscribeCommand, SubscribeReply};
@@ -274,18 +273,7 @@ async fn public_data_is_delivered_without_a_promise_to_whoever_asks() {
     let compiled = compile(PUBLIC_TERMS).unwrap();
     std::fs::write(city.grid.path("agreements/public.yaml"), PUBLIC_TERMS).unwrap();
     city.node.govern(|s| {
-        s.agreements.push(AgreementView {
-            agreement: compiled.terms.agreement.clone(),
-            version: 1,
-            revision: 1,
-            status: Status::Active,
-            terms_hash: compiled.terms_hash(),
-            terms: cbor::encode(&compiled.terms).into(),
-            expires_ms: 0,
-            approvals: vec![],
-            handles: vec![PUBLIC],
-            bounded_suspended: 0,
-        });
+        s.agreements.push(in_force(&compiled, PUBLIC));
     });
     let (intake, feeds, subs, gateway) =
         (city.intake().await, city.executor().await, city.follower().await, city.gateway().await);

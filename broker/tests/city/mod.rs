@@ -17,7 +17,7 @@ use concordat_broker::ledger::rpc::CometRpc;
 use concordat_broker::ledger::writer::{Writer, WriterSetup};
 use concordat_broker::metrics::Metrics;
 use concordat_broker::store::Store;
-use concordat_executor::policies::compile::compile;
+use concordat_executor::policies::compile::{Compiled, compile};
 use concordat_protocol::acts::KeyRole;
 use concordat_protocol::cbor;
 use concordat_protocol::ids::{AgencyId, WriterId};
@@ -359,6 +359,22 @@ impl<T> Drop for Process<T> {
     }
 }
 
+/// A compiled agreement as the ledger shows it in force, with the handle of its only clause.
+pub fn in_force(compiled: &Compiled, handle: u64) -> AgreementView {
+    AgreementView {
+        agreement: compiled.terms.agreement.clone(),
+        version: 1,
+        revision: 1,
+        status: Status::Active,
+        terms_hash: compiled.terms_hash(),
+        terms: cbor::encode(&compiled.terms).into(),
+        expires_ms: 0,
+        approvals: vec![],
+        handles: vec![handle],
+        bounded_suspended: 0,
+    }
+}
+
 fn ledger(grid: &NodeConfig, transport: &NodeConfig) -> State {
     let mut state = State::default();
     let folder = KeyFolder::new(grid.keys());
@@ -379,17 +395,6 @@ fn ledger(grid: &NodeConfig, transport: &NodeConfig) -> State {
     let id: concordat_protocol::ids::DatasetId = "ds:grid/load@1".parse().unwrap();
     state.datasets.push(DatasetView { id, number: 1, schema_hash: [0; 32], head: 0 });
     let compiled = compile(AGREEMENT).unwrap();
-    state.agreements.push(AgreementView {
-        agreement: compiled.terms.agreement.clone(),
-        version: 1,
-        revision: 1,
-        status: Status::Active,
-        terms_hash: compiled.terms_hash(),
-        terms: cbor::encode(&compiled.terms).into(),
-        expires_ms: 0,
-        approvals: vec![],
-        handles: vec![SUBSCRIPTION],
-        bounded_suspended: 0,
-    });
+    state.agreements.push(in_force(&compiled, SUBSCRIPTION));
     state
 }

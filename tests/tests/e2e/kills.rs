@@ -96,6 +96,7 @@ fn receive(mut follower: Follower, due: Arc<AtomicU64>, got: Arc<AtomicU64>) -> 
                 }
             }
             Ok(_) => {}
+            // Its own broker was killed: it is asked again until the deadline of the whole.
             Err(_) => std::thread::sleep(Duration::from_millis(50)),
         }
     }
@@ -233,6 +234,7 @@ fn kills(city: &City, adapter: &mut Adapter, sent: &AtomicU64) {
             let now = sent.load(Ordering::Relaxed);
             if now > before { Ok(()) } else { Err(now) }
         });
+        // Not to wait for anything: a kill comes at a random moment of the load.
         std::thread::sleep(Duration::from_millis(random.below(1_500)));
         if kill(city, adapter, node, name) {
             done.push(format!("{node}/{name}"));
