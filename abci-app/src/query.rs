@@ -273,6 +273,11 @@ fn try_ask(app: &App, question: &NodeRequest) -> Result<NodeReply, QueryError> {
         NodeRequest::Run { number, tag, height } => {
             NodeReply::Run { body: prove_run(app, &committed, *number, tag, *height)? }
         }
+        NodeRequest::Checkpoints { .. }
+        | NodeRequest::Named { .. }
+        | NodeRequest::Epochs {}
+        | NodeRequest::Disputes {}
+        | NodeRequest::Leaves { .. } => return Err(QueryError::Malformed("not served yet".into())),
         NodeRequest::Params {} => NodeReply::Params { body: t.params.iter().map(|(k, v)| (k.clone(), *v)).collect() },
         NodeRequest::Agencies {} => NodeReply::Agencies { body: t.agencies.keys().cloned().collect::<Vec<AgencyId>>() },
     })

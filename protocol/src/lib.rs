@@ -4,10 +4,12 @@
 //! Nothing here reads a clock, a file or a socket. Verification is pure Rust; the feature `node` adds signing and
 //! sealing, the feature `verifier` adds post-quantum and CometBFT verification. `docs/PROTOCOL.md` has the rules.
 
+pub mod access;
 pub mod acts;
 pub mod cbor;
 mod cbor_macros;
 pub mod codes;
+pub mod evidence;
 pub mod hash;
 pub mod ids;
 pub mod keys;

@@ -5,6 +5,7 @@
 
 use crate::acts::{ApprovalKind, KeyRole};
 use crate::cbor::Bytes;
+use crate::evidence::{CheckpointView, DisputeView, EpochView, LeavesProof, NamedOp};
 use crate::hash::Hash;
 use crate::ids::{AgencyId, AgreementId, DatasetId, WriterId};
 use crate::keys::{KeyId, PublicKey};
@@ -242,6 +243,16 @@ canon_enum! {
         16 => Runs {},
         /// What a run holds under a tag, with proof at a height (0: the newest whose app hash stands in a header).
         17 => Run { number: u64, tag: [u8; 16], height: u64 },
+        /// Checkpoints from a height on, at most 16; from height 0 the newest one alone.
+        18 => Checkpoints { from_height: u64 },
+        /// Operations that name sessions of an agency, from a log index on, at most 10,000.
+        19 => Named { agency: AgencyId, from: u64 },
+        /// All epochs.
+        20 => Epochs {},
+        /// All disputes.
+        21 => Disputes {},
+        /// Leaves of keys and sessions at a height (0: the newest whose app hash stands in a header).
+        22 => Leaves { height: u64, keys: Vec<KeyId>, sessions: Vec<u64> },
     }
 }
 
@@ -281,6 +292,16 @@ canon_enum! {
         16 => Runs { size: u64, end_index: u64 },
         /// A run's list.
         17 => Run { body: RunProof },
+        /// Checkpoints, oldest first.
+        18 => Checkpoints { body: Vec<CheckpointView> },
+        /// Operations, and the first log index that was not looked at.
+        19 => Named { end: u64, body: Vec<NamedOp> },
+        /// Epochs, from 0.
+        20 => Epochs { body: Vec<EpochView> },
+        /// Disputes, by operation.
+        21 => Disputes { body: Vec<DisputeView> },
+        /// Proofs.
+        22 => Leaves { body: LeavesProof },
     }
 }
 
