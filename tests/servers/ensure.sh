@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Finds or builds the pinned servers and build tools, once, and prints where they are.
 #
-#   ensure.sh [NAME ...]                              cometbft, nats-server (the default two), cargo-deny, helm, kubeconform;
+#   ensure.sh [NAME ...]                              cometbft, nats-server (the default two), cargo-deny, helm, kubeconform, tessera;
 #                                                     one path a line
 #   ensure.sh --dir                                   one folder that holds both servers under their plain names
 #   ensure.sh --toolchain                             only checks Rust and the C compiler
@@ -66,8 +66,8 @@ reported() { # NAME PATH
     case $1 in
     cometbft) "$2" version 2>/dev/null ;;
     nats-server | cargo-deny) "$2" --version 2>/dev/null ;;
-    # Built by `go install` these two do not know their own version; their module does.
-    helm | kubeconform) go version -m "$2" 2>/dev/null | awk '$1 == "mod" { print $3 }' ;;
+    # Built by `go install` these do not know their own version; their module does.
+    helm | kubeconform | tessera) go version -m "$2" 2>/dev/null | awk '$1 == "mod" { print $3 }' ;;
     esac | head -n 1 | sed -n 's/^[^0-9]*\([0-9][0-9.]*\).*/\1/p'
 }
 
@@ -105,9 +105,10 @@ ensure() { # NAME: prints the path
     cometbft) version=$COMETBFT_VERSION module=$COMETBFT_MODULE sum=$COMETBFT_SUM ;;
     nats-server) version=$NATS_SERVER_VERSION module=$NATS_SERVER_MODULE sum=$NATS_SERVER_SUM ;;
     cargo-deny) version=$CARGO_DENY_VERSION ;;
+    tessera) version=$TESSERA_VERSION module=$TESSERA_MODULE sum=$TESSERA_SUM ;;
     helm) version=$HELM_VERSION module=$HELM_MODULE sum=$HELM_SUM ;;
     kubeconform) version=$KUBECONFORM_VERSION module=$KUBECONFORM_MODULE sum=$KUBECONFORM_SUM ;;
-    *) fail "'$name' is not a pinned server or tool: ask for cometbft, nats-server, cargo-deny, helm or kubeconform." ;;
+    *) fail "'$name' is not a pinned server or tool: ask for cometbft, nats-server, cargo-deny, helm, kubeconform or tessera." ;;
     esac
     dir=$cache/$name-$version path=$cache/$name-$version/$name
     if [[ ! -x $path ]]; then
@@ -125,6 +126,8 @@ ensure() { # NAME: prints the path
             trap "rm -rf '$tmp'" EXIT
             if [[ -n $module ]]; then
                 build_go "$name" "$module" "$version" "$tmp"
+                # Go names a program after the last part of its path.
+                [[ ${module##*/} == "$name" || ! -x $tmp/${module##*/} ]] || mv "$tmp/${module##*/}" "$tmp/$name"
                 sum_is "$tmp/$name" "$sum" ||
                     fail "$name $version was built from a module whose checksum is not the pinned $sum: do not use it; compare tests/servers/versions.env with the Go checksum database."
             else

@@ -115,6 +115,9 @@ pub struct Network {
     pub nodes: Vec<Node>,
     /// The agencies with keys; empty in the baseline. The first ones own the validators.
     pub agencies: Vec<Agency>,
+    programs: Programs,
+    kind: Kind,
+    city: City,
     _folders: tempfile::TempDir,
 }
 
@@ -160,9 +163,10 @@ impl Network {
             Kind::Concordat => genesis(&city, &agencies)?,
         };
         city.write_genesis("2026-01-01T00:00:00Z", &state)?;
-        let mut network = Self { chain, nodes: Vec::new(), agencies, _folders: folders };
-        for agency in &city.agencies {
-            network.nodes.push(start_node(programs, spec.kind, agency).await?);
+        let (programs, kind, nodes) = (programs.clone(), spec.kind, Vec::new());
+        let mut network = Self { chain, nodes, agencies, programs, kind, city, _folders: folders };
+        for agency in &network.city.agencies {
+            network.nodes.push(start_node(&network.programs, kind, agency).await?);
         }
         network.wait_first_block().await?;
         Ok(network)
@@ -186,6 +190,29 @@ impl Network {
     /// Fails when a process has ended.
     pub fn check(&mut self) -> Result<(), BenchError> {
         self.nodes.iter_mut().try_for_each(Node::check)
+    }
+
+    /// Kills a validator's processes with SIGKILL.
+    pub fn stop(&mut self, at: usize) {
+        let Some(node) = self.nodes.get_mut(at) else { return };
+        node.comet.stop();
+        if let Some(app) = &mut node.app {
+            app.stop();
+        }
+    }
+
+    /// Starts a stopped validator again.
+    pub async fn restart(&mut self, at: usize) -> Result<(), BenchError> {
+        let none = || BenchError::refused("a restart", format!("there is no validator {at}"));
+        let agency = self.city.agencies.get(at).ok_or_else(none)?;
+        let node = start_node(&self.programs, self.kind, agency).await?;
+        *self.nodes.get_mut(at).ok_or_else(none)? = node;
+        Ok(())
+    }
+
+    /// The file of a validator's application.
+    pub fn ledger_store(&self, at: usize) -> PathBuf {
+        self.city.agencies.get(at).map(|a| a.config.ledger_store()).unwrap_or_default()
     }
 
     /// The node an agency uses: its own, else the first.

@@ -43,7 +43,7 @@ pub async fn throughput(network: &mut Network, stretch: Stretch) -> Result<Throu
         return Err(BenchError::refused("measuring the baseline", "nothing was committed"));
     }
     let blocks = inside.len() as u64 - 1;
-    Ok(Throughput { per_second: operations as f64 / seconds, operations, seconds, blocks, cpu })
+    Ok(Throughput { per_second: operations as f64 / seconds, operations, seconds, blocks, cpu, growth_mb: 0.0 })
 }
 
 /// Notes each new committed count with its time.

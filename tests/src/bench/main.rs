@@ -5,6 +5,7 @@
 mod chain;
 mod check;
 mod city;
+mod evidence;
 mod failed;
 mod feed;
 mod http;
@@ -15,6 +16,7 @@ mod query;
 mod report;
 mod rows;
 mod supply;
+mod tessera;
 
 use clap::{Parser, Subcommand};
 use failed::BenchError;

@@ -1,6 +1,7 @@
 //! Operations ordered a second, and the time one small batch takes.
 
 use super::chain::Network;
+use super::evidence::resident;
 use super::failed::BenchError;
 use super::http::Connection;
 use super::process::CpuMeter;
@@ -31,6 +32,8 @@ pub struct Throughput {
     pub blocks: u64,
     /// Percent of one core by kind of process.
     pub cpu: Vec<(String, f64)>,
+    /// By how much the resident memory of the largest application grew in it, MB.
+    pub growth_mb: f64,
 }
 
 /// When entries came back, and how many were accepted.
@@ -79,16 +82,17 @@ pub async fn throughput(
     }
     run_until(network, &mut sending, stretch.warm_up).await?;
     let meter = CpuMeter::start(meter_groups);
-    let begun = Instant::now();
+    let (begun, before) = (Instant::now(), resident(network).0);
     run_until(network, &mut sending, stretch.measured).await?;
     let (cpu, ended) = (meter.stop(), Instant::now());
+    let growth_mb = resident(network).0 - before;
     sending.abort_all();
     tasks.abort_all();
     let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((code, index)) = tally.refused {
         return Err(BenchError::refused(format!("op:{index}"), format!("{} ({code})", codes::text(code))));
     }
-    rate(&tally.marks, begun, ended, cpu)
+    rate(&tally.marks, begun, ended, cpu).map(|t| Throughput { growth_mb, ..t })
 }
 
 /// Waits, while every process lives and no writer fails. Ends early when every supply is used up.
@@ -131,7 +135,7 @@ fn rate(
         ));
     }
     let blocks = inside.len() as u64 - 1;
-    Ok(Throughput { per_second: operations as f64 / seconds, operations, seconds, blocks, cpu })
+    Ok(Throughput { per_second: operations as f64 / seconds, operations, seconds, blocks, cpu, growth_mb: 0.0 })
 }
 
 /// Follows one node, as its broker does: own writers' entries only.

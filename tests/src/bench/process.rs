@@ -44,6 +44,13 @@ impl Process {
         self.child.id()
     }
 
+    /// Kills it with SIGKILL and waits for its end.
+    pub fn stop(&mut self) {
+        // It may have ended by itself; there is nobody left to tell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Fails when it has ended.
     pub fn check(&mut self) -> Result<(), BenchError> {
         match self.child.try_wait() {
@@ -77,9 +84,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself; there is nobody left to tell.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }
 
@@ -95,8 +100,17 @@ pub fn cpu_seconds(pid: u32) -> f64 {
 
 /// Largest resident memory of a process so far, MB; 0 when it is gone.
 pub fn peak_mb(pid: u32) -> f64 {
+    status_mb(pid, "VmHWM:")
+}
+
+/// Resident memory of a process now, MB; 0 when it is gone.
+pub fn resident_mb(pid: u32) -> f64 {
+    status_mb(pid, "VmRSS:")
+}
+
+fn status_mb(pid: u32, name: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|l| l.strip_prefix(name));
     let kb = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<f64>().ok());
     kb.unwrap_or_default() / 1024.0
 }

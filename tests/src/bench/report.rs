@@ -153,7 +153,18 @@ const MEANING: &str = "
   is CometBFT's own key-value store on the same settings: one operation of the same size a transaction, no signature, no
   agreement, nothing written to disk by the application.
 - `commit_latency_*`: from handing in a batch of one operation to its accepted verdict, one at a time on an idle ledger, four
-  validators up.
+  validators up. `commit_latency_3_of_4v_*`: with another validator killed.
+- `chain_bytes_per_op`: bytes of CometBFT's blocks, headers and commits included, divided by the operations in them;
+  `chain_op_bytes` is the operation itself, the rest is a batch's signature and a block's own. `ledger_store_bytes_per_op` is the
+  application's file: entries, tiles, history, subject runs.
+- `list_1000_*`: the 1,000 operations under one tag of a subject run of a million entries: proven by the node, checked by whoever asks,
+  and the paths of the 1,000 entries in the log, one by one.
+- `memory_growth_1v_per_million`: by how much the application's resident memory grew a million operations under load.
+- `cold_restart_seconds`: application and CometBFT killed, started, and the next block made. `replay_*`: the same with the application's
+  file removed, until it has read the whole chain again.
+- `tessera_appends`: entries a second of the same size that a transparency log in Go (Tessera on POSIX files, its conformance
+  server) has sequenced, 1,024 on their way at a time. It signs no entry and judges none.
+- `receipt_bytes`, `receipt_verify_ms`: a final receipt of a query with four agencies, and its check, trust.json read before.
 - `query_strict_4v`: queries a second by key through the consumer's gateway, one record and one ledger operation each, the rows
   released after the ledger accepted the operation. `holding_lookups` reads the same records from the provider's store
   with the same query, without policy, evidence or network: what the evidence costs. `query_strict_4v_keys` asks for many keys

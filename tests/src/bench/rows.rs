@@ -2,6 +2,7 @@
 
 use super::chain::{Kind, Network, Programs, Spec};
 use super::city::City;
+use super::evidence;
 use super::failed::BenchError;
 use super::feed;
 use super::kvstore;
@@ -10,6 +11,7 @@ use super::process::{Process, peak_mb};
 use super::query::{Clerk, holding_lookups};
 use super::report::{Results, percentile};
 use super::supply::{self, Amount, Licence};
+use super::tessera;
 use concordat_cli::layout::CometSettings;
 use concordat_cli::servers::{self, Server};
 use std::path::PathBuf;
@@ -189,7 +191,22 @@ async fn one_validator(plan: &Plan, programs: &Programs, results: &mut Results) 
     let found = loaded(plan, &mut network, &licences, 15).await?;
     throughput_rows(results, "ordered_ops_1v", &found, Some("kvstore_ops_1v"));
     memory_rows(results, &network, "1v", Some("memory_cometbft_kvstore_1v"));
+    let millions = found.operations as f64 / 1e6;
+    results.add("memory_growth_1v_per_million", found.growth_mb / millions.max(1e-6), "MB", None);
+    evidence::after_load(&mut network, results).await?;
+    drop(network);
+    let Some(tessera_program) = tessera_program() else {
+        println!("  SKIPPED tessera: CONCORDAT_TESSERA names no program (make bench sets it)");
+        return Ok(());
+    };
+    let (appended, cpu) = tessera::appends(&tessera_program, plan.stretch(10)).await?;
+    results.add("tessera_appends", appended, "operations/s", Some("ordered_ops_1v"));
+    cpu_rows(results, "tessera_appends", &cpu);
     Ok(())
+}
+
+fn tessera_program() -> Option<PathBuf> {
+    std::env::var_os("CONCORDAT_TESSERA").map(PathBuf::from).filter(|p| p.is_file())
 }
 
 async fn four_validators(plan: &Plan, programs: &Programs, results: &mut Results) -> Result<(), BenchError> {
@@ -213,14 +230,16 @@ async fn four_validators(plan: &Plan, programs: &Programs, results: &mut Results
     throughput_rows(results, "ordered_ops_4v", &found, Some("kvstore_ops_4v"));
     memory_rows(results, &network, "4v", Some("memory_cometbft_kvstore_4v"));
     ordered::drained(&network).await?;
-    let amount = Amount { batches: samples as usize, bytes: 0 };
-    for supply in supply::sign(&network, &quiet, amount)? {
-        latency_rows(
-            results,
-            "commit_latency_4v",
-            &ordered::latency(&network, &supply, rest).await?,
-            "kvstore_latency_4v",
-        );
+    let amount = Amount { batches: 2 * samples as usize, bytes: 0 };
+    for mut supply in supply::sign(&network, &quiet, amount)? {
+        let later = supply.batches.split_off(samples as usize);
+        let found = ordered::latency(&network, &supply, rest).await?;
+        latency_rows(results, "commit_latency_4v", &found, "kvstore_latency_4v");
+        // Another validator than the writer's own.
+        network.stop(validators.len() - 1 - supply.agency.min(1));
+        supply.batches = later;
+        let found = ordered::latency(&network, &supply, rest).await?;
+        latency_rows(results, "commit_latency_3_of_4v", &found, "commit_latency_4v");
     }
     Ok(())
 }
