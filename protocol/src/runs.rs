@@ -35,6 +35,28 @@ canon_struct! {
     }
 }
 
+impl RunView {
+    /// The log index of every operation that the run holds under a tag, with the hash that the operation's leaf has
+    /// there ([`SortedLeaf::value_hash`]). The caller has made sure of the run itself.
+    ///
+    /// # Errors
+    /// The list is not the complete one of this run and tag.
+    pub fn found(&self, tag: &Tag, list: &SortedProof) -> Result<Vec<(u64, Hash)>, TreeError> {
+        if list.adjacent.size != self.count {
+            return Err(TreeError::Order("the list is over another number of entries than the run has"));
+        }
+        let index = |l: &SortedLeaf| l.key.get(16..24).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+        let one = |l: &SortedLeaf| index(l).filter(|_| l.key.len() == 24).map(|i| (i, l.value_hash));
+        let found: Option<Vec<_>> = list.verify(tag, &self.root)?.iter().map(one).collect();
+        let found = found.ok_or(TreeError::Order("an entry's key is not tag and index"))?;
+        if found.iter().all(|(i, _)| (self.first_index..self.end_index).contains(i)) {
+            Ok(found)
+        } else {
+            Err(TreeError::Order("an entry lies outside the run"))
+        }
+    }
+}
+
 /// Key of a run's leaf in `runs`: its number, from 0, as 8 bytes.
 #[must_use]
 pub const fn run_key(number: u64) -> [u8; 8] {
@@ -81,16 +103,7 @@ impl RunProof {
         verify_inclusion(&leaf, self.run.index, self.run.size, &self.run.path, &self.roots.runs)?;
         let run: RunView =
             cbor::decode(&self.run.value).map_err(|_| TreeError::Order("the run's leaf does not decode"))?;
-        if self.list.adjacent.size != run.count {
-            return Err(TreeError::Order("the list is over another number of entries than the run has"));
-        }
-        let found = self.list.verify(tag, &run.root)?;
-        let index = |l: &SortedLeaf| l.key.get(16..24).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
-        let indexes: Option<Vec<u64>> = found.iter().map(|l| index(l).filter(|_| l.key.len() == 24)).collect();
-        let indexes = indexes.ok_or(TreeError::Order("an entry's key is not tag and index"))?;
-        if !indexes.iter().all(|i| (run.first_index..run.end_index).contains(i)) {
-            return Err(TreeError::Order("an entry lies outside the run"));
-        }
+        let indexes = run.found(tag, &self.list)?.into_iter().map(|(index, _)| index).collect();
         Ok((run, indexes))
     }
 }

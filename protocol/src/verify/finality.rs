@@ -3,19 +3,43 @@
 use super::{Invalid, Passed, bytes, fail};
 use crate::ids::AgencyId;
 use crate::keys::{Statement, Suite};
-use crate::receipt::{Cosign, Receipt};
+use crate::node::StoreRoots;
+use crate::receipt::{Checkpoint, CheckpointPart, Cosign, Receipt};
 use crate::trust::Epoch;
 use std::collections::BTreeSet;
 
-/// Checks the cosignatures, if there are any, and gives the cosigners.
+/// What a checkpoint stands for, and what has to lie before it.
+pub(super) struct State<'a> {
+    pub(super) chain: &'a str,
+    /// Height of the header, which carries the state of the height before it.
+    pub(super) header: u64,
+    pub(super) roots: &'a StoreRoots,
+    /// First log index that need not be covered.
+    pub(super) end: u64,
+    pub(super) part: Option<&'a CheckpointPart>,
+}
+
+/// Checks a receipt's cosignatures, if there are any, and gives the cosigners.
 pub(super) fn check(r: &Receipt, height: u64, epoch: &Epoch, passed: &mut Passed) -> Result<Vec<AgencyId>, Invalid> {
-    // The header carries the state of the height before it.
-    let (Some(part), Some(checkpoint)) = (&r.checkpoint, r.checkpoint_of(height.saturating_sub(1))) else {
-        return Ok(Vec::new());
-    };
-    if r.index >= part.log_size {
-        return Err(fail("checkpoint", format!("the checkpoint covers {} entries, not op:{}", part.log_size, r.index)));
+    let end = r.index.saturating_add(1);
+    let part = r.checkpoint.as_ref();
+    of_state(&State { chain: &r.chain, header: height, roots: &r.roots, end, part }, epoch, passed)
+}
+
+/// Checks the cosignatures of a state, if there are any, and gives the cosigners.
+pub(super) fn of_state(s: &State<'_>, epoch: &Epoch, passed: &mut Passed) -> Result<Vec<AgencyId>, Invalid> {
+    let Some(part) = s.part else { return Ok(Vec::new()) };
+    if s.end > part.log_size {
+        let last = s.end.saturating_sub(1);
+        return Err(fail("checkpoint", format!("the checkpoint covers {} entries, not op:{last}", part.log_size)));
     }
+    let checkpoint = Checkpoint {
+        chain: s.chain.to_owned(),
+        height: s.header.saturating_sub(1),
+        tick_ms: part.tick_ms,
+        log_size: part.log_size,
+        roots: s.roots.clone(),
+    };
     let mut signers = BTreeSet::new();
     for c in &part.cosignatures {
         if signers.last().is_some_and(|last: &&AgencyId| **last >= c.agency) {
@@ -28,7 +52,7 @@ pub(super) fn check(r: &Receipt, height: u64, epoch: &Epoch, passed: &mut Passed
         }
         let body =
             Cosign { checkpoint: checkpoint.clone(), agency: c.agency.clone(), archived_height: c.archived_height };
-        key.verify_full(Statement::Cosign, &r.chain, &bytes(&body), &c.signature)
+        key.verify_full(Statement::Cosign, s.chain, &bytes(&body), &c.signature)
             .map_err(|e| fail("checkpoint", format!("cosignature of {}: {e}", c.agency)))?;
         signers.insert(&c.agency);
     }

@@ -14,11 +14,14 @@ use crate::trust::{Epoch, Trust};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+mod access;
 pub mod comet;
+mod entry;
 mod evidence;
 mod finality;
 mod subject;
 
+pub use access::{Access, AccessState, VerifiedAccess, verify_access};
 use subject::Subject;
 
 /// A receipt that must not be believed: the first check that failed.
