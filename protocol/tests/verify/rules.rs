@@ -1,16 +1,16 @@
 //! What a receipt must hold, and what it then says.
 
-use crate::world::{AGENCIES, CHAIN, Spec, TICK, agency, make, trust, trust_of, val, vals};
+use crate::world::{
+    AGENCIES, Spec, TICK, agency, denial, make, publish, session_close, trust, trust_of, val, vals, with_entry,
+};
 use base64::Engine as _;
-use concordat_protocol::acts::{Act, ActBody, KeyRole, act_hash};
-use concordat_protocol::cbor::{Bytes, encode};
-use concordat_protocol::codes::Verdict;
+use concordat_protocol::acts::KeyRole;
+use concordat_protocol::cbor::encode;
 use concordat_protocol::keys::KeyId;
 use concordat_protocol::leaves::commitment as names;
 use concordat_protocol::limits;
-use concordat_protocol::ops::{LogEntry, Op, Tags};
-use concordat_protocol::receipt::{self, Parts, Receipt, ReceiptError};
-use concordat_protocol::tree;
+use concordat_protocol::ops::Op;
+use concordat_protocol::receipt::{self, Parts, ReceiptError};
 use concordat_protocol::trust::{Epoch, Trust, Validator};
 use concordat_protocol::verify::comet::pack;
 use concordat_protocol::verify::{Status, Verified, verify, verify_block};
@@ -149,33 +149,9 @@ fn a_querys_receipt_needs_the_request_and_may_lack_the_release() {
     assert_eq!(verify(&encode(&r), &trust(), None).unwrap_err().check, "request_signature");
 }
 
-/// Puts another operation in the place of the query's.
-fn with_entry(writer: &str, op: Vec<u8>, op_hash: [u8; 32], seq: u64) -> Receipt {
-    let spec = Spec::default();
-    let mut made = make(&spec);
-    let entry = LogEntry {
-        height: 12,
-        tick_ms: TICK,
-        writer: writer.into(),
-        incarnation: 0,
-        seq,
-        op_hash,
-        verdict: Verdict::Accepted,
-        code: 0,
-    };
-    made.proof.entry.value = Bytes(encode(&entry));
-    let leaf = tree::value_leaf(&made.proof.entry.key, &made.proof.entry.value);
-    let p = &made.proof.entry;
-    made.proof.roots.log = tree::root_of_path(&leaf, p.index, p.size, &p.path).unwrap();
-    made.block = crate::comet::block(&spec, &receipt::app_hash(&made.proof.roots));
-    let parts = made.parts(&[]);
-    receipt::build(Parts { op: &op, openings: None, request: None, release: None, ..parts }).unwrap()
-}
-
 #[test]
 fn publications_and_acts_have_receipts_without_a_request() {
-    let op = Op::Publish { dataset: 2, last_seq: 400, count: 400, root: [8; 32] };
-    let mut r = with_entry("grid/broker", encode(&op), op.hash(), 6);
+    let mut r = publish(&Spec::default());
     let v = verify(&encode(&r), &trust(), None).unwrap();
     assert_eq!((v.kind.as_str(), v.provider, v.consumer, v.released), ("publish", agency("grid"), None, false));
     let query = make(&Spec::default()).receipt();
@@ -184,24 +160,16 @@ fn publications_and_acts_have_receipts_without_a_request() {
     (r.request, r.openings) = (None, query.openings);
     assert_eq!(verify(&encode(&r), &trust(), None).unwrap_err().check, "commitment");
 
-    let body = ActBody::SessionClose { sessions: vec![4] };
-    let act = Act { chain: CHAIN.into(), agency: agency("court"), key_id: KeyId([1; 16]), counter: 9, body };
-    let v = verify(&encode(&with_entry("act:court", encode(&act), act_hash(&act), 9)), &trust(), None).unwrap();
+    let act = session_close(&Spec::default());
+    let v = verify(&encode(&act), &trust(), None).unwrap();
     assert_eq!((v.kind.as_str(), v.provider, v.writer.as_str()), ("session-close", agency("court"), "act:court"));
-    let other = with_entry("act:grid", encode(&act), act_hash(&act), 9);
+    let other = with_entry(&Spec::default(), "act:grid", act.op.0, act.entry.op_hash, 9);
     assert_eq!(verify(&encode(&other), &trust(), None).unwrap_err().check, "op_hash");
 }
 
 #[test]
 fn a_denial_releases_nothing() {
-    let deny = Spec {
-        op: Some(|op| {
-            if let Op::Query { handle, session, n, day, commitment, .. } = op.clone() {
-                *op = Op::Deny { handle, session, n, day, tags: Tags::none(), commitment };
-            }
-        }),
-        ..Spec::default()
-    };
+    let deny = Spec { op: Some(denial), ..Spec::default() };
     assert_eq!(check_of(&deny), "release_signature");
     let mut r = make(&deny).receipt();
     r.release = None;

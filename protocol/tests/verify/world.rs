@@ -2,12 +2,12 @@
 
 use crate::comet::block;
 use base64::Engine as _;
-use concordat_protocol::acts::KeyRole;
+use concordat_protocol::acts::{Act, ActBody, KeyRole, act_hash};
 use concordat_protocol::cbor::{Bytes, encode};
 use concordat_protocol::codes::{self, Verdict};
 use concordat_protocol::hash::{Hash, sha256};
 use concordat_protocol::ids::{AgencyId, DatasetId};
-use concordat_protocol::keys::{KeyId, PublicKey, SigningKey, Statement, Suite};
+use concordat_protocol::keys::{KeyId, PublicKey, Signature, SigningKey, Statement, Suite, signed_bytes};
 use concordat_protocol::leaves::{LeafSet, commitment as names};
 use concordat_protocol::node::{
     EntryProof, KeyView, LeafProof, SessionLeaf, StoreRoots, key_leaf_key, session_leaf_key,
@@ -16,8 +16,9 @@ use concordat_protocol::ops::{LogEntry, Op, Tags, log_key};
 use concordat_protocol::receipt::{self, Checkpoint, CheckpointPart, Cosign, Cosignature, Parts, Receipt, app_hash};
 use concordat_protocol::session::{Content, Release, Request, SignedRequest};
 use concordat_protocol::tree;
-use concordat_protocol::trust::{AgencyKeys, OversightKey, Trust, Validator};
+use concordat_protocol::trust::{AgencyKeys, Epoch, EpochSignature, OversightKey, Trust, Validator};
 use concordat_protocol::verify::comet::Packed;
+use ml_dsa::{MlDsa65, SigningKey as MlDsaKey};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -38,8 +39,20 @@ pub fn root_key(name: &str) -> SigningKey {
     key(Suite::Hybrid, &format!("root/{name}"))
 }
 
-pub fn cosign_key(name: &str) -> SigningKey {
-    key(Suite::Hybrid, &format!("cosign/{name}"))
+/// The name of an agency's cosigning key in an epoch: the police changed theirs with epoch 1.
+pub fn cosign_name(agency: &str, epoch: u64) -> String {
+    let life = if agency == "police" && epoch > 0 { "/2" } else { "" };
+    format!("cosign/{agency}{life}")
+}
+
+/// Signs like [`SigningKey::sign`] with the hybrid key of this name, but with FIPS 204's deterministic variant, so that
+/// everything made here has the same bytes each time.
+pub fn sign_fixed(name: &str, st: Statement, cbor: &[u8]) -> Signature {
+    let mut signature = key(Suite::Hybrid, name).sign(st, CHAIN, cbor);
+    let pq = MlDsaKey::<MlDsa65>::from_seed(&sha256(&[name.as_bytes(), b"/2"]).into());
+    let message = signed_bytes(st, CHAIN, cbor);
+    signature.pq = pq.expanded_key().sign_deterministic(&message, &[]).unwrap().encode().to_vec().into();
+    signature
 }
 
 /// A validator: its agency, its key, its power.
@@ -64,12 +77,33 @@ pub fn listed(vals: &[Val]) -> Vec<Validator> {
 }
 
 pub fn agency_keys() -> Vec<AgencyKeys> {
+    agency_keys_of(0)
+}
+
+pub fn agency_keys_of(epoch: u64) -> Vec<AgencyKeys> {
     let one = |a: &&str| AgencyKeys {
         agency: agency(a),
         root: root_key(a).public().clone(),
-        cosign: Some(cosign_key(a).public().clone()),
+        cosign: Some(key(Suite::Hybrid, &cosign_name(a, epoch)).public().clone()),
     };
     AGENCIES.iter().map(one).collect()
+}
+
+/// First height of epoch 1 in [`trust_later`].
+pub const EPOCH_1: u64 = 100;
+
+/// The city after it changed all validator keys and one cosigning key, signed by the agencies of the epoch before.
+pub fn trust_later() -> Trust {
+    let mut trust = trust();
+    let mut next = Epoch::next(trust.epochs.last(), EPOCH_1, listed(&vals("b")), agency_keys_of(1));
+    let body = encode(&next.body());
+    let one = |a: &&str| EpochSignature {
+        agency: agency(a),
+        signature: sign_fixed(&format!("root/{a}"), Statement::Epoch, &body),
+    };
+    next.signatures = AGENCIES.iter().map(one).collect();
+    trust.epochs.push(next);
+    trust
 }
 
 pub fn b64(bytes: &[u8]) -> String {
@@ -135,6 +169,7 @@ pub struct Spec {
     pub vals: Vec<Val>,
     pub signers: Vec<usize>,
     pub cosigners: Vec<&'static str>,
+    pub cosign_epoch: u64,
     pub op: Option<fn(&mut Op)>,
 }
 
@@ -160,6 +195,7 @@ impl Default for Spec {
             vals: vals("a"),
             signers: vec![0, 1, 2, 3],
             cosigners: vec![],
+            cosign_epoch: 0,
             op: None,
         }
     }
@@ -338,14 +374,55 @@ pub fn make(s: &Spec) -> Made {
     }
 }
 
-fn cosign(s: &Spec, roots: &StoreRoots) -> Option<CheckpointPart> {
+pub fn cosign(s: &Spec, roots: &StoreRoots) -> Option<CheckpointPart> {
     let (tick_ms, log_size) = (TICK + 500, s.log_size);
     let checkpoint = Checkpoint { chain: CHAIN.into(), height: s.height, tick_ms, log_size, roots: roots.clone() };
     let one = |name: &&str| {
         let body = Cosign { checkpoint: checkpoint.clone(), agency: agency(name), archived_height: 4 };
-        let signature = cosign_key(name).sign(Statement::Cosign, CHAIN, &encode(&body));
+        let signature = sign_fixed(&cosign_name(name, s.cosign_epoch), Statement::Cosign, &encode(&body));
         Cosignature { agency: agency(name), archived_height: 4, signature }
     };
     let cosignatures: Vec<_> = s.cosigners.iter().map(one).collect();
     (!cosignatures.is_empty()).then_some(CheckpointPart { tick_ms, log_size, cosignatures })
+}
+
+/// Puts another operation in the place of the query's.
+pub fn with_entry(spec: &Spec, writer: &str, op: Vec<u8>, op_hash: Hash, seq: u64) -> Receipt {
+    let mut made = make(spec);
+    let entry = LogEntry {
+        height: spec.height,
+        tick_ms: TICK,
+        writer: writer.into(),
+        incarnation: 0,
+        seq,
+        op_hash,
+        verdict: spec.verdict,
+        code: spec.code,
+    };
+    made.proof.entry.value = Bytes(encode(&entry));
+    let leaf = tree::value_leaf(&made.proof.entry.key, &made.proof.entry.value);
+    let p = &made.proof.entry;
+    made.proof.roots.log = tree::root_of_path(&leaf, p.index, p.size, &p.path).unwrap();
+    made.block = block(spec, &app_hash(&made.proof.roots));
+    made.checkpoint = cosign(spec, &made.proof.roots);
+    let parts = made.parts(&[]);
+    receipt::build(Parts { op: &op, openings: None, request: None, release: None, ..parts }).unwrap()
+}
+
+/// What makes the query a denial.
+pub fn denial(op: &mut Op) {
+    if let Op::Query { handle, session, n, day, commitment, .. } = op.clone() {
+        *op = Op::Deny { handle, session, n, day, tags: Tags::none(), commitment };
+    }
+}
+
+pub fn publish(spec: &Spec) -> Receipt {
+    let op = Op::Publish { dataset: 2, last_seq: 400, count: 400, root: [8; 32] };
+    with_entry(spec, "grid/broker", encode(&op), op.hash(), 6)
+}
+
+pub fn session_close(spec: &Spec) -> Receipt {
+    let body = ActBody::SessionClose { sessions: vec![4] };
+    let act = Act { chain: CHAIN.into(), agency: agency("court"), key_id: KeyId([1; 16]), counter: 9, body };
+    with_entry(spec, "act:court", encode(&act), act_hash(&act), 9)
 }
