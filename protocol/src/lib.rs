@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod acts;
+pub mod c2sp;
 pub mod cbor;
 mod cbor_macros;
 pub mod codes;
