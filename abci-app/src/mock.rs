@@ -10,7 +10,7 @@ use tendermint_abci::Application;
 use tendermint_proto::v0_38::abci::{
     CheckTxType, ExecTxResult, RequestCheckTx, RequestFinalizeBlock, RequestInfo, RequestInitChain,
     RequestPrepareProposal, RequestProcessProposal, RequestQuery, ResponseCheckTx, ResponseInfo, ResponseQuery,
-    response_process_proposal::ProposalStatus,
+    ValidatorUpdate, response_process_proposal::ProposalStatus,
 };
 
 /// A decided block and what came of it.
@@ -24,6 +24,8 @@ pub struct Decided {
     pub results: Vec<ExecTxResult>,
     /// The app hash after it.
     pub app_hash: Bytes,
+    /// What it changes of the validators.
+    pub validator_updates: Vec<ValidatorUpdate>,
 }
 
 /// The driver: a mempool and the chain so far.
@@ -138,7 +140,8 @@ impl<A: Application> Mock<A> {
         let answer = self.app.finalize_block(request);
         assert_eq!(answer.tx_results.len(), txs.len(), "one result a transaction");
         assert_eq!(answer.app_hash.len(), 32, "FinalizeBlock must set the app hash");
-        Decided { height, txs, results: answer.tx_results, app_hash: answer.app_hash }
+        let (results, app_hash, validator_updates) = (answer.tx_results, answer.app_hash, answer.validator_updates);
+        Decided { height, txs, results, app_hash, validator_updates }
     }
 
     /// Commit of the finalized block.

@@ -2,8 +2,9 @@
 //!
 //! | kind | signed by a key of role |
 //! |---|---|
-//! | key-add, key-revoke, reset, params, validator, agency-add, agency-remove, upgrade, epoch | root |
-//! | dataset, session-open, session-close, propose, dispute, complaint, equivocation, roles | gateway (or root) |
+//! | key-add, key-revoke, reset | root |
+//! | params, validator, agency-add, agency-remove, upgrade: votes, decided by more than 2/3 of the agencies | root |
+//! | dataset, session-open, session-close, propose, dispute, complaint, equivocation, epoch, roles | gateway (or root) |
 //! | approve, reject | approver whose label is the approval's role |
 //! | suspend, revoke | approver or security |
 
@@ -90,19 +91,21 @@ canon_enum! {
         14 => Dispute { reference: u64, reason: Hash },
         /// A promise that was not kept.
         15 => Complaint { promise: Bytes, signature: Bytes },
-        /// Two signed statements that exclude each other.
+        /// Two signed statements that exclude each other: canonical [`crate::session::Promise`]s or
+        /// [`crate::ops::Batch`]es, each with the 64 bytes of its Ed25519 signature.
         16 => Equivocation { first: Bytes, first_signature: Bytes, second: Bytes, second_signature: Bytes },
         /// Changes a parameter.
         17 => Params { name: String, value: u64 },
-        /// Changes a validator's power.
+        /// Sets an agency's validator: its key and power; power 0 removes it.
         18 => Validator { agency: AgencyId, key: [u8; 32], power: u64 },
         /// Adds an agency with its root key.
         19 => AgencyAdd { agency: AgencyId, root: PublicKey },
-        /// Removes an agency.
+        /// Removes an agency, for ever; what it did stays provable.
         20 => AgencyRemove { agency: AgencyId },
-        /// Switches the application version at a height.
+        /// From this height on, nodes of an older application version stop.
         21 => Upgrade { app_version: u64, at_height: u64 },
-        /// A new epoch of validators and cosigning keys.
+        /// The agency's signature on an epoch that the ledger wrote: a canonical
+        /// [`SignedEpoch`](crate::evidence::SignedEpoch), signed with the agency's root key of the epoch before.
         22 => Epoch { body: Bytes },
         /// Sets the approval roles an agency always needs.
         23 => Roles { roles: Vec<String> },

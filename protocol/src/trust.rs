@@ -9,11 +9,13 @@ use crate::ids::AgencyId;
 use crate::keys::{PublicKey, Signature};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "verifier")]
+mod chain;
 mod epoch;
 mod genesis;
 mod text;
 
-pub use epoch::{Epoch, EpochBody, KeyLine, pq_keys_hash, validators_hash};
+pub use epoch::{BoundLine, Epoch, EpochBody, KeyLine, pq_keys_hash, validators_hash};
 
 /// Version of the file's format.
 pub const TRUST_VERSION: u64 = 1;

@@ -24,6 +24,7 @@ pub fn role_allows(role: KeyRole, body: &ActBody) -> bool {
         | ActBody::Dispute { .. }
         | ActBody::Complaint { .. }
         | ActBody::Equivocation { .. }
+        | ActBody::Epoch { .. }
         | ActBody::Roles { .. } => matches!(role, KeyRole::Gateway | KeyRole::Root),
         ActBody::KeyAdd { .. }
         | ActBody::KeyRevoke { .. }
@@ -32,8 +33,7 @@ pub fn role_allows(role: KeyRole, body: &ActBody) -> bool {
         | ActBody::Validator { .. }
         | ActBody::AgencyAdd { .. }
         | ActBody::AgencyRemove { .. }
-        | ActBody::Upgrade { .. }
-        | ActBody::Epoch { .. } => role == KeyRole::Root,
+        | ActBody::Upgrade { .. } => role == KeyRole::Root,
         ActBody::Genesis { .. } => false,
     }
 }
@@ -122,15 +122,16 @@ impl Work<'_> {
             ActBody::Revoke { agreement, version, .. } => self.revoke(agency, agreement, *version),
             ActBody::Complaint { promise, signature } => self.complaint(agency, promise, signature),
             ActBody::Genesis { .. } => Err(codes::BAD_VALUE),
-            // Defined by the protocol, decided by later application versions: refused, never silently taken.
-            ActBody::Dispute { .. }
-            | ActBody::Equivocation { .. }
-            | ActBody::Params { .. }
+            ActBody::Dispute { reference, reason } => self.dispute(agency, *reference, reason),
+            ActBody::Equivocation { first, first_signature, second, second_signature } => {
+                self.equivocation(agency, &[(first, first_signature), (second, second_signature)])
+            }
+            ActBody::Epoch { body } => self.epoch_vote(agency, body),
+            body @ (ActBody::Params { .. }
             | ActBody::Validator { .. }
             | ActBody::AgencyAdd { .. }
             | ActBody::AgencyRemove { .. }
-            | ActBody::Upgrade { .. }
-            | ActBody::Epoch { .. } => Err(codes::NOT_ENABLED),
+            | ActBody::Upgrade { .. }) => self.ballot(agency, body),
         }
     }
 }

@@ -73,7 +73,7 @@ impl Work<'_> {
     /// A document may add approval roles to those its parties always need, never drop one.
     fn roles_kept(&self, terms: &Terms) -> Result<(), u16> {
         for agency in Self::parties(terms) {
-            let row = self.view.agencies.get(agency).ok_or(codes::BAD_VALUE)?;
+            let row = self.view.agencies.get(agency).filter(|a| a.removed_ms == 0).ok_or(codes::BAD_VALUE)?;
             let written = if *agency == terms.assigner { &terms.assigner_roles } else { &terms.assignee_roles };
             if !row.roles.iter().all(|role| written.contains(role)) {
                 return Err(codes::APPROVAL);
@@ -310,7 +310,7 @@ impl Work<'_> {
     }
 
     /// Changes a version's state without approvals: what was being gathered is void.
-    fn turn(&mut self, key: &AgreementKey, status: Status) {
+    pub(super) fn turn(&mut self, key: &AgreementKey, status: Status) {
         if let Some(row) = self.view.agreements.edit(key) {
             row.view.status = status;
             row.view.revision += 1;

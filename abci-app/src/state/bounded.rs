@@ -94,7 +94,7 @@ impl Work<'_> {
     }
 
     /// Whether a release key of the provider that was good at that time signed the promise.
-    fn promised(&self, said: &Promise, promise: &Bytes, signature: &Bytes) -> Result<(), u16> {
+    pub(super) fn promised(&self, said: &Promise, promise: &Bytes, signature: &Bytes) -> Result<(), u16> {
         if signature.0.len() != 64 {
             return Err(codes::BAD_SIGNATURE);
         }
@@ -109,7 +109,7 @@ impl Work<'_> {
     }
 
     /// The version of the clause's agreement that is active or suspended now.
-    fn newest_standing(&self, row: &HandleRow) -> Option<AgreementKey> {
+    pub(super) fn newest_standing(&self, row: &HandleRow) -> Option<AgreementKey> {
         let id = &row.agreement;
         let standing = |s: Status| matches!(s, Status::Active | Status::Suspended);
         let all = self.view.agreements.range((id.clone(), 0), (id.clone(), u64::MAX));

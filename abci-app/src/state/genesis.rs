@@ -14,14 +14,19 @@ use serde::{Deserialize, Serialize};
 use super::apply::{Applied, Work};
 use super::governance::roles_fit;
 use super::history::{NoHistory, PastOp};
-use super::rows::AgencyRow;
+use super::epochs::new_agency;
 use super::{APP_VERSION, State};
 
 /// Version of the genesis format.
 pub const GENESIS_VERSION: u64 = 1;
 /// Parameters of this application version, with what they are when genesis does not name them.
-pub const PARAMS: [(&str, u64); 4] =
-    [("app_version", APP_VERSION), ("checkpoint_ms", 600_000), ("run_close_ms", 86_400_000), ("run_root_delay", 64)];
+pub const PARAMS: [(&str, u64); 5] = [
+    ("app_version", APP_VERSION),
+    ("checkpoint_ms", 600_000),
+    ("root_delay_ms", 86_400_000),
+    ("run_close_ms", 86_400_000),
+    ("run_root_delay", 64),
+];
 
 /// Why a genesis was refused.
 #[derive(Debug, thiserror::Error)]
@@ -197,6 +202,7 @@ impl Genesis {
             code: codes::OK,
         };
         work.enter(entry, PastOp::act(0, Verdict::Accepted));
+        work.write_epoch();
         Ok(work.finish(&empty, Vec::new()))
     }
 }
@@ -219,11 +225,15 @@ fn add_agency(work: &mut Work<'_>, number: u64, a: &GenesisAgency) -> Result<(),
             (key, v.power)
         }
     };
-    let row = AgencyRow { number, roles: a.roles.clone(), validator: validator.into(), power };
-    work.view.agencies.put(a.agency.clone(), row);
-    if !a.keys.iter().any(|k| k.role == KeyRole::Root.word()) {
-        return Err(rule(field("keys"), "must hold a root key"));
+    if !validator.is_empty() && work.view.agencies.iter().any(|(_, other)| other.validator.0 == validator) {
+        return Err(rule(field("validator.key"), "is another agency's too"));
     }
+    let held = |role: KeyRole| a.keys.iter().filter(|k| k.role == role.word()).count();
+    // Epoch 0 names one of each: see `protocol::trust`.
+    if held(KeyRole::Root) != 1 || held(KeyRole::Cosign) > 1 {
+        return Err(rule(field("keys"), "must hold one root key, and one cosigning key at most"));
+    }
+    work.view.agencies.put(a.agency.clone(), new_agency(number, a.roles.clone(), validator, power));
     for (i, k) in a.keys.iter().enumerate() {
         let field = || field(&format!("keys[{i}] ({})", k.label));
         let role = KeyRole::from_word(&k.role).ok_or_else(|| rule(field(), format!("unknown role {}", k.role)))?;

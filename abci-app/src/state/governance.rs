@@ -30,26 +30,31 @@ pub fn roles_fit(roles: &[String]) -> bool {
 }
 
 impl Work<'_> {
-    /// Registers a key; a writer's key also registers the writer, or becomes the key of one that exists.
+    /// Registers a key; a writer's key also registers the writer, or becomes the key of one that exists. A root key
+    /// waits ([`Work::root_waits`]).
     pub fn key_add(&mut self, agency: &AgencyId, role: KeyRole, label: &str, key: &PublicKey) -> Result<(), u16> {
         if role == KeyRole::Root {
-            return Err(codes::NOT_ENABLED);
+            return self.root_waits(agency, label, key);
         }
         self.register_key(agency, role, label, key)
     }
 
-    /// [`Work::key_add`] for any role: what genesis does.
-    pub fn register_key(&mut self, agency: &AgencyId, role: KeyRole, label: &str, key: &PublicKey) -> Result<(), u16> {
+    /// Whether a key may be registered: well made for its role, and neither known already nor waiting.
+    pub(super) fn key_fits(&self, role: KeyRole, label: &str, key: &PublicKey) -> Result<(), u16> {
         if label.is_empty() || label.len() > LABEL_MAX {
             return Err(codes::BAD_VALUE);
         }
         if !suite_fits(role, key) || key.check().is_err() {
             return Err(codes::BAD_KEY);
         }
+        let waits = self.view.root_pending.iter().any(|(_, pending)| pending.key == *key);
+        if waits || self.view.keys.has(&key.key_id()) { Err(codes::KEY_EXISTS) } else { Ok(()) }
+    }
+
+    /// Registers a key of any role at once: what genesis does.
+    pub fn register_key(&mut self, agency: &AgencyId, role: KeyRole, label: &str, key: &PublicKey) -> Result<(), u16> {
+        self.key_fits(role, label, key)?;
         let id = key.key_id();
-        if self.view.keys.has(&id) {
-            return Err(codes::KEY_EXISTS);
-        }
         let row = KeyView {
             agency: agency.clone(),
             role,
@@ -72,13 +77,22 @@ impl Work<'_> {
                 }
             }
         }
+        if matches!(role, KeyRole::Root | KeyRole::Cosign)
+            && let Some(agency) = self.view.agencies.edit(agency)
+        {
+            if role == KeyRole::Root { agency.root = id } else { agency.cosign.push(id) }
+        }
         self.view.keys.put(id, row);
         Ok(())
     }
 
-    /// Revokes a key at once.
+    /// Revokes a key at once, or takes a waiting root key back. The root key itself ends by rotation or with its agency.
     pub fn key_revoke(&mut self, agency: &AgencyId, id: &KeyId, compromised_since_ms: u64) -> Result<(), u16> {
         let tick = self.head.tick_ms;
+        if self.view.root_pending.get(agency).is_some_and(|pending| pending.key.key_id() == *id) {
+            self.view.root_pending.remove(agency.clone());
+            return Ok(());
+        }
         let key = self.view.keys.get(id).ok_or(codes::UNKNOWN_KEY)?;
         if key.agency != *agency {
             return Err(codes::WRONG_AGENCY);
@@ -86,11 +100,13 @@ impl Work<'_> {
         if key.revoked_ms != 0 {
             return Err(codes::KEY_REVOKED);
         }
-        if key.role == KeyRole::Root {
-            return Err(codes::NOT_ENABLED);
-        }
-        if compromised_since_ms > tick {
+        if key.role == KeyRole::Root || compromised_since_ms > tick {
             return Err(codes::BAD_VALUE);
+        }
+        if key.role == KeyRole::Cosign
+            && let Some(row) = self.view.agencies.edit(agency)
+        {
+            row.cosign.retain(|k| k != id);
         }
         if let Some(row) = self.view.keys.edit(id) {
             row.revoked_ms = tick.max(1);
@@ -130,7 +146,7 @@ impl Work<'_> {
         if keys.len() > SESSIONS_PER_ACT {
             return Err(codes::TOO_LARGE);
         }
-        if !self.view.agencies.has(provider) {
+        if !self.is_member(provider) {
             return Err(codes::BAD_VALUE);
         }
         for (i, SessionKey { key }) in keys.iter().enumerate() {
@@ -203,6 +219,12 @@ impl Work<'_> {
         if !sessions.iter().all(own) {
             return Err(codes::SESSION_UNKNOWN);
         }
+        self.end_sessions(sessions);
+        Ok(())
+    }
+
+    /// Ends sessions now.
+    pub(super) fn end_sessions(&mut self, sessions: &[u64]) {
         let tick = self.head.tick_ms;
         for number in sessions {
             let Some(row) = self.view.sessions.edit(number) else { continue };
@@ -211,7 +233,6 @@ impl Work<'_> {
             self.view.session_ends.remove((old, *number));
             self.view.session_ends.put((new, *number), 0);
         }
-        Ok(())
     }
 
     /// Starts a writer's next incarnation.

@@ -37,6 +37,11 @@ impl<'a, K: Ord + Clone, V: Clone> Overlay<'a, K, V> {
         }
     }
 
+    /// Whether the block wrote any row.
+    pub fn is_touched(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// Whether `key` has a row.
     pub fn has(&self, key: &K) -> bool {
         self.get(key).is_some()

@@ -26,6 +26,12 @@ canon_struct! {
         pub validator: Bytes,
         /// Its validator's power.
         pub power: u64,
+        /// Its root key.
+        pub root: KeyId,
+        /// Its cosigning keys that are not revoked, oldest first; the last one cosigns.
+        pub cosign: Vec<KeyId>,
+        /// Tick at which it was removed, 0 if it was not.
+        pub removed_ms: u64,
     }
 }
 
@@ -259,7 +265,7 @@ pub type Leaf = (Vec<u8>, Vec<u8>);
 
 /// Leaf keys of the `meta` tree.
 pub mod meta_key {
-    use super::{AgencyId, AgreementId, DatasetId, WriterId};
+    use super::{AgencyId, AgreementId, DatasetId, Hash, SubKey, WriterId};
 
     /// An agency.
     pub fn agency(id: &AgencyId) -> Vec<u8> {
@@ -280,6 +286,30 @@ pub mod meta_key {
     /// A writer's equivocation.
     pub fn equivocation(writer: &WriterId, incarnation: u64) -> Vec<u8> {
         format!("equivocation/{writer}/{incarnation}").into_bytes()
+    }
+    /// An epoch.
+    pub fn epoch(n: u64) -> Vec<u8> {
+        format!("epoch/{n:010}").into_bytes()
+    }
+    /// A root key that waits for its time.
+    pub fn root_pending(agency: &AgencyId) -> Vec<u8> {
+        format!("root-pending/{agency}").into_bytes()
+    }
+    /// A decision that agencies gather votes for.
+    pub fn ballot(body: &Hash) -> Vec<u8> {
+        format!("ballot/{}", hex::encode(body)).into_bytes()
+    }
+    /// The height from which an application version is needed.
+    pub fn upgrade(app_version: u64) -> Vec<u8> {
+        format!("upgrade/{app_version:010}").into_bytes()
+    }
+    /// A disputed operation.
+    pub fn dispute(reference: u64) -> Vec<u8> {
+        format!("dispute/{reference:020}").into_bytes()
+    }
+    /// Two promises that exclude each other.
+    pub fn double_promise((provider, subscription): &SubKey, sub_seq: u64) -> Vec<u8> {
+        format!("double-promise/{provider}/{subscription}/{sub_seq:020}").into_bytes()
     }
 }
 

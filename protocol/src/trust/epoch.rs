@@ -3,6 +3,7 @@
 use super::{AgencyKeys, EpochSignature, TrustError, Validator};
 use crate::canon_struct;
 use crate::cbor;
+use crate::evidence::ValidatorView;
 use crate::hash::{Hash, sha256};
 use crate::ids::AgencyId;
 use crate::keys::PublicKey;
@@ -61,7 +62,7 @@ impl Epoch {
             n: prev.map_or(0, |p| p.n + 1),
             from_height,
             validators_hash: validators_hash(&validators),
-            pq_keys_hash: pq_keys_hash(&keys),
+            pq_keys_hash: pq_keys_hash(&keys, &validators),
             prev_hash: prev.map_or([0; 32], |p| p.body_hash()),
             validators,
             keys,
@@ -116,8 +117,8 @@ impl Epoch {
             return bad("validators: at least one, each with power");
         }
         let unique: BTreeSet<_> = self.validators.iter().map(|v| v.key).collect();
-        if unique.len() != self.validators.len() {
-            return bad("validators: each key once");
+        if unique.len() != self.validators.len() || self.validator_agencies().len() != self.validators.len() {
+            return bad("validators: each key once, each agency once");
         }
         if self.validators_hash != validators_hash(&self.validators) {
             return bad("validators_hash is not the hash of the validators listed");
@@ -125,8 +126,8 @@ impl Epoch {
         if !self.keys.windows(2).all(|w| w[0].agency < w[1].agency) {
             return bad("keys: sorted by agency, each agency once");
         }
-        if self.pq_keys_hash != pq_keys_hash(&self.keys) {
-            return bad("pq_keys_hash is not the hash of the keys listed");
+        if self.pq_keys_hash != pq_keys_hash(&self.keys, &self.validators) {
+            return bad("pq_keys_hash is not the hash of the keys listed and of whose validators they are");
         }
         for k in &self.keys {
             for key in [Some(&k.root), k.cosign.as_ref()].into_iter().flatten() {
@@ -166,7 +167,7 @@ fn simple_validator(v: &Validator) -> Vec<u8> {
 }
 
 canon_struct! {
-    /// One line of what [`pq_keys_hash`] covers.
+    /// An agency's root and cosigning keys in an epoch.
     pub struct KeyLine {
         /// The agency.
         pub agency: AgencyId,
@@ -177,10 +178,44 @@ canon_struct! {
     }
 }
 
-/// SHA-256 over the canonical array of `[agency, root, cosign]`, sorted by agency.
+canon_struct! {
+    /// One line of what [`pq_keys_hash`] covers.
+    pub struct BoundLine {
+        /// The agency.
+        pub agency: AgencyId,
+        /// Its root key.
+        pub root: PublicKey,
+        /// Its cosigning key.
+        pub cosign: Option<PublicKey>,
+        /// Its validator's key, if it runs one.
+        pub validator: Option<[u8; 32]>,
+    }
+}
+
+impl From<&KeyLine> for AgencyKeys {
+    fn from(line: &KeyLine) -> Self {
+        Self { agency: line.agency.clone(), root: line.root.clone(), cosign: line.cosign.clone() }
+    }
+}
+
+impl From<&ValidatorView> for Validator {
+    fn from(view: &ValidatorView) -> Self {
+        Self { agency: view.agency.clone(), key: view.key, power: view.power }
+    }
+}
+
+/// SHA-256 over the canonical array of `[agency, root, cosign?, validator?]`, sorted by agency.
+///
+/// It says whose each validator is, because [`validators_hash`], being CometBFT's, does not: without that, one agency
+/// could call all validators of a signed epoch its own, and sign the next one alone.
 #[must_use]
-pub fn pq_keys_hash(keys: &[AgencyKeys]) -> Hash {
-    let line = |k: &AgencyKeys| KeyLine { agency: k.agency.clone(), root: k.root.clone(), cosign: k.cosign.clone() };
+pub fn pq_keys_hash(keys: &[AgencyKeys], validators: &[Validator]) -> Hash {
+    let line = |k: &AgencyKeys| BoundLine {
+        agency: k.agency.clone(),
+        root: k.root.clone(),
+        cosign: k.cosign.clone(),
+        validator: validators.iter().find(|v| v.agency == k.agency).map(|v| v.key),
+    };
     let sorted: BTreeMap<_, _> = keys.iter().map(|k| (k.agency.clone(), line(k))).collect();
     sha256(&[&cbor::encode(&sorted.into_values().collect::<Vec<_>>())])
 }
