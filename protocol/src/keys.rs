@@ -24,7 +24,7 @@ pub use kem::KemKey;
 pub use pq::verify_mldsa65;
 pub use selftest::self_test;
 #[cfg(feature = "node")]
-pub use signing::SigningKey;
+pub use signing::{Ed25519Signer, SigningKey};
 #[cfg(feature = "node")]
 pub(crate) use signing::random;
 
@@ -87,6 +87,9 @@ pub enum KeyError {
     /// The operating system gave no randomness, or the signing library failed.
     #[error("cryptographic library: {0}")]
     Library(&'static str),
+    /// The token that holds the secret gave no signature.
+    #[error("token: {0}")]
+    Token(String),
     /// A start-up self test failed.
     #[error("self test failed: {0}; the cryptographic library of this build must not be used, install another build")]
     SelfTest(&'static str),

@@ -9,13 +9,24 @@ use zeroize::Zeroizing;
 
 use super::ConfigError;
 
-/// A secret by reference: `file:keys/nats.password` (relative to the node's folder) or `env:NAME`. Never the value itself.
+/// Where the pods of a node mount Kubernetes secrets that are named by reference, a folder each.
+const KUBERNETES: &str = "/var/run/secrets/concordat";
+
+/// A secret by reference: `file:keys/nats.password` (relative to the node's folder), `env:NAME`, or `k8s:SECRET/KEY` (mounted
+/// below `/var/run/secrets/concordat`). Never the value itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretRef {
     /// A file with mode 0600, relative to the node's folder or absolute.
     File(PathBuf),
     /// An environment variable.
     Env(String),
+    /// A key of a mounted Kubernetes secret.
+    Kubernetes {
+        /// The secret.
+        secret: String,
+        /// Its key.
+        key: String,
+    },
 }
 
 impl std::fmt::Display for SecretRef {
@@ -23,6 +34,35 @@ impl std::fmt::Display for SecretRef {
         match self {
             Self::File(p) => write!(f, "file:{}", p.display()),
             Self::Env(n) => write!(f, "env:{n}"),
+            Self::Kubernetes { secret, key } => write!(f, "k8s:{secret}/{key}"),
+        }
+    }
+}
+
+/// The text names no secret. It is not repeated: it may be the secret itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a secret is named by reference, `file:<path>`, `env:<NAME>` or `k8s:<secret>/<key>`, never written here")]
+pub struct NotAReference;
+
+/// A name of Kubernetes: it becomes a part of a path.
+fn plain(name: &str) -> bool {
+    let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(ok)
+}
+
+impl std::str::FromStr for SecretRef {
+    type Err = NotAReference;
+    fn from_str(text: &str) -> Result<Self, NotAReference> {
+        match text.split_once(':') {
+            Some(("file", p)) if !p.is_empty() => Ok(Self::File(p.into())),
+            Some(("env", n)) if !n.is_empty() => Ok(Self::Env(n.into())),
+            Some(("k8s", rest)) => match rest.split_once('/') {
+                Some((secret, key)) if plain(secret) && plain(key) => {
+                    Ok(Self::Kubernetes { secret: secret.into(), key: key.into() })
+                }
+                _ => Err(NotAReference),
+            },
+            _ => Err(NotAReference),
         }
     }
 }
@@ -36,14 +76,7 @@ impl Serialize for SecretRef {
 impl<'de> Deserialize<'de> for SecretRef {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = Zeroizing::new(String::deserialize(d)?);
-        match text.split_once(':') {
-            Some(("file", p)) if !p.is_empty() => Ok(Self::File(p.into())),
-            Some(("env", n)) if !n.is_empty() => Ok(Self::Env(n.into())),
-            // The value is not repeated: it may be the secret.
-            _ => Err(serde::de::Error::custom(
-                "a secret is named by reference, `file:<path>` or `env:<NAME>`, never written here",
-            )),
-        }
+        text.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -56,6 +89,13 @@ impl SecretRef {
                 std::env::var(name)
                     .map_err(|_| fail("the environment variable is not set: set it for this process".into()))?,
             ),
+            // Its volume belongs to the pod alone, and its files are readable by the pod's group.
+            Self::Kubernetes { secret, key } => {
+                let path = Path::new(KUBERNETES).join(secret).join(key);
+                Zeroizing::new(fs::read_to_string(&path).map_err(|e| {
+                    fail(format!("{} cannot be read ({e}): mount the secret there", path.display()))
+                })?)
+            }
             Self::File(path) => {
                 let path = dir.join(path);
                 let meta = fs::metadata(&path).map_err(|e| fail(format!("{} cannot be read ({e})", path.display())))?;

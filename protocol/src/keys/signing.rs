@@ -1,7 +1,10 @@
 //! Signing with aws-lc-rs.
 
 use super::secret::{read_secret_text, secret_text};
-use super::{KeyError, MLDSA65_SIGNATURE_LEN, PublicKey, Signature, Statement, Suite, signed_bytes};
+use super::{
+    ED25519_KEY_LEN, ED25519_SIGNATURE_LEN, KeyError, MLDSA65_SIGNATURE_LEN, PublicKey, Signature, Statement, Suite,
+    signed_bytes, verify_ed25519,
+};
 use crate::cbor::Bytes;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair, ML_DSA_65_SIGNING, PqdsaKeyPair};
 use zeroize::Zeroizing;
@@ -11,10 +14,30 @@ pub(crate) fn random(out: &mut [u8]) -> Result<(), KeyError> {
     getrandom::fill(out).map_err(|_| KeyError::Library("the operating system gives no randomness"))
 }
 
-/// A secret key that signs. Never printed; its seed is wiped when it is dropped.
+/// Makes Ed25519 signatures with a secret that need not be in this process: a key pair in memory, or a token's.
+pub trait Ed25519Signer: Send + Sync {
+    /// Signs a message.
+    ///
+    /// # Errors
+    /// [`KeyError::Library`] or [`KeyError::Token`] when there is no signature to be had.
+    fn sign_message(&self, msg: &[u8]) -> Result<[u8; ED25519_SIGNATURE_LEN], KeyError>;
+}
+
+impl Ed25519Signer for Ed25519KeyPair {
+    fn sign_message(&self, msg: &[u8]) -> Result<[u8; ED25519_SIGNATURE_LEN], KeyError> {
+        let failed = KeyError::Library("signing failed");
+        let signature = self.try_sign(msg).map_err(|_| failed.clone())?;
+        signature.as_ref().try_into().map_err(|_| failed)
+    }
+}
+
+/// A secret key that signs. Never printed; its seed is wiped when it is dropped. The Ed25519 secret may be in a token
+/// ([`SigningKey::in_token`]); who signs sees no difference.
 pub struct SigningKey {
+    /// What is in this process: the suite's seed, or of a key in a token the ML-DSA seed alone.
     seed: Zeroizing<Vec<u8>>,
-    ed25519: Option<Ed25519KeyPair>,
+    in_token: bool,
+    ed25519: Option<Box<dyn Ed25519Signer>>,
     mldsa65: Option<PqdsaKeyPair>,
     public: PublicKey,
 }
@@ -53,14 +76,40 @@ impl SigningKey {
             Suite::Hybrid => pq(last)?,
             _ => None,
         };
-        let part = |key: Option<&[u8]>| Bytes(key.unwrap_or_default().to_vec());
-        let public = PublicKey {
-            suite,
-            ed25519: part(ed25519.as_ref().map(|k| k.public_key().as_ref())),
-            pq: part(mldsa65.as_ref().map(|k| k.public_key().as_ref())),
-        };
-        public.check()?;
-        Ok(Self { seed: Zeroizing::new(seed.to_vec()), ed25519, mldsa65, public })
+        let point = ed25519.as_ref().map(|k| k.public_key().as_ref());
+        let public = public_of(suite, point, mldsa65.as_ref())?;
+        let ed25519 = ed25519.map(|pair| Box::new(pair) as Box<dyn Ed25519Signer>);
+        Ok(Self { seed: Zeroizing::new(seed.to_vec()), in_token: false, ed25519, mldsa65, public })
+    }
+
+    /// A key whose Ed25519 half signs elsewhere. With the seed of an ML-DSA half (32 bytes) it is a hybrid one.
+    ///
+    /// # Errors
+    /// The public key is not a good one, or the seed has another length.
+    pub fn with_signer(
+        point: &[u8; ED25519_KEY_LEN],
+        signer: Box<dyn Ed25519Signer>,
+        mldsa_seed: Option<&[u8]>,
+    ) -> Result<Self, KeyError> {
+        let refused = |_| KeyError::Secret("the ML-DSA seed has a wrong length");
+        let mldsa65 =
+            mldsa_seed.map(|seed| PqdsaKeyPair::from_seed(&ML_DSA_65_SIGNING, seed).map_err(refused)).transpose()?;
+        let suite = if mldsa65.is_some() { Suite::Hybrid } else { Suite::Ed25519 };
+        let public = public_of(suite, Some(point), mldsa65.as_ref())?;
+        let seed = Zeroizing::new(mldsa_seed.unwrap_or_default().to_vec());
+        Ok(Self { seed, in_token: true, ed25519: Some(signer), mldsa65, public })
+    }
+
+    /// Whether the Ed25519 secret is elsewhere.
+    #[must_use]
+    pub fn in_token(&self) -> bool {
+        self.in_token
+    }
+
+    /// The ML-DSA seed of a key of suite ML-DSA-65, as the second half of a key in a token is stored.
+    #[must_use]
+    pub fn mldsa_seed(&self) -> Option<&[u8]> {
+        (self.public.suite == Suite::MlDsa65).then_some(self.seed.as_slice())
     }
 
     /// The public half.
@@ -84,7 +133,14 @@ impl SigningKey {
         let mut out = Signature { suite: self.public.suite, ed25519: Bytes::default(), pq: Bytes::default() };
         let failed = |_| KeyError::Library("signing failed");
         if let Some(key) = &self.ed25519 {
-            out.ed25519 = Bytes(key.try_sign(&msg).map_err(failed)?.as_ref().to_vec());
+            let signature = key.sign_message(&msg)?;
+            if self.in_token {
+                // A token that was exchanged, or a broken one, is noticed here and not by the other side.
+                let point = self.public.point()?.ok_or(KeyError::Library("the key has no Ed25519 part"))?;
+                verify_ed25519(&point, &msg, &signature)
+                    .map_err(|_| KeyError::Token("it signs with another key than it shows".into()))?;
+            }
+            out.ed25519 = Bytes(signature.to_vec());
         }
         if let Some(key) = &self.mldsa65 {
             let mut sig = vec![0; MLDSA65_SIGNATURE_LEN];
@@ -103,9 +159,13 @@ impl SigningKey {
         self.try_sign(st, chain, cbor).unwrap_or_else(|_| empty())
     }
 
-    /// The key as text for a file that only its owner may read (mode 0600).
+    /// The key as text for a file that only its owner may read (mode 0600). Of a key in a token there is none to write:
+    /// the text is empty, and no key is read from it.
     #[must_use]
     pub fn to_secret_text(&self) -> Zeroizing<String> {
+        if self.in_token {
+            return Zeroizing::new(String::new());
+        }
         secret_text(self.public.suite, &self.seed)
     }
 
@@ -117,6 +177,14 @@ impl SigningKey {
         let (suite, seed) = read_secret_text(text)?;
         Self::from_seed(suite, &seed)
     }
+}
+
+/// The public key of these halves, checked.
+fn public_of(suite: Suite, point: Option<&[u8]>, mldsa65: Option<&PqdsaKeyPair>) -> Result<PublicKey, KeyError> {
+    let part = |key: Option<&[u8]>| Bytes(key.unwrap_or_default().to_vec());
+    let pq = part(mldsa65.map(|k| k.public_key().as_ref()));
+    let public = PublicKey { suite, ed25519: part(point), pq };
+    public.check().map(|()| public)
 }
 
 impl core::fmt::Debug for SigningKey {
