@@ -2,25 +2,20 @@
 #![allow(missing_docs, reason = "a program, not a library")]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-mod chain;
 mod check;
 mod city;
 mod evidence;
-mod failed;
 mod feed;
-mod http;
 mod kvstore;
 mod ordered;
-mod process;
 mod query;
 mod report;
 mod rows;
-mod supply;
 mod tessera;
 
 use clap::{Parser, Subcommand};
+use concordat_tests::chain::{self, failed, http, process, supply};
 use failed::BenchError;
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -58,21 +53,10 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = "tests/bench-floors.json")]
         floors: PathBuf,
     },
-    /// Becomes a command that dies with its parent
-    #[command(hide = true)]
-    Guard {
-        parent: u32,
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
-        command: Vec<OsString>,
-    },
 }
 
 fn main() -> ExitCode {
     let result = match Args::parse().command {
-        Command::Guard { parent, command } => {
-            eprintln!("{}", concordat_cli::supervisor::guard::exec(parent, &command));
-            return ExitCode::from(127);
-        }
         Command::Check { results, floors } => check::check(&results, &floors).map(|(lines, ok)| {
             lines.iter().for_each(|line| println!("{line}"));
             ok

@@ -199,7 +199,7 @@ async fn one_validator(plan: &Plan, programs: &Programs, results: &mut Results) 
         println!("  SKIPPED tessera: CONCORDAT_TESSERA names no program (make bench sets it)");
         return Ok(());
     };
-    let (appended, cpu) = tessera::appends(&tessera_program, plan.stretch(10)).await?;
+    let (appended, cpu) = tessera::appends(programs, &tessera_program, plan.stretch(10)).await?;
     results.add("tessera_appends", appended, "operations/s", Some("ordered_ops_1v"));
     cpu_rows(results, "tessera_appends", &cpu);
     Ok(())

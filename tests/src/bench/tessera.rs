@@ -2,6 +2,7 @@
 //!
 //! It appends and proves, and judges nothing: no signature, no agreement, no other machine that has to agree.
 
+use super::chain::Programs;
 use super::failed::BenchError;
 use super::http::Connection;
 use super::ordered::Stretch;
@@ -24,7 +25,7 @@ pub const CONNECTIONS: u64 = 1_024;
 const ORIGIN: &str = "bench";
 
 /// Entries a second that the log has sequenced and answered, with the processor time it took.
-pub async fn appends(program: &Path, stretch: Stretch) -> Result<(f64, Vec<(String, f64)>), BenchError> {
+pub async fn appends(programs: &Programs, program: &Path, stretch: Stretch) -> Result<(f64, Vec<(String, f64)>), BenchError> {
     let folders =
         tempfile::Builder::new().prefix("cb").tempdir().map_err(|e| BenchError::io("a temporary folder", e))?;
     let key = folders.path().join("key");
@@ -36,7 +37,7 @@ pub async fn appends(program: &Path, stretch: Stretch) -> Result<(f64, Vec<(Stri
         format!("--private_key={}", key.display()),
     ];
     let args: Vec<_> = args.into_iter().map(Into::into).collect();
-    let mut log = Process::start("tessera", folders.path(), program, &args)?;
+    let mut log = Process::start("tessera", folders.path(), programs, program, &args)?;
     log.wait_up(10, || std::net::TcpStream::connect(&addr).is_ok()).await?;
     let done = Arc::new(AtomicU64::new(0));
     let mut adding = JoinSet::new();

@@ -8,6 +8,7 @@ mod agreements;
 mod bad_input;
 mod commands;
 mod complaint;
+mod crash;
 mod feed;
 mod forged;
 mod kills;
@@ -148,6 +149,11 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("whole", "canaries_are_nowhere", whole::canaries_are_nowhere),
     ("whole", "four_nodes_have_the_same_app_hashes", whole::four_nodes_have_the_same_app_hashes),
     ("kills", "nothing_acknowledged_is_lost_or_doubled", kills::nothing_acknowledged_is_lost_or_doubled),
+    ("crash", "every_fail_point_of_the_ledger_recovers", crash::every_fail_point_of_the_ledger_recovers),
+    ("crash", "one_validator_survives_random_kills", crash::one_validator_survives_random_kills),
+    ("crash", "four_validators_survive_random_kills", crash::four_validators_survive_random_kills),
+    ("crash", "a_full_disk_stops_one_node", crash::a_full_disk_stops_one_node_and_loses_nothing),
+    ("crash", "a_torn_last_write_is_repaired", crash::a_torn_last_write_is_repaired),
     ("supervision", "folders_are_their_owners_only", supervision::folders_are_their_owners_only),
     ("supervision", "killed_processes_come_back", supervision::killed_processes_come_back),
     (

@@ -1,6 +1,6 @@
 //! Operations the ledger accepts, signed before the clock starts: queries under an active agreement, each with a tag.
 
-use super::chain::{Agency, Network, ROLE, generate};
+use super::{Agency, Network, ROLE, generate};
 use super::failed::BenchError;
 use concordat_broker::ledger::acts::{sign_next, submit_act};
 use concordat_broker::ledger::rpc::CometRpc;

@@ -1,5 +1,6 @@
 //! Processes under test: started so that they die with the benchmark, and measured from outside.
 
+use super::Programs;
 use super::failed::BenchError;
 use std::ffi::OsString;
 use std::fs::File;
@@ -19,15 +20,33 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with `args`, its output in `logs/NAME.log`.
-    pub fn start(name: &str, logs: &Path, program: &Path, args: &[OsString]) -> Result<Self, BenchError> {
+    /// Starts `program` with `args`, its output in `logs/NAME.log`, guarded by the shipped program.
+    pub fn start(
+        name: &str,
+        logs: &Path,
+        programs: &Programs,
+        program: &Path,
+        args: &[OsString],
+    ) -> Result<Self, BenchError> {
+        Self::start_with(name, logs, programs, program, args, &[])
+    }
+
+    /// [`Process::start`] with variables of environment.
+    pub fn start_with(
+        name: &str,
+        logs: &Path,
+        programs: &Programs,
+        program: &Path,
+        args: &[OsString],
+        env: &[(&str, &str)],
+    ) -> Result<Self, BenchError> {
         std::fs::create_dir_all(logs).map_err(|e| BenchError::io(format!("{}", logs.display()), e))?;
         let log = logs.join(format!("{name}.log"));
         let out = File::create(&log).map_err(|e| BenchError::io(format!("{}", log.display()), e))?;
         let err = out.try_clone().map_err(|e| BenchError::io(format!("{}", log.display()), e))?;
-        let own = std::env::current_exe().map_err(|e| BenchError::io("this program's own path", e))?;
-        let child = Command::new(own)
-            .arg("guard")
+        let child = Command::new(&programs.concordat)
+            .args(["node", "guard"])
+            .envs(env.iter().copied())
             .arg(std::process::id().to_string())
             .arg(program)
             .args(args)
@@ -49,6 +68,11 @@ impl Process {
         // It may have ended by itself; there is nobody left to tell.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// Whether it still runs.
+    pub fn is_up(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Fails when it has ended.

@@ -1,8 +1,14 @@
 //! A network of its own for one measurement: folders, genesis, and an application with its CometBFT for each validator.
 
-use super::failed::BenchError;
-use super::http::Connection;
-use super::process::Process;
+pub mod drill;
+pub mod failed;
+pub mod http;
+pub mod process;
+pub mod supply;
+
+use failed::BenchError;
+use http::Connection;
+use process::Process;
 use base64::Engine as _;
 use concordat_abci_app::state::genesis::{GENESIS_VERSION, Genesis, GenesisAgency, GenesisKey, GenesisValidator};
 use concordat_broker::config::RpcAddr;
@@ -166,7 +172,7 @@ impl Network {
         let (programs, kind, nodes) = (programs.clone(), spec.kind, Vec::new());
         let mut network = Self { chain, nodes, agencies, programs, kind, city, _folders: folders };
         for agency in &network.city.agencies {
-            network.nodes.push(start_node(&network.programs, kind, agency).await?);
+            network.nodes.push(start_node(&network.programs, kind, agency, &[]).await?);
         }
         network.wait_first_block().await?;
         Ok(network)
@@ -203,11 +209,26 @@ impl Network {
 
     /// Starts a stopped validator again.
     pub async fn restart(&mut self, at: usize) -> Result<(), BenchError> {
+        self.restart_with(at, &[]).await
+    }
+
+    /// Starts a stopped validator again, its CometBFT with these variables of environment.
+    pub async fn restart_with(&mut self, at: usize, env: &[(&str, &str)]) -> Result<(), BenchError> {
         let none = || BenchError::refused("a restart", format!("there is no validator {at}"));
         let agency = self.city.agencies.get(at).ok_or_else(none)?;
-        let node = start_node(&self.programs, self.kind, agency).await?;
+        let node = start_node(&self.programs, self.kind, agency, env).await?;
         *self.nodes.get_mut(at).ok_or_else(none)? = node;
         Ok(())
+    }
+
+    /// The folder of a validator's agency.
+    pub fn dir(&self, at: usize) -> PathBuf {
+        self.city.agencies.get(at).map(|a| a.dir.clone()).unwrap_or_default()
+    }
+
+    /// The folder of a validator's CometBFT.
+    pub fn comet_home(&self, at: usize) -> PathBuf {
+        self.city.agencies.get(at).map(|a| a.config.comet_home()).unwrap_or_default()
     }
 
     /// The file of a validator's application.
@@ -251,7 +272,12 @@ fn genesis(city: &City, agencies: &[Agency]) -> Result<serde_json::Value, BenchE
     serde_json::to_value(&genesis).map_err(|e| BenchError::refused("the genesis state", e))
 }
 
-async fn start_node(programs: &Programs, kind: Kind, agency: &AgencyNode) -> Result<Node, BenchError> {
+async fn start_node(
+    programs: &Programs,
+    kind: Kind,
+    agency: &AgencyNode,
+    env: &[(&str, &str)],
+) -> Result<Node, BenchError> {
     let cfg = &agency.config;
     let logs = agency.dir.join("logs");
     let rpc = cfg.rpc().map_err(|e| BenchError::refused("node.yaml", e))?;
@@ -261,13 +287,13 @@ async fn start_node(programs: &Programs, kind: Kind, agency: &AgencyNode) -> Res
         Kind::Kvstore => args.push("--proxy_app=kvstore".into()),
         Kind::Concordat => {
             let own = ["node".into(), "app".into(), "--dir".into(), agency.dir.clone().into()];
-            let mut process = Process::start("app", &logs, &programs.concordat, &own)?;
+            let mut process = Process::start("app", &logs, programs, &programs.concordat, &own)?;
             // Bound before CometBFT starts, which otherwise tries again only every 3 s.
             process.wait_up(10, || listens(&cfg.abci_socket()) && listens(&cfg.node_socket())).await?;
             app = Some(process);
         }
     }
-    let mut comet = Process::start("comet", &logs, &programs.cometbft, &args)?;
+    let mut comet = Process::start_with("comet", &logs, programs, &programs.cometbft, &args, env)?;
     comet.wait_up(20, || matches!(&rpc, RpcAddr::Unix(p) if listens(p))).await?;
     Ok(Node { comet, app, rpc, client: NodeClient::new(cfg.node_socket()) })
 }
