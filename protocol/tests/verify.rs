@@ -2,8 +2,14 @@
 #![cfg(all(feature = "verifier", feature = "node"))]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "verify/access.rs"]
+mod access;
 #[path = "verify/comet.rs"]
 mod comet;
+#[path = "verify/forge.rs"]
+mod forge;
+#[path = "verify/looked.rs"]
+mod looked;
 #[path = "verify/rules.rs"]
 mod rules;
 #[path = "verify/tamper.rs"]
