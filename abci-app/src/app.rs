@@ -12,9 +12,9 @@ use tendermint_proto::v0_38::abci::{
     CheckTxType, ExecTxResult, RequestCheckTx, RequestFinalizeBlock, RequestInfo, RequestInitChain,
     RequestPrepareProposal, RequestProcessProposal, RequestQuery, ResponseCheckTx, ResponseCommit,
     ResponseFinalizeBlock, ResponseInfo, ResponseInitChain, ResponsePrepareProposal, ResponseProcessProposal,
-    ResponseQuery, response_process_proposal::ProposalStatus,
+    ResponseQuery, ValidatorUpdate, response_process_proposal::ProposalStatus,
 };
-use tendermint_proto::v0_38::crypto::public_key::Sum;
+use tendermint_proto::v0_38::crypto::{PublicKey, public_key::Sum};
 
 use crate::clock::Clock;
 use crate::frames::Frames;
@@ -22,15 +22,20 @@ use crate::pool::{MempoolLimits, Pool, TxCache};
 use crate::proposal;
 use crate::state::acts::may_sign;
 use crate::state::apply::{Applied, Block, apply};
+use crate::state::checkpoints;
 use crate::state::genesis::Genesis;
 use crate::state::history::History;
 use crate::state::trees::Undo;
-use crate::state::{APP_VERSION, State};
+use crate::state::{APP_VERSION, State, TableChanges, Tables, epochs};
 use crate::store::{Store, StoreError};
 use crate::tx::{BatchTx, Content, Parsed};
 
-/// Blocks back for which proofs of state rows are answered.
+/// Blocks back for which proofs of state rows are answered at least.
 const UNDO_BLOCKS: usize = 32;
+/// And at most: so far back they are answered at the newest two checkpoints.
+const UNDO_BLOCKS_MAX: usize = 512;
+/// Leaves and nodes that the undos beyond [`UNDO_BLOCKS`] may hold together: some 50 MB.
+const UNDO_WEIGHT_MAX: usize = 500_000;
 
 /// The committed state with what earlier heights need.
 pub(crate) struct Committed {
@@ -75,7 +80,7 @@ impl App {
     /// The store cannot be read.
     pub fn new(store: Store, clock: impl Clock, limits: MempoolLimits) -> Result<Self, StoreError> {
         let (state, undo) = match store.load()? {
-            Some((state, undo)) => (state, VecDeque::from([undo])),
+            Some(loaded) => loaded,
             None => (State::empty(), VecDeque::new()),
         };
         let frames = Frames::new(state.head.height);
@@ -137,6 +142,10 @@ impl App {
                 let agencies = state.tables.agencies.len();
                 lock(&self.inner.pool).add_batch(&tx, b, self.inner.limits, agencies, now)
             }
+            Content::Cosign(c) => {
+                checkpoints::check(state, &tx, c)?;
+                lock(&self.inner.pool).add_cosign(&tx, c, now)
+            }
             Content::Tick(_) | Content::Bad(_) => Err(codes::UNKNOWN_KIND),
         }
     }
@@ -173,6 +182,26 @@ impl App {
             tracing::warn!(tick_ms, now_ms = now, "ledger time and this machine's clock differ: check the clock");
         }
     }
+}
+
+/// What CometBFT must be told of a block's change of validators.
+fn validator_updates(before: &Tables, changes: &TableChanges) -> Vec<ValidatorUpdate> {
+    let update = |(key, power): ([u8; 32], i64)| ValidatorUpdate {
+        pub_key: Some(PublicKey { sum: Some(Sum::Ed25519(key.to_vec())) }),
+        power,
+    };
+    epochs::validator_changes(before, changes).into_iter().map(update).collect()
+}
+
+/// How many undos of the newest blocks stay when a block adds its own: those that lead back to the last checkpoint but
+/// one, so that sessions can be proven there.
+pub(crate) fn undos_kept(undos: &VecDeque<Undo>, new: &Undo, checkpoint: u64) -> usize {
+    let mut weight = 0;
+    let needed = |(i, undo): &(usize, &Undo)| {
+        weight += undo.weight();
+        *i < UNDO_BLOCKS || *i < UNDO_BLOCKS_MAX && undo.height > checkpoint && weight <= UNDO_WEIGHT_MAX
+    };
+    std::iter::once(new).chain(undos).enumerate().take_while(needed).count()
 }
 
 /// The frame of a block; its entries are taken out.
@@ -277,6 +306,9 @@ impl Application for App {
             let committed = self.committed();
             let height = u64::try_from(request.height).unwrap_or_default();
             assert!(height > committed.state.head.height, "block {height} comes after {}", committed.state.head.height);
+            if let Some(version) = committed.state.needs_version(height) {
+                panic!("from height {height} on the agencies run version {version} of the application, this is {APP_VERSION}: install the newer concordat, the data folder stays");
+            }
             let reader = self.inner.store.reader().unwrap_or_else(|e| panic!("{e}"));
             apply(&committed.state, &reader, &Block { height, txs: &txs })
         };
@@ -292,23 +324,25 @@ impl Application for App {
             })
             .collect();
         let app_hash = Bytes::copy_from_slice(&applied.app_hash);
+        let validator_updates = validator_updates(&self.committed().state.tables, &applied.changes);
         *lock(&self.inner.pending) = Some(Pending { applied, txs });
-        ResponseFinalizeBlock { tx_results, app_hash, ..Default::default() }
+        ResponseFinalizeBlock { tx_results, app_hash, validator_updates, ..Default::default() }
     }
 
     fn commit(&self) -> ResponseCommit {
         let Some(Pending { mut applied, txs }) = lock(&self.inner.pending).take() else {
             panic!("Commit without FinalizeBlock");
         };
-        let undo = {
+        let (undo, kept) = {
             let committed = self.committed();
             let undo = committed.state.undo(&applied);
+            let kept = undos_kept(&committed.undo, &undo, applied.head.checkpoints.last_but_one());
             let blocks: Vec<&Applied> = committed.genesis.iter().chain([&applied]).collect();
-            if let Err(e) = self.inner.store.commit(&blocks, &undo) {
+            if let Err(e) = self.inner.store.commit(&blocks, &undo, kept) {
                 tracing::error!(error = %e, height = applied.head.height, "cannot store the block; nothing of it is kept");
                 panic!("{e}");
             }
-            undo
+            (undo, kept)
         };
         let frame = frame_of(&mut applied);
         let tick_ms = frame.tick_ms;
@@ -316,7 +350,7 @@ impl Application for App {
         committed.genesis = None;
         committed.state.merge(applied);
         committed.undo.push_front(undo);
-        committed.undo.truncate(UNDO_BLOCKS);
+        committed.undo.truncate(kept);
         lock(&self.inner.pool).committed(&committed.state, &txs, self.inner.clock.monotonic_ms());
         drop(committed);
         self.inner.frames.publish(frame);

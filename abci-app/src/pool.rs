@@ -14,7 +14,7 @@ use concordat_protocol::limits::{
 
 use crate::state::State;
 use crate::state::acts::next_counter;
-use crate::tx::{ActTx, BatchTx, Content, Parsed, Place};
+use crate::tx::{ActTx, BatchTx, Content, CosignTx, Parsed, Place};
 
 /// After this long a batch that no block took is no longer counted: CometBFT dropped it, or the client will resend.
 const FORGET_MS: u64 = 300_000;
@@ -50,6 +50,8 @@ pub struct Pool {
     acts: BTreeMap<Place, Arc<Parsed>>,
     act_bytes: usize,
     batches: BTreeMap<WriterId, BTreeMap<Hash, Waiting>>,
+    /// Cosignatures by agency and height of the checkpoint: which one waits, and since when.
+    cosigns: BTreeMap<(AgencyId, u64), (Hash, u64)>,
     seen: BTreeMap<Hash, u64>,
 }
 
@@ -120,6 +122,16 @@ impl Pool {
         Ok(())
     }
 
+    /// Counts a cosignature in: one an agency and checkpoint waits.
+    ///
+    /// # Errors
+    /// 111 when another one waits.
+    pub fn add_cosign(&mut self, tx: &Parsed, c: &CosignTx, now_ms: u64) -> Result<(), u16> {
+        let key = (c.cosign.agency.clone(), c.cosign.checkpoint.height);
+        let (waits, _) = *self.cosigns.entry(key).or_insert((tx.hash, now_ms));
+        if waits == tx.hash { Ok(()) } else { Err(codes::BUSY) }
+    }
+
     fn load(&self, of: impl Fn(&AgencyId) -> bool) -> (usize, usize) {
         let own = self.batches.iter().filter(|(w, _)| of(&w.agency())).flat_map(|(_, w)| w.values());
         own.fold((0, 0), |(n, bytes), w| (n + 1, bytes + w.bytes))
@@ -158,6 +170,8 @@ impl Pool {
             });
             !waiting.is_empty()
         });
+        let checkpoints = &state.head.checkpoints;
+        self.cosigns.retain(|(agency, height), (_, since)| checkpoints.waits_for(agency, *height) && fresh(*since));
         self.acts.retain(|_, tx| match &tx.content {
             Content::Act(a) => a.act.counter >= next_counter(state.tables.counters.get(&a.act.key_id), &a.act),
             _ => false,

@@ -7,13 +7,17 @@ use bytes::Bytes;
 use concordat_protocol::acts::KeyRole;
 use concordat_protocol::codes;
 use concordat_protocol::hash::Hash;
-use concordat_protocol::ids::WriterId;
+use concordat_protocol::ids::{AgencyId, WriterId};
 use concordat_protocol::limits::TICK_AHEAD_MS;
 
 use crate::state::State;
 use crate::state::acts::next_counter;
+use crate::state::checkpoints::cosigning_key;
 use crate::state::rows::writer_of;
 use crate::tx::{ActTx, BatchTx, Content, Parsed, Place, block_size, tick_tx};
+
+/// Most cosignatures that a proposal of this node holds.
+pub const COSIGNS_MAX: usize = 16;
 
 /// Whether a transaction may stand in a block on this state: it can be read, is for this chain, and a key that is
 /// registered for its author signed it. A key that was revoked or replaced meanwhile still lets it in, to be refused
@@ -34,6 +38,12 @@ pub fn admissible(state: &State, tx: &Parsed) -> Result<(), u16> {
                 return Err(codes::WRONG_AGENCY);
             }
             if tx.signed_by(&a.act.key_id, &key.key) { Ok(()) } else { Err(codes::BAD_SIGNATURE) }
+        }
+        Content::Cosign(c) => {
+            if c.cosign.checkpoint.chain != state.head.chain {
+                return Err(codes::WRONG_CHAIN);
+            }
+            cosigning_key(state.tables.keys.iter(), tx, &c.cosign.agency).map(drop)
         }
         Content::Batch(b) => {
             if b.batch.chain != state.head.chain {
@@ -85,7 +95,8 @@ pub fn check(state: &State, txs: &[Arc<Parsed>], now_ms: u64) -> Result<(), Stri
     Ok(())
 }
 
-/// Makes a proposal of at most `max_bytes`: tick, acts, then batches, writer by writer in turns.
+/// Makes a proposal of at most `max_bytes`: tick, acts, then batches, writer by writer in turns, and cosignatures in what
+/// is left.
 ///
 /// `overdue` tells whether a transaction that cannot be taken yet has waited long enough to be included and refused.
 pub fn prepare(
@@ -100,6 +111,7 @@ pub fn prepare(
     let mut left = max_bytes.saturating_sub(block_size(tick.bytes.len()));
     let mut acts: BTreeMap<Place, Arc<Parsed>> = BTreeMap::new();
     let mut batches: BTreeMap<WriterId, BTreeMap<Place, Arc<Parsed>>> = BTreeMap::new();
+    let mut cosigns: BTreeMap<AgencyId, BTreeMap<Place, Arc<Parsed>>> = BTreeMap::new();
     for tx in waiting {
         let Some(place) = tx.place() else { continue };
         if admissible(state, &tx).is_err() {
@@ -108,6 +120,7 @@ pub fn prepare(
         match &tx.content {
             Content::Act(_) => drop(acts.insert(place, tx)),
             Content::Batch(b) => drop(batches.entry(b.batch.writer.clone()).or_default().insert(place, tx)),
+            Content::Cosign(c) => drop(cosigns.entry(c.cosign.agency.clone()).or_default().insert(place, tx)),
             Content::Tick(_) | Content::Bad(_) => {}
         }
     }
@@ -115,6 +128,7 @@ pub fn prepare(
     choose_acts(state, acts, &mut left, &mut overdue, &mut chosen);
     let queues = batches.into_iter().map(|(writer, txs)| queue(state, &writer, txs, &mut overdue)).collect();
     choose_batches(queues, height, &mut left, &mut chosen);
+    choose_cosigns(cosigns, left, &mut chosen);
     std::iter::once(tick.bytes.clone()).chain(chosen.into_values()).collect()
 }
 
@@ -195,5 +209,25 @@ fn choose_batches(
             }
             _ => false,
         });
+    }
+}
+
+/// One an agency and turn, oldest checkpoint first, until [`COSIGNS_MAX`]. One that cannot be taken is chosen too, to be
+/// refused.
+fn choose_cosigns(
+    cosigns: BTreeMap<AgencyId, BTreeMap<Place, Arc<Parsed>>>,
+    mut left: usize,
+    chosen: &mut BTreeMap<Place, Bytes>,
+) {
+    let turns = cosigns.into_values().flat_map(|own| own.into_iter().enumerate());
+    let mut turns: Vec<(usize, (Place, Arc<Parsed>))> = turns.collect();
+    turns.sort_by_key(|(turn, _)| *turn);
+    let mut count = 0;
+    for (_, (place, tx)) in turns {
+        if count < COSIGNS_MAX && tx.block_size() <= left {
+            left -= tx.block_size();
+            count += 1;
+            chosen.insert(place, tx.bytes.clone());
+        }
     }
 }

@@ -1,28 +1,26 @@
 //! What the node answers: its own agency's questions, and stock proofs over `abci_query`.
 
+mod evidence;
+
 use bytes::Bytes;
 use concordat_protocol::cbor;
 use concordat_protocol::codes;
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::{AgencyId, WriterId};
-use concordat_protocol::keys::KeyId;
 use concordat_protocol::limits::LOG_RANGE_MAX;
 use concordat_protocol::node::{
-    DatasetView, EntryProof, Frame, HeadView, LeafProof, NodeReply, NodeRequest, WriterView, key_leaf_key,
-    session_leaf_key,
+    DatasetView, Frame, HeadView, NodeReply, NodeRequest, WriterView,
 };
-use concordat_protocol::ops::{Tag, log_key};
-use concordat_protocol::runs::{RunProof, run_key};
-use concordat_protocol::tree::{SortedProof, inclusion_path_from, value_leaf};
+use concordat_protocol::tree::value_leaf;
 use prost::Message;
 use tendermint_proto::v0_38::abci::{RequestQuery, ResponseQuery};
 use tendermint_proto::v0_38::crypto::{Proof, ProofOp, ProofOps, ValueOp};
 
-use crate::app::{App, Committed};
-use crate::state::trees::{Undo, app_hash, heads_value, meta_value, store_path};
+use self::evidence::{At, checkpoints, leaves, named, prove, prove_run};
+use crate::app::App;
+use crate::state::trees::{app_hash, heads_value, meta_value, store_path};
 use crate::state::{APP_VERSION, State};
-use crate::store::{HeightRow, Reader, StoreError};
-use crate::tiles::Subtrees;
+use crate::store::StoreError;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -143,85 +141,6 @@ fn value_op(key: &[u8], value: &[u8], index: u64, total: u64, path: &[Hash]) -> 
     ProofOp { r#type: "simple:v".into(), key: key.to_vec(), data: op.encode_to_vec() }
 }
 
-/// The trees at a height whose app hash stands in a header.
-struct At<'a> {
-    height: u64,
-    row: HeightRow,
-    committed: &'a Committed,
-    reader: &'a Reader<'a>,
-}
-
-impl<'a> At<'a> {
-    fn new(committed: &'a Committed, reader: &'a Reader<'a>, height: u64) -> Result<Self, QueryError> {
-        let newest = committed.state.head.height;
-        let provable = newest.checked_sub(1).ok_or_else(|| QueryError::NotYet("the chain has no block yet".into()))?;
-        let height = if height == 0 { provable } else { height };
-        if height > provable {
-            return Err(QueryError::NotYet(format!("no header holds the app hash of height {height}")));
-        }
-        let row = reader.height(height)?;
-        let row = row.ok_or_else(|| QueryError::NotFound(format!("height {height} is not kept")))?;
-        Ok(Self { height, row, committed, reader })
-    }
-
-    /// What takes the newest blocks back to this height; nothing where a tree is the same as now.
-    fn undo(&self, then: &Hash, now: &Hash) -> Result<Vec<&'a Undo>, QueryError> {
-        if then == now {
-            return Ok(Vec::new());
-        }
-        let newer = self.committed.state.head.height - self.height;
-        let kept: Vec<&Undo> = self.committed.undo.iter().take(newer as usize).collect();
-        if (kept.len() as u64) < newer {
-            let reason = format!("rows of height {} are not kept in memory; use height 0", self.height);
-            return Err(QueryError::NotYet(reason));
-        }
-        Ok(kept)
-    }
-
-    fn meta_proof(&self, key: &[u8]) -> Result<Option<LeafProof>, QueryError> {
-        let state = &self.committed.state;
-        let undo = self.undo(&self.row.roots.meta, &state.trees.meta.root())?;
-        Ok(state.trees.meta_proof(&state.tables, &undo, key))
-    }
-
-    fn heads_proof(&self, key: &[u8]) -> Result<Option<LeafProof>, QueryError> {
-        let state = &self.committed.state;
-        let undo = self.undo(&self.row.roots.heads, &state.trees.heads.root())?;
-        Ok(state.trees.heads_proof(&state.tables, &undo, key))
-    }
-
-    fn run_proof(&self, number: u64) -> Result<LeafProof, QueryError> {
-        let size = self.row.runs;
-        if number >= size {
-            return Err(QueryError::NotYet(format!(
-                "run {number} is not in state at height {}, which has {size}",
-                self.height
-            )));
-        }
-        let run = self.reader.run(number)?;
-        let run = run.ok_or_else(|| QueryError::NotFound(format!("run {number} is not kept")))?;
-        let path = inclusion_path_from(&Subtrees(&self.reader.run_tiles()), number, size)
-            .map_err(|e| QueryError::NotFound(e.to_string()))?;
-        let (key, value) = (run_key(number).to_vec().into(), cbor::encode(&run).into());
-        Ok(LeafProof { key, value, index: number, size, path })
-    }
-
-    fn log_proof(&self, index: u64) -> Result<LeafProof, QueryError> {
-        let size = self.row.log_size;
-        if index >= size {
-            let reason = format!("op:{index} is not in the log of height {}, which has {size} entries", self.height);
-            let later = index < self.committed.state.log.size();
-            return Err(if later { QueryError::NotYet(reason) } else { QueryError::NotFound(reason) });
-        }
-        let entry = self.reader.entries(index, 1)?;
-        let entry = entry.first().ok_or_else(|| QueryError::NotFound(format!("op:{index} is not kept")))?;
-        let path = inclusion_path_from(&Subtrees(self.reader), index, size)
-            .map_err(|e| QueryError::NotFound(e.to_string()))?;
-        let (key, value) = (log_key(index).to_vec().into(), cbor::encode(entry).into());
-        Ok(LeafProof { key, value, index, size, path })
-    }
-}
-
 /// Answers a question of the agency's own processes.
 pub fn ask(app: &App, question: &NodeRequest) -> NodeReply {
     try_ask(app, question).unwrap_or_else(|e| NodeReply::Error { code: e.code(), detail: e.to_string() })
@@ -273,13 +192,18 @@ fn try_ask(app: &App, question: &NodeRequest) -> Result<NodeReply, QueryError> {
         NodeRequest::Run { number, tag, height } => {
             NodeReply::Run { body: prove_run(app, &committed, *number, tag, *height)? }
         }
-        NodeRequest::Checkpoints { .. }
-        | NodeRequest::Named { .. }
-        | NodeRequest::Epochs {}
-        | NodeRequest::Disputes {}
-        | NodeRequest::Leaves { .. } => return Err(QueryError::Malformed("not served yet".into())),
+        NodeRequest::Checkpoints { from_height } => checkpoints(app, *from_height)?,
+        NodeRequest::Named { agency, from } => named(app, &committed, agency, *from)?,
+        NodeRequest::Leaves { height, keys, sessions } => {
+            NodeReply::Leaves { body: leaves(app, &committed, *height, keys, sessions)? }
+        }
+        NodeRequest::Epochs {} => NodeReply::Epochs { body: state.epoch_views() },
+        NodeRequest::Disputes {} => NodeReply::Disputes { body: state.disputes() },
         NodeRequest::Params {} => NodeReply::Params { body: t.params.iter().map(|(k, v)| (k.clone(), *v)).collect() },
-        NodeRequest::Agencies {} => NodeReply::Agencies { body: t.agencies.keys().cloned().collect::<Vec<AgencyId>>() },
+        NodeRequest::Agencies {} => {
+            let members = t.agencies.iter().filter(|(_, row)| row.removed_ms == 0);
+            NodeReply::Agencies { body: members.map(|(id, _)| id.clone()).collect::<Vec<AgencyId>>() }
+        }
     })
 }
 
@@ -316,36 +240,6 @@ fn datasets(state: &State) -> Vec<DatasetView> {
         head: head(row.number),
     };
     state.tables.datasets.iter().map(view).collect()
-}
-
-/// A log entry with what a receipt needs beside it, all at one height.
-fn prove(
-    app: &App,
-    committed: &Committed,
-    index: u64,
-    height: u64,
-    keys: &[KeyId],
-    session: u64,
-) -> Result<EntryProof, QueryError> {
-    let reader = app.inner.store.reader()?;
-    let at = At::new(committed, &reader, height)?;
-    let entry = at.log_proof(index)?;
-    let mut proven = Vec::with_capacity(keys.len());
-    for id in keys {
-        let leaf = at.meta_proof(&key_leaf_key(id))?;
-        proven.push(leaf.ok_or_else(|| QueryError::NotFound(format!("key {id} is not registered")))?);
-    }
-    let session = if session == 0 { None } else { at.heads_proof(&session_leaf_key(session))? };
-    Ok(EntryProof { height: at.height, roots: at.row.roots.clone(), entry, keys: proven, session })
-}
-
-/// Everything that a run holds under a tag.
-fn prove_run(app: &App, committed: &Committed, number: u64, tag: &Tag, height: u64) -> Result<RunProof, QueryError> {
-    let reader = app.inner.store.reader()?;
-    let at = At::new(committed, &reader, height)?;
-    let run = at.run_proof(number)?;
-    let list = SortedProof::prove(&reader.run_leaves(number)?, tag).map_err(|e| QueryError::NotFound(e.to_string()))?;
-    Ok(RunProof { height: at.height, roots: at.row.roots.clone(), run, list })
 }
 
 /// A frame of an earlier block, from the store.

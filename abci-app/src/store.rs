@@ -3,9 +3,11 @@
 //! State rows, log entries, tiles, sizes by height and the newest head are written together and are durable when
 //! [`Store::commit`] returns; a crash before leaves the block before. Recovery reads everything back but the log.
 
+mod evidence;
 mod read;
 mod write;
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use concordat_protocol::canon_struct;
@@ -27,7 +29,7 @@ use crate::tiles::{TileKey, TileSource, grow};
 /// Pages of the file kept in memory. A block needs a few of the newest ones only; the library's default is 1 GB.
 const CACHE_BYTES: usize = 64 << 20;
 /// Version of the store's layout. A store of another version is refused.
-pub const STORE_FORMAT: u64 = 2;
+pub const STORE_FORMAT: u64 = 3;
 
 pub use read::{Reader, RunTiles};
 use write::{write_block, write_undo};
@@ -50,6 +52,15 @@ const RUN_ENTRY_BYTES: usize = 16 + 8 + 32;
 const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("runs");
 const RUN_TILES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("run-tiles");
 const HEIGHTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("heights");
+/// What undoes the newest blocks, by height.
+const UNDOS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("undos");
+/// All checkpoints by height.
+const CHECKPOINTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("checkpoints");
+/// All cosignatures by height of the checkpoint and agency.
+const COSIGNATURES: TableDefinition<'_, (u64, &str), &[u8]> = TableDefinition::new("cosignatures");
+/// Operations of a block that name sessions of one consumer, as [`NamedOp`]s of fixed length, by (number of the
+/// consumer, log index of the first): one row a block.
+const NAMED: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("named");
 
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
@@ -183,6 +194,10 @@ impl Store {
             write.open_table(RUNS)?;
             write.open_table(RUN_TILES)?;
             write.open_table(HEIGHTS)?;
+            write.open_table(UNDOS)?;
+            write.open_table(CHECKPOINTS)?;
+            write.open_table(COSIGNATURES)?;
+            write.open_table(NAMED)?;
             let mut meta = write.open_table(META)?;
             let found = meta.get("format")?.and_then(|v| cbor::decode(v.value()).ok());
             if found.is_none() {
@@ -197,12 +212,12 @@ impl Store {
         }
     }
 
-    /// The committed state and what undoes its newest block, or `None` before the first block. The trees must give the
-    /// stored app hash.
+    /// The committed state and what undoes its newest blocks, newest first, or `None` before the first block. The trees
+    /// must give the stored app hash.
     ///
     /// # Errors
     /// Database trouble or damage.
-    pub fn load(&self) -> Result<Option<(State, Undo)>, StoreError> {
+    pub fn load(&self) -> Result<Option<(State, VecDeque<Undo>)>, StoreError> {
         let read = self.reader()?;
         let Some(newest) = read.newest()? else { return Ok(None) };
         let mut tables = Tables::default();
@@ -215,20 +230,21 @@ impl Store {
         if state.app_hash() != newest.app_hash {
             return Err(self.damaged("its rows do not give its app hash"));
         }
-        Ok(Some((state, read.undo()?)))
+        Ok(Some((state, read.undos()?)))
     }
 
-    /// Writes blocks, and what undoes the newest of them, all or nothing; durable when it returns.
+    /// Writes blocks, and what undoes the newest of them, all or nothing; durable when it returns. Undos of the newest
+    /// `kept` blocks stay.
     ///
     /// # Errors
     /// Database trouble, a full disk among it; then nothing of it is kept.
-    pub fn commit(&self, blocks: &[&Applied], undo: &Undo) -> Result<(), StoreError> {
+    pub fn commit(&self, blocks: &[&Applied], undo: &Undo, kept: usize) -> Result<(), StoreError> {
         let mut write = self.db.begin_write().map_err(|e| self.failed(e))?;
         write.set_durability(Durability::Immediate).map_err(|e| self.failed(e))?;
         for block in blocks {
             write_block(&write, block).map_err(|e| self.failed(e))?;
         }
-        write_undo(&write, undo).map_err(|e| self.failed(e))?;
+        write_undo(&write, undo, kept).map_err(|e| self.failed(e))?;
         write.commit().map_err(|e| self.failed(e))
     }
 

@@ -10,6 +10,7 @@ use concordat_protocol::hash::{Hash, sha256};
 use concordat_protocol::keys::{KeyId, PublicKey, Signature, Statement, Suite};
 use concordat_protocol::limits::{ACT_BYTES_MAX, BATCH_OPS_MAX, TX_BYTES_MAX};
 use concordat_protocol::ops::{Batch, Tx, batch_hash};
+use concordat_protocol::receipt::Cosign;
 
 /// A decoded transaction.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub enum Content {
     Batch(Box<BatchTx>),
     /// A decision of an agency.
     Act(Box<ActTx>),
+    /// An agency's signature on a checkpoint.
+    Cosign(Box<CosignTx>),
     /// Not to be read, with the code that says why.
     Bad(u16),
 }
@@ -48,6 +51,16 @@ pub struct ActTx {
     pub hash: Hash,
     /// Its signature.
     pub signature: Signature,
+}
+
+/// A cosignature.
+#[derive(Debug)]
+pub struct CosignTx {
+    /// What is signed.
+    pub cosign: Cosign,
+    /// Its signature.
+    pub signature: Signature,
+    body: Vec<u8>,
 }
 
 /// A transaction, read once.
@@ -81,6 +94,9 @@ impl Parsed {
                 key.verify_classical(Statement::TxBatch, &b.batch.chain, &b.body, &b.signature).is_ok()
             }
             Content::Act(a) => key.verify_classical(Statement::Act, &a.act.chain, &a.body, &a.signature).is_ok(),
+            Content::Cosign(c) => {
+                key.verify_classical(Statement::Cosign, &c.cosign.checkpoint.chain, &c.body, &c.signature).is_ok()
+            }
             Content::Tick(_) | Content::Bad(_) => false,
         };
         match self.verified.get() {
@@ -99,6 +115,9 @@ impl Parsed {
                 Some((class, a.act.agency.to_string(), a.act.key_id.0, a.act.counter, self.hash))
             }
             Content::Batch(b) => Some((3, b.batch.writer.to_string(), [0; 16], b.batch.first_seq, self.hash)),
+            Content::Cosign(c) => {
+                Some((4, c.cosign.agency.to_string(), [0; 16], c.cosign.checkpoint.height, self.hash))
+            }
             Content::Bad(_) => None,
         }
     }
@@ -140,7 +159,10 @@ fn read_content(bytes: &[u8]) -> Result<Content, u16> {
             let hash = sha256(&[&body]);
             Ok(Content::Act(Box::new(ActTx { act, body: body.0, hash, signature })))
         }
-        Tx::Cosign { .. } => Err(codes::NOT_ENABLED),
+        Tx::Cosign { body, signature } => {
+            let cosign: Cosign = cbor::decode(&body).map_err(|e| e.code())?;
+            Ok(Content::Cosign(Box::new(CosignTx { cosign, signature, body: body.0 })))
+        }
     }
 }
 

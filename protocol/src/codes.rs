@@ -39,6 +39,7 @@ codes! {
     DATASET_EXISTS = 309: "the dataset is registered already",
     UNKNOWN_REF = 310: "the operation it refers to does not exist, is not the writer's, or was not accepted",
     REF_DONE = 311: "the operation it refers to has its outcome already",
+    CHECKPOINT = 312: "no such checkpoint is open to cosignatures",
     NO_AGREEMENT = 401: "no agreement between these parties covers this",
     NOT_YET = 402: "the agreement's window has not begun",
     EXPIRED = 403: "the agreement's window is over",

@@ -10,6 +10,7 @@ use concordat_protocol::node::StoreRoots;
 use concordat_protocol::ops::{LogEntry, log_key};
 use concordat_protocol::tree::{Frontier, value_leaf};
 
+use super::checkpoints::EvidenceNews;
 use super::history::{History, News, PastOp, Recall};
 use super::rows::{EquivocationRow, Head};
 use super::runs::RunNews;
@@ -62,6 +63,8 @@ pub struct Applied {
     pub news: News,
     /// What became of the subject runs.
     pub runs: RunNews,
+    /// What stands outside the app hash.
+    pub evidence: EvidenceNews,
     /// One result a transaction.
     pub results: Vec<TxResult>,
     /// Roots after the block.
@@ -82,6 +85,8 @@ pub struct Work<'a> {
     pub freed: Vec<u64>,
     /// What becomes of the subject runs.
     pub runs: RunNews,
+    /// What stands outside the app hash.
+    pub evidence: EvidenceNews,
     log: Frontier,
     completed: Vec<Completed>,
     entries: Vec<LogEntry>,
@@ -97,11 +102,14 @@ pub fn apply(state: &State, history: &dyn History, block: &Block<'_>) -> Applied
         }
         _ => false,
     };
-    // A block of its tick alone changes nothing.
-    if ticked && block.txs.len() > 1 {
+    // A block of its tick alone changes nothing, and cosignatures stand outside the app hash.
+    let more = |tx: &Arc<Parsed>| matches!(tx.content, Content::Batch(_) | Content::Act(_));
+    if ticked && block.txs.iter().any(more) {
+        work.rotate_roots();
         work.time_passes();
     }
     let results = block.txs.iter().enumerate().map(|(i, tx)| work.transaction(tx, i == 0, ticked)).collect();
+    work.write_epoch();
     work.finish(state, results)
 }
 
@@ -116,6 +124,7 @@ impl<'a> Work<'a> {
             recall: Recall { past: history, first: state.log.size(), news: News::default() },
             freed: Vec::new(),
             runs: RunNews::default(),
+            evidence: EvidenceNews::default(),
             log: state.log.clone(),
             completed: Vec::new(),
             entries: Vec::new(),
@@ -137,6 +146,10 @@ impl<'a> Work<'a> {
                     Err(code) => TxResult::refused(code),
                 }
             }
+            Content::Cosign(cosign) => match self.cosign(tx, cosign) {
+                Ok(()) => TxResult { code: codes::OK, data: Vec::new() },
+                Err(code) => TxResult::refused(code),
+            },
             Content::Act(act) => {
                 let before = self.log.size();
                 match self.act(tx, act) {
@@ -226,6 +239,7 @@ impl<'a> Work<'a> {
                 code,
             };
             let index = self.next_index();
+            self.note_named(op, &past, index, op_hash);
             self.enter(entry, past);
             self.index_subjects(op, index, op_hash, verdict);
         }
@@ -267,8 +281,9 @@ impl<'a> Work<'a> {
         self.view.free_slots.put(slot, 0);
     }
 
-    /// Ends the block: the trees and the app hash after it.
+    /// Ends the block: the trees and the app hash after it, and the checkpoint if one is due.
     pub fn finish(self, state: &State, results: Vec<TxResult>) -> Applied {
+        let checkpoint_ms = self.param("checkpoint_ms");
         let changes = self.view.into_changes();
         let leaves = state.trees.preview(&changes, &self.freed);
         let mut head = self.head;
@@ -280,6 +295,7 @@ impl<'a> Work<'a> {
         roots.log = self.log.root();
         roots.meta = leaves.meta_root;
         roots.runs = head.runs.tree().root();
+        let checkpoint = head.checkpoint_at(self.log.size(), &roots, checkpoint_ms);
         let app_hash = app_hash(&roots);
         Applied {
             head,
@@ -291,6 +307,7 @@ impl<'a> Work<'a> {
             entries: self.entries,
             news: self.recall.news,
             runs: self.runs,
+            evidence: EvidenceNews { checkpoint, ..self.evidence },
             results,
             roots,
             app_hash,

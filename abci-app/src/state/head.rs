@@ -2,6 +2,7 @@
 
 use concordat_protocol::canon_struct;
 
+use super::checkpoints::Checkpoints;
 use super::runs::Runs;
 
 canon_struct! {
@@ -25,5 +26,7 @@ canon_struct! {
         pub slots: u64,
         /// Where the subject runs stand.
         pub runs: Runs,
+        /// Where the checkpoints stand; outside the app hash.
+        pub checkpoints: Checkpoints,
     }
 }

@@ -7,7 +7,11 @@
 pub mod acts;
 pub mod agreements;
 pub mod apply;
+pub mod ballots;
 pub mod bounded;
+pub mod checkpoints;
+pub mod disputes;
+pub mod epochs;
 pub mod genesis;
 pub mod governance;
 pub mod head;
@@ -23,12 +27,16 @@ pub mod trees;
 use std::collections::BTreeMap;
 
 use concordat_protocol::cbor::{self, CborError};
+use concordat_protocol::evidence::DisputeView;
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::{AgencyId, DatasetId, WriterId};
-use concordat_protocol::keys::KeyId;
+use concordat_protocol::keys::{KeyId, Signature};
 use concordat_protocol::node::{KeyView, StoreRoots};
 use concordat_protocol::tree::Frontier;
 
+use ballots::BallotRow;
+use disputes::DoublePromise;
+use epochs::{EpochRow, RootPending};
 use overlay::{Changes, Overlay, Table, merge};
 use rows::{
     AgencyRow, AgreementKey, AgreementRow, Counters, DatasetHead, DatasetRow, DutyKey, EquivocationRow, HandleRow,
@@ -136,6 +144,20 @@ tables! {
     16 equivocations: (WriterId, u64) => EquivocationRow,
     /// Slots of the heads tree that may be given again.
     17 free_slots: u64 => u64,
+    /// Epochs.
+    30 epochs: u64 => EpochRow,
+    /// Root keys' signatures on epochs; they have no leaf.
+    31 epoch_votes: (u64, AgencyId) => Signature,
+    /// Root keys that wait for their time.
+    32 root_pending: AgencyId => RootPending,
+    /// Decisions that agencies gather votes for, by the hash of their act's body.
+    33 ballots: Hash => BallotRow,
+    /// Heights from which an application version is needed.
+    34 upgrades: u64 => u64,
+    /// Disputed operations.
+    35 disputes: u64 => DisputeView,
+    /// Pairs of promises that exclude each other: (subscription, first number they share).
+    36 double_promises: (SubKey, u64) => DoublePromise,
 }
 
 /// The committed state.
@@ -164,6 +186,7 @@ impl State {
             next_dataset: 1,
             slots: 0,
             runs: runs::Runs::empty(),
+            checkpoints: checkpoints::Checkpoints::empty(),
         };
         Self { head, tables: Tables::default(), log: Frontier::new(), trees: Trees::default() }
     }

@@ -86,7 +86,8 @@ pub struct RunNews {
 }
 
 impl Work<'_> {
-    fn param(&self, name: &str) -> u64 {
+    /// A parameter, at least 1.
+    pub(super) fn param(&self, name: &str) -> u64 {
         self.view.params.get(&name.to_owned()).copied().unwrap_or(1).max(1)
     }
 

@@ -96,6 +96,13 @@ pub struct Undo {
     slots: SlotUndo,
 }
 
+impl Undo {
+    /// Leaves and nodes that it holds.
+    pub fn weight(&self) -> usize {
+        self.meta.len() + self.heads.len() + self.slots.nodes.len()
+    }
+}
+
 impl Canon for Undo {
     fn put(&self, e: &mut Enc) {
         let bytes = |b: &Vec<u8>| Bytes(b.clone());
@@ -211,6 +218,7 @@ fn as_changes(tables: &Tables) -> TableChanges {
     let mut view = View::new(&empty);
     macro_rules! copy { ($($t:ident),*) => { $(for (k, v) in &tables.$t { view.$t.put(k.clone(), v.clone()); })* } }
     copy!(agencies, keys, datasets, agreements, params, equivocations);
+    copy!(epochs, root_pending, ballots, upgrades, disputes, double_promises);
     copy!(writers, sessions, quotas, dataset_heads, subscriptions);
     view.into_changes()
 }
@@ -235,7 +243,30 @@ fn meta_leaves(c: &TableChanges) -> Leaves<Option<Vec<u8>>> {
     for ((writer, incarnation), v) in &c.equivocations {
         out.insert(meta_key::equivocation(writer, *incarnation), v.as_ref().map(cbor::encode));
     }
+    governance_leaves(c, &mut out);
     out
+}
+
+/// Leaves of what all agencies decide together, and of what they accuse one another of.
+fn governance_leaves(c: &TableChanges, out: &mut Leaves<Option<Vec<u8>>>) {
+    for (n, v) in &c.epochs {
+        out.insert(meta_key::epoch(*n), v.as_ref().map(|row| cbor::encode(&row.body)));
+    }
+    for (k, v) in &c.root_pending {
+        out.insert(meta_key::root_pending(k), v.as_ref().map(cbor::encode));
+    }
+    for (k, v) in &c.ballots {
+        out.insert(meta_key::ballot(k), v.as_ref().map(cbor::encode));
+    }
+    for (k, v) in &c.upgrades {
+        out.insert(meta_key::upgrade(*k), v.as_ref().map(cbor::encode));
+    }
+    for (k, v) in &c.disputes {
+        out.insert(meta_key::dispute(*k), v.as_ref().map(cbor::encode));
+    }
+    for ((sub, sub_seq), v) in &c.double_promises {
+        out.insert(meta_key::double_promise(sub, *sub_seq), v.as_ref().map(cbor::encode));
+    }
 }
 
 fn writer_leaf(v: &rows::WriterRow) -> HeadsLeaf {
@@ -283,6 +314,17 @@ pub fn meta_value(tables: &Tables, key: &[u8]) -> Option<Vec<u8>> {
             let (writer, incarnation) = rest.rsplit_once('/')?;
             tables.equivocations.get(&(writer.parse().ok()?, incarnation.parse().ok()?)).map(cbor::encode)
         }
+        "epoch" => tables.epochs.get(&padded(rest, 10)?).map(|row| cbor::encode(&row.body)),
+        "root-pending" => tables.root_pending.get(&rest.parse().ok()?).map(cbor::encode),
+        "ballot" => tables.ballots.get(&hash_of(rest)?).map(cbor::encode),
+        "upgrade" => tables.upgrades.get(&padded(rest, 10)?).map(cbor::encode),
+        "dispute" => tables.disputes.get(&padded(rest, 20)?).map(cbor::encode),
+        "double-promise" => {
+            let (provider, rest) = rest.split_once('/')?;
+            let (subscription, sub_seq) = rest.split_once('/')?;
+            let sub = (provider.parse().ok()?, number(subscription)?);
+            tables.double_promises.get(&(sub, padded(sub_seq, 20)?)).map(cbor::encode)
+        }
         _ => None,
     }
 }
@@ -290,6 +332,17 @@ pub fn meta_value(tables: &Tables, key: &[u8]) -> Option<Vec<u8>> {
 /// Reads a number in the one way it is written in keys.
 fn number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|n: &u64| n.to_string() == text)
+}
+
+/// Reads a number with leading zeros up to this width.
+fn padded(text: &str, width: usize) -> Option<u64> {
+    text.parse().ok().filter(|n: &u64| format!("{n:0width$}") == text)
+}
+
+/// Reads a hash in the one way it is written in keys.
+fn hash_of(text: &str) -> Option<Hash> {
+    let hash: Hash = hex::decode(text).ok()?.try_into().ok()?;
+    (hex::encode(hash) == text).then_some(hash)
 }
 
 /// The slot and value of a heads leaf, computed from its row.

@@ -4,7 +4,7 @@ use super::*;
 
 /// A consistent view of the store at one block.
 pub struct Reader<'a> {
-    store: &'a Store,
+    pub(super) store: &'a Store,
     read: ReadTransaction,
 }
 
@@ -20,7 +20,7 @@ impl<'a> Reader<'a> {
         self.read.open_table(table).map_err(|e| self.store.failed(e))
     }
 
-    fn row<T: Canon>(&self, bytes: &[u8]) -> Result<T, StoreError> {
+    pub(super) fn row<T: Canon>(&self, bytes: &[u8]) -> Result<T, StoreError> {
         cbor::decode(bytes).map_err(|e: CborError| self.store.damaged(e))
     }
 
@@ -33,11 +33,11 @@ impl<'a> Reader<'a> {
         found.map(|v| self.row(v.value())).transpose()
     }
 
-    /// What undoes the newest block.
-    pub(super) fn undo(&self) -> Result<Undo, StoreError> {
-        let found = self.table(META)?.get("undo").map_err(|e| self.store.failed(e))?;
-        found
-            .map_or_else(|| Err(self.store.damaged("the undo of its newest block is missing")), |v| self.row(v.value()))
+    /// What undoes the newest blocks, newest first.
+    pub(super) fn undos(&self) -> Result<VecDeque<Undo>, StoreError> {
+        let table = self.table(UNDOS)?;
+        let rows = table.iter().map_err(|e| self.store.failed(e))?.rev();
+        rows.map(|row| self.row(row.map_err(|e| self.store.failed(e))?.1.value())).collect()
     }
 
     /// What is known of a height.

@@ -1,5 +1,6 @@
 //! What Commit writes.
 
+use super::evidence::write_evidence;
 use super::*;
 
 struct WriteTiles<'a>(&'a redb::Table<'a, (u8, u64), &'static [u8]>);
@@ -37,6 +38,7 @@ pub(super) fn write_block(write: &WriteTransaction, block: &Applied) -> Result<(
         tiles.insert(key, hashes.concat().as_slice())?;
     }
     write_runs(write, block)?;
+    write_evidence(write, &block.evidence)?;
     let height = HeightRow {
         tick_ms: block.head.tick_ms,
         log_size: block.log.size(),
@@ -75,7 +77,10 @@ fn write_runs(write: &WriteTransaction, block: &Applied) -> Result<(), redb::Err
     Ok(())
 }
 
-pub(super) fn write_undo(write: &WriteTransaction, undo: &Undo) -> Result<(), redb::Error> {
-    write.open_table(META)?.insert("undo", cbor::encode(undo).as_slice())?;
+/// Keeps the undos of the newest `kept` blocks, this one's among them.
+pub(super) fn write_undo(write: &WriteTransaction, undo: &Undo, kept: usize) -> Result<(), redb::Error> {
+    let mut undos = write.open_table(UNDOS)?;
+    undos.insert(undo.height, cbor::encode(undo).as_slice())?;
+    undos.retain_in(..(undo.height + 1).saturating_sub(kept as u64), |_, _| false)?;
     Ok(())
 }
