@@ -87,7 +87,7 @@ impl Key {
 }
 
 /// The keys every agency of the test city has: (name, role, label).
-pub const KEYS: [(&str, KeyRole, &str); 8] = [
+pub const KEYS: [(&str, KeyRole, &str); 9] = [
     ("root", KeyRole::Root, "root"),
     ("gateway", KeyRole::Gateway, "gateway"),
     ("legal", KeyRole::Approver, "legal"),
@@ -96,6 +96,7 @@ pub const KEYS: [(&str, KeyRole, &str); 8] = [
     ("executor", KeyRole::Writer, "executor"),
     ("broker", KeyRole::Writer, "broker"),
     ("release", KeyRole::Release, "release"),
+    ("cosign", KeyRole::Cosign, "cosign"),
 ];
 
 pub fn suite_of(role: KeyRole) -> Suite {
@@ -156,10 +157,15 @@ impl City {
     fn with(params: &[(&str, u64)]) -> Self {
         let mut genesis = genesis();
         genesis.params = params.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        Self::of(&genesis)
+    }
+
+    /// A chain at a genesis of one's own.
+    pub fn of(genesis: &Genesis) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = TestClock(Arc::new((AtomicU64::new(START), AtomicU64::new(0))));
         let app = open(&dir.path().join("state.redb"), &clock);
-        let mock = Mock::new(app, CHAIN, &serde_json::to_string(&genesis).unwrap());
+        let mock = Mock::new(app, CHAIN, &serde_json::to_string(genesis).unwrap());
         Self { clock, mock, dir, writers: BTreeMap::new(), counters: BTreeMap::new() }
     }
 
