@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod durable;
+pub mod evidence;
 pub mod exchange;
 pub mod feed;
 pub mod gateway;
@@ -12,6 +13,7 @@ pub mod intake;
 pub mod keys;
 pub mod ledger;
 pub mod metrics;
+pub mod outside;
 pub mod receipts;
 pub mod service;
 pub mod store;

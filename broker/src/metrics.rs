@@ -57,6 +57,14 @@ pub struct Metrics {
     pub self_test_ok: IntGaugeVec,
     /// Answers of the HTTP API by status class.
     pub http_answers: IntCounterVec,
+    /// Height of the newest checkpoint.
+    pub checkpoint_height: IntGauge,
+    /// Height of the newest checkpoint that this agency cosigned.
+    pub cosigned_height: IntGauge,
+    /// 1 while this agency must not cosign: see the log.
+    pub cosign_stopped: IntGauge,
+    /// Disputes that this agency filed.
+    pub disputes: IntCounter,
 }
 
 fn put<C: Collector + Clone + 'static>(registry: &Registry, made: C) -> prometheus::Result<C> {
@@ -193,6 +201,10 @@ impl Metrics {
             ),
             self_test_ok: vector!(r, IntGaugeVec, "self_test_ok", "Start-up checks, 1 passed", &["check"]),
             http_answers: vector!(r, IntCounterVec, "http_answers_total", "Answers of the HTTP API", &["class"]),
+            checkpoint_height: single!(r, IntGauge, "checkpoint_height", "Height of the newest checkpoint"),
+            cosigned_height: single!(r, IntGauge, "cosigned_height", "Height of the newest checkpoint cosigned here"),
+            cosign_stopped: single!(r, IntGauge, "cosign_stopped", "1 while this agency must not cosign"),
+            disputes: single!(r, IntCounter, "disputes_total", "Disputes filed by this agency"),
             reasons: Arc::default(),
             registry: r,
         })

@@ -2,6 +2,7 @@
 
 use crate::config::{ConfigError, NodeConfig};
 use crate::durable::{self, Durable, NotDurable};
+use crate::evidence::{Disputes, Evidence, EvidenceSetup, Shelf, TrustKeeper};
 use crate::feed::{FeedSetup, Subscriptions, complaint};
 use crate::gateway::watch::LedgerWatch;
 use crate::gateway::{Gateway, GatewaySetup};
@@ -15,6 +16,8 @@ use crate::ledger::node_client::NodeClient;
 use crate::ledger::rpc::CometRpc;
 use crate::ledger::writer::{Writer, WriterSetup};
 use crate::metrics::Metrics;
+use crate::outside::timestamp::TimeStamps;
+use crate::outside::tsp;
 use crate::receipts::Receipts;
 use crate::stop_signal;
 use crate::store::{Store, StoreError};
@@ -126,6 +129,8 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
     info!(agency = %state.cfg.agency, listen = addr, "broker is up");
     let gateway = state.gateway.clone();
     tokio::spawn(state.receipts.clone().sweep(move || gateway.in_flight() == 0));
+    start_evidence(&state)?;
+    start_timestamps(&state)?;
     let durable = Durable::start(&state.nats, &state.cfg.nats);
     let (stop, stopped) = watch::channel(false);
     let mut asked = stopped.clone();
@@ -175,7 +180,7 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
 /// Everything a broker has, from its folder.
 pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     let cfg = Arc::new(NodeConfig::load(dir)?);
-    let folder = KeyFolder::new(cfg.keys());
+    let folder = KeyFolder::of(&cfg);
     let tokens = Tokens::load(&cfg.keys().join(TOKENS_FILE))?;
     if tokens.is_empty() {
         warn!("keys/{TOKENS_FILE} names no token: nobody can call the API");
@@ -199,10 +204,51 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     });
     // A connection of its own: proofs must not wait behind queries, nor queries behind proofs.
     let proofs = NodeClient::new(cfg.node_socket());
-    let receipts = Receipts::new(cfg.chain.clone(), proofs, rpc.clone(), watch.clone(), gateway.records().clone());
+    let shelf = Shelf::new(store.clone());
+    let records = gateway.records().clone();
+    let trust = TrustKeeper::new(proofs.clone(), cfg.comet_home().join("config/genesis.json"));
+    let receipts = Receipts::new(cfg.chain.clone(), proofs, rpc.clone(), watch.clone(), records, (shelf.clone(), trust));
+    let disputes = Disputes::new(cfg.agency.clone(), node.clone(), gateway.clone(), shelf, metrics.clone());
     let writer = start_writer(&cfg, &folder, &rpc)?;
     let (tokens, actor_secret) = (Arc::new(tokens), Arc::new(actor_secret));
-    Ok(AppState { cfg, node, rpc, watch, nats, store, gateway, receipts, metrics, tokens, actor_secret, writer })
+    Ok(AppState { cfg, node, rpc, watch, nats, store, gateway, receipts, disputes, metrics, tokens, actor_secret, writer })
+}
+
+/// Starts what compares, disputes and cosigns.
+fn start_evidence(state: &AppState) -> Result<(), ServiceError> {
+    let cfg = &state.cfg;
+    let writer = |name: &str| WriterId::new(format!("{}/{name}", cfg.agency));
+    let journals = ["broker", "executor"].into_iter();
+    let journals = journals.map(|name| Ok((writer(name)?, cfg.path(format!("{name}/writer.sqlite")))));
+    let node = NodeClient::new(cfg.node_socket());
+    let setup = EvidenceSetup {
+        chain: cfg.chain.clone(),
+        agency: cfg.agency.clone(),
+        key: KeyFolder::of(cfg).signing(keys::COSIGN)?,
+        trust: TrustKeeper::new(node.clone(), cfg.comet_home().join("config/genesis.json")),
+        node,
+        rpc: state.rpc.clone(),
+        watch: state.watch.clone(),
+        shelf: Shelf::new(state.store.clone()),
+        disputes: state.disputes.clone(),
+        journals: journals.collect::<Result<_, IdError>>()?,
+        metrics: state.metrics.clone(),
+    };
+    tokio::spawn(Evidence::new(setup).run());
+    Ok(())
+}
+
+/// Starts the time-stamps of checkpoints where `node.yaml` names an authority.
+fn start_timestamps(state: &AppState) -> Result<(), ServiceError> {
+    let Some(wanted) = &state.cfg.timestamp else { return Ok(()) };
+    let path = state.cfg.path(&wanted.certificate);
+    let bad = |rule: String| ConfigError::Field { path: path.clone(), field: "timestamp.certificate".into(), rule };
+    let bytes = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
+    let given = tsp::read_certificates(&bytes).map_err(|e| bad(e.to_string()))?;
+    let every = wanted.every().map_err(|rule| bad(rule.into()))?;
+    let stamps = TimeStamps::new(state.store.clone());
+    tokio::spawn(stamps.every(NodeClient::new(state.cfg.node_socket()), wanted.url.clone(), given, every));
+    Ok(())
 }
 
 /// Starts the writer `<agency>/broker` beside the API: it waits for the ledger, the API does not wait for it.

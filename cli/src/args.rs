@@ -1,8 +1,10 @@
 //! The command line.
 
 pub mod feeds;
+pub mod keys;
 
 pub use feeds::{Adapter, Dataset, DeadLetter, Feed, Message, Subscription};
+pub use keys::Key;
 
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -95,6 +97,9 @@ pub enum Command {
     /// What a verifier must trust
     #[command(subcommand)]
     Trust(Trust),
+    /// Keys: list, make, rotate, revoke, encrypt, sign acts offline
+    #[command(subcommand)]
+    Key(Key),
     /// Steps of the Helm chart's containers
     #[command(subcommand, hide = true)]
     Pod(Pod),
@@ -310,6 +315,20 @@ pub enum Op {
         /// Where to write it; by default op-N.receipt
         #[arg(long, short, value_name = "FILE")]
         file: Option<PathBuf>,
+        /// Only a final one: cosigned by more than 2/3 of the validator agencies; waits 30 s, or as --wait says
+        #[arg(long = "final")]
+        only_final: bool,
+        /// Wait so many seconds until it is final
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<u64>,
+    },
+    /// Deny on the ledger that this agency asked for an operation that names one of its sessions
+    Dispute {
+        /// op:N
+        op: String,
+        /// Why, for the record (only its salted hash is on the ledger)
+        #[arg(long)]
+        reason: String,
     },
 }
 

@@ -5,7 +5,7 @@ use concordat_cli::args::{
     Adapter, Agreement, Cli, Command, Demo, Feed, Ledger, Message, Node, Op, Query, StopKind, Trust, Verify,
 };
 use concordat_cli::commands::{
-    Ctx, adapter, adapter_status, agreement, dataset, dead_letter, feed, message, node, op, pod, query, stats,
+    Ctx, adapter, adapter_status, agreement, dataset, dead_letter, feed, key, message, node, op, pod, query, stats,
     subscription, trust, verify,
 };
 use concordat_cli::demo;
@@ -51,7 +51,12 @@ fn main() -> ExitCode {
 fn keep_private(command: &Command) {
     if matches!(
         command,
-        Command::Node(_) | Command::Demo(_) | Command::Adapter(_) | Command::Dataset(_) | Command::Pod(_)
+        Command::Node(_)
+            | Command::Demo(_)
+            | Command::Adapter(_)
+            | Command::Dataset(_)
+            | Command::Pod(_)
+            | Command::Key(_)
     ) {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     }
@@ -77,6 +82,7 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         },
         Command::Node(n) => node::run(ctx, n).await,
         Command::Pod(p) => pod::run(ctx, p).await,
+        Command::Key(k) => key::run(ctx, k).await,
         Command::Query(Query::Run(q)) => query::run(ctx, q).await,
         Command::Agreement(a) => match a {
             Agreement::Lint { file } => agreement::lint(ctx, file),
@@ -89,7 +95,10 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         },
         Command::Op(Op::List { limit }) => op::list(ctx, *limit).await,
         Command::Op(Op::Show { op }) => op::show(ctx, op).await,
-        Command::Op(Op::Receipt { op, file }) => op::receipt(ctx, op, file.as_ref()).await,
+        Command::Op(Op::Receipt { op, file, only_final, wait }) => {
+            op::receipt(ctx, op, file.as_ref(), *only_final, *wait).await
+        }
+        Command::Op(Op::Dispute { op, reason }) => op::dispute(ctx, op, reason).await,
         Command::Verify(Verify::Receipt { file, trust }) => verify::receipt(ctx, file, trust),
         Command::Why { what } => op::why(ctx, what).await,
         Command::Ledger(Ledger::Status) => op::ledger_status(ctx).await,
@@ -103,8 +112,8 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Message(Message::Publish(p)) => message::publish(ctx, p).await,
         Command::Subscription(s) => subscription::run(ctx, s).await,
         Command::DeadLetter(d) => dead_letter::run(ctx, d),
-        Command::Trust(Trust::Show { trust: file }) => trust::show(ctx, file.as_deref()),
-        Command::Trust(Trust::Export { file }) => trust::export(ctx, file),
+        Command::Trust(Trust::Show { trust: file }) => trust::show(ctx, file.as_deref()).await,
+        Command::Trust(Trust::Export { file }) => trust::export(ctx, file).await,
         Command::Completion { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "concordat", &mut std::io::stdout());
             Ok(())

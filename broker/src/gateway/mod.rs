@@ -308,6 +308,7 @@ impl Inner {
         let signed = signed.map_err(|_| {
             GatewayError::Ledger(format!("no session with {owner} was opened in time"), "session-not-opened", true)
         })??;
+        self.records.asked(signed.request.session, signed.request.n).await?;
         let call = QueryCall { signed: signed.signed.clone(), query: query.into(), request_id: ask.request_id.clone() };
         let bytes = cbor::encode(&call);
         Ok(Call {

@@ -16,12 +16,14 @@ mod ledger;
 mod operations;
 mod queries;
 mod request;
+mod subjects;
 
 pub use auth::Caller;
 pub use problem::{Problem, Side};
 pub use request::RequestId;
 
 use crate::config::NodeConfig;
+use crate::evidence::Disputes;
 use crate::gateway::Gateway;
 use crate::gateway::watch::LedgerWatch;
 use crate::ledger::node_client::NodeClient;
@@ -56,6 +58,8 @@ pub struct AppState {
     pub gateway: Gateway,
     /// Receipts.
     pub receipts: Receipts,
+    /// Disputes of operations that name this agency.
+    pub disputes: Disputes,
     /// Metrics.
     pub metrics: Metrics,
     /// Who may call.
@@ -76,10 +80,12 @@ fn resources() -> Router<AppState> {
         .merge(catalogue::routes())
         .merge(dead_letters::routes())
         .merge(admin::routes())
+        .merge(subjects::routes())
         .merge(ledger::routes())
         .merge(health::routes())
         .merge(crate::intake::http::routes())
         .merge(crate::feed::http::routes())
+        .merge(crate::outside::http::routes())
 }
 
 /// The API.

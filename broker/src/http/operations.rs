@@ -1,12 +1,14 @@
 //! `GET /v1/operations[/{op}[/receipt]]`: the ledger's log, and what this agency knows of its entries.
+//! `POST /v1/operations/{op}/dispute`: this agency did not ask for what the operation says.
 
-use super::body::{self, Params};
+use super::auth::OPERATOR;
+use super::body::{self, Body, Params};
 use super::{AppState, Caller, Problem};
 use crate::gateway::records::QueryRecord;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use concordat_protocol::codes;
 use concordat_protocol::ids::OpRef;
@@ -14,15 +16,21 @@ use concordat_protocol::ops::LogEntry;
 use concordat_protocol::receipt;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Most entries of one page.
 const PAGE_MAX: u64 = 1_000;
+/// Longest wait for a final receipt, seconds.
+const WAIT_MAX: u64 = 120;
+/// Longest reason of a dispute, bytes.
+const REASON_MAX: usize = 2_000;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .route("/v1/operations", get(list))
         .route("/v1/operations/{op}", get(show))
         .route("/v1/operations/{op}/receipt", get(receipt_of))
+        .route("/v1/operations/{op}/dispute", post(dispute))
 }
 
 /// A log entry as JSON.
@@ -111,13 +119,73 @@ async fn show(State(state): State<AppState>, caller: Caller, Path(op): Path<Stri
     let mut out = entry_json(index, &entry);
     let record = state.gateway.records().by_op(index).await?;
     out["request"] = record.filter(|r| may_see(&caller, r)).map_or(Value::Null, |r| record_json(&r));
+    out["disputed"] = disputed(&state, &caller, index).await?;
+    out["checkpoint"] = state.receipts.covering(index).await?.map_or(Value::Null, |c| {
+        json!({
+            "height": c.view.checkpoint.height,
+            "tick_ms": c.view.checkpoint.tick_ms,
+            "log_size": c.view.checkpoint.log_size,
+            "cosigners": c.cosigners().collect::<Vec<_>>(),
+            "final": c.is_final,
+        })
+    });
     Ok(Json(out))
+}
+
+/// Who disputes an operation on the ledger; the reason where it is this agency's own. Null: nobody.
+async fn disputed(state: &AppState, caller: &Caller, index: u64) -> Result<Value, Problem> {
+    let Some(found) = state.disputes.on_ledger(index).await? else { return Ok(Value::Null) };
+    let own = state.disputes.kept(index).await?.filter(|_| caller.has(OPERATOR));
+    Ok(json!({
+        "agency": found.agency,
+        "tick_ms": found.tick_ms,
+        "reason_hash": hex::encode(found.reason),
+        "reason": own.as_ref().map(|d| &d.reason),
+        "salt": own.as_ref().map(|d| hex::encode(d.salt)),
+        "operation": own.and_then(|d| d.op).filter(|op| *op > 0).map(|op| OpRef(op).to_string()),
+    }))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DisputeBody {
+    reason: String,
+}
+
+async fn dispute(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(op): Path<String>,
+    Body(bytes): Body,
+) -> Result<Json<Value>, Problem> {
+    caller.require(&[OPERATOR])?;
+    let index = op_ref(&op)?;
+    let asked: DisputeBody = body::json(&bytes)?;
+    if asked.reason.trim().is_empty() || asked.reason.len() > REASON_MAX {
+        return Err(Problem::bad_request(format!("reason: 1 to {REASON_MAX} bytes; it stays in this agency")));
+    }
+    let unknown = || Problem::not_found("unknown-operation", format!("op:{index} is not in the log"));
+    state.watch.entry(index).await?.ok_or_else(unknown)?;
+    let filed = state.disputes.dispute(index, asked.reason, caller.name.clone()).await?;
+    Ok(Json(json!({
+        "disputed": OpRef(index).to_string(),
+        "operation": filed.op.filter(|op| *op > 0).map(|op| OpRef(op).to_string()),
+        "by": filed.by,
+    })))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wait {
+    /// Seconds to wait until the receipt is final.
+    wait: Option<u64>,
 }
 
 async fn receipt_of(
     State(state): State<AppState>,
     caller: Caller,
     Path(op): Path<String>,
+    Params(asked): Params<Wait>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.require_person()?;
@@ -127,7 +195,10 @@ async fn receipt_of(
     if record.is_some_and(|r| !may_see(&caller, &r)) {
         caller.require(&[super::auth::OPERATOR])?;
     }
-    let made = state.receipts.receipt(index).await?;
+    let made = match asked.wait.map(|s| Duration::from_secs(s.min(WAIT_MAX))) {
+        Some(within) => state.receipts.wait_final(index, within).await?,
+        None => state.receipts.receipt(index).await?,
+    };
     if body::header(&headers, "accept").is_some_and(|a| a.contains("application/json")) {
         return Ok(Json(receipt::to_json(&made)).into_response());
     }

@@ -2,6 +2,7 @@
 
 use crate::gateway::GatewayError;
 use crate::ledger::LedgerError;
+use crate::evidence::EvidenceError;
 use crate::receipts::ReceiptsError;
 use crate::store::StoreError;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -297,6 +298,21 @@ impl From<ReceiptsError> for Problem {
             R::Elsewhere(_) => Self::new(StatusCode::CONFLICT, code, detail),
             R::Mismatch(_) | R::Comet(_) => Self::new(StatusCode::BAD_GATEWAY, code, detail).on(Side::Ledger),
             R::Build(_) => Self::new(StatusCode::CONFLICT, code, detail),
+            R::Evidence(e) => e.into(),
+        }
+    }
+}
+
+impl From<EvidenceError> for Problem {
+    fn from(e: EvidenceError) -> Self {
+        let (code, detail) = (e.code(), e.to_string());
+        match e {
+            EvidenceError::Ledger(e) => e.into(),
+            EvidenceError::Store(e) => e.into(),
+            EvidenceError::NotYet(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).on(Side::Ledger).retry(true)
+            }
+            _ => Self::new(StatusCode::BAD_GATEWAY, code, detail).on(Side::Ledger),
         }
     }
 }

@@ -5,8 +5,8 @@ pub mod follow;
 pub mod node_client;
 pub mod rpc;
 pub mod writer;
-mod writer_core;
-mod writer_journal;
+pub mod writer_core;
+pub(crate) mod writer_journal;
 
 use thiserror::Error;
 

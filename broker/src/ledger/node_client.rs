@@ -3,6 +3,7 @@
 use super::LedgerError;
 use concordat_protocol::acts::KeyRole;
 use concordat_protocol::cbor;
+use concordat_protocol::evidence::{CheckpointView, DisputeView, EpochView, LeavesProof, NamedOp};
 use concordat_protocol::ids::{AgencyId, WriterId};
 use concordat_protocol::keys::KeyId;
 use concordat_protocol::limits::NODE_FRAME_BYTES_MAX;
@@ -10,6 +11,7 @@ use concordat_protocol::node::{
     AgreementView, DatasetView, EntryProof, HeadView, KeyView, NodeReply, NodeRequest, SessionView, WriterView,
 };
 use concordat_protocol::ops::LogEntry;
+use concordat_protocol::runs::RunProof;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -143,11 +145,36 @@ impl NodeClient {
         NodeRequest::Subscription { provider: provider.clone(), subscription },
         NodeReply::Subscription { last_sub_seq } => last_sub_seq);
     question!(
+        /// Subject runs in state, and the first log index that they do not cover.
+        runs() -> (u64, u64), NodeRequest::Runs {}, NodeReply::Runs { size, end_index } => (size, end_index));
+    question!(
+        /// What a run holds under a tag, proven at a height.
+        run(number: u64, tag: [u8; 16], height: u64) -> RunProof,
+        NodeRequest::Run { number, tag, height }, NodeReply::Run { body } => body);
+    question!(
         /// Parameters by name.
         params() -> Vec<(String, u64)>, NodeRequest::Params {}, NodeReply::Params { body } => body);
     question!(
         /// Agencies of the network.
         agencies() -> Vec<AgencyId>, NodeRequest::Agencies {}, NodeReply::Agencies { body } => body);
+    question!(
+        /// Checkpoints from a height on, oldest first; from height 0 the newest alone.
+        checkpoints(from_height: u64) -> Vec<CheckpointView>,
+        NodeRequest::Checkpoints { from_height }, NodeReply::Checkpoints { body } => body);
+    question!(
+        /// Operations that name sessions of an agency from a log index on, and the first index not looked at.
+        named(agency: &AgencyId, from: u64) -> (u64, Vec<NamedOp>),
+        NodeRequest::Named { agency: agency.clone(), from }, NodeReply::Named { end, body } => (end, body));
+    question!(
+        /// All epochs, from 0.
+        epochs() -> Vec<EpochView>, NodeRequest::Epochs {}, NodeReply::Epochs { body } => body);
+    question!(
+        /// All disputes.
+        disputes() -> Vec<DisputeView>, NodeRequest::Disputes {}, NodeReply::Disputes { body } => body);
+    question!(
+        /// Leaves of keys and sessions at a height.
+        leaves(height: u64, keys: Vec<KeyId>, sessions: Vec<u64>) -> LeavesProof,
+        NodeRequest::Leaves { height, keys, sessions }, NodeReply::Leaves { body } => body);
 
     /// The newest unrevoked key of an agency with this role and, where given, label.
     pub async fn active_key(

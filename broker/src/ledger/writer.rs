@@ -5,12 +5,14 @@ use super::follow::{Followed, follow};
 use super::node_client::NodeClient;
 use super::rpc::{CometRpc, Submission};
 use super::writer_core::{Outgoing, WriterCore};
-use super::writer_journal::Journal;
+use super::writer_journal::{Journal, Mark};
+use concordat_protocol::cbor;
 use concordat_protocol::codes::Verdict;
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::WriterId;
 use concordat_protocol::keys::{SigningKey, Statement};
-use concordat_protocol::ops::{LogEntry, Op};
+use concordat_protocol::node::WriterView;
+use concordat_protocol::ops::{LogEntry, Op, Tx};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,12 +81,28 @@ impl Writer {
     /// Starts the task. It waits for the node to answer and for the writer to be registered.
     pub async fn start(setup: WriterSetup) -> Result<Self, LedgerError> {
         let journal = Journal::open(&setup.journal)?;
-        let (head, view) = wait_for_writer(&setup).await?;
+        let mark = journal.mark()?;
+        let (head, view) = wait_for_writer(&setup, mark).await?;
         let kept = journal.load()?;
-        let open: Vec<Outgoing> = kept.into_iter().filter(|b| b.last_seq >= view.last_seq).collect();
+        if let Some(seq) = foreign(&view, mark, &kept) {
+            journal.conflict(view.incarnation, seq)?;
+            return Err(LedgerError::Equivocation(seq));
+        }
+        let open = kept.into_iter().filter(|b| b.last_seq >= view.last_seq).map(|b| signed_again(&setup, b));
+        let open = open.collect::<Result<Vec<Outgoing>, _>>()?;
         let reopened = open.iter().filter(|b| b.last_seq > view.last_seq).flat_map(|b| b.op_hashes.clone()).collect();
-        let core = WriterCore::resume(&setup.chain, &view, open, 0).map_err(|c| LedgerError::Equivocation(c.0))?;
-        journal.forget(view.last_seq)?;
+        let core = match WriterCore::resume(&setup.chain, &view, open, 0) {
+            Ok(core) => core,
+            Err(c) => {
+                journal.conflict(view.incarnation, c.0)?;
+                return Err(LedgerError::Equivocation(c.0));
+            }
+        };
+        journal.committed(Mark {
+            incarnation: view.incarnation,
+            last_seq: view.last_seq,
+            last_hash: view.last_hash,
+        })?;
         info!(writer = %setup.writer, last_seq = view.last_seq, open = core.uncommitted(), "writer goes on");
         let (commands, rx) = mpsc::channel(QUEUE);
         let task = Task {
@@ -117,13 +135,30 @@ impl Writer {
     }
 }
 
-/// The height is read before the writer's view: entries between the two are replayed and passed over by the core.
-async fn wait_for_writer(setup: &WriterSetup) -> Result<(u64, concordat_protocol::node::WriterView), LedgerError> {
+/// The number at which the ledger has something under this writer that it did not write; a journal without a mark
+/// knows nothing yet and takes the ledger's word.
+fn foreign(view: &WriterView, mark: Option<Mark>, kept: &[Outgoing]) -> Option<u64> {
+    let mark = mark.filter(|m| m.incarnation == view.incarnation)?;
+    if mark.last_seq == view.last_seq {
+        return (mark.last_hash != view.last_hash).then_some(mark.last_seq);
+    }
+    let end = kept.iter().map(|b| b.last_seq).max().unwrap_or_default().max(mark.last_seq);
+    (view.last_seq > end).then_some(end + 1)
+}
+
+/// The height is read before the writer's view: entries between the two are replayed and passed over by the core. A node
+/// that does not have yet what this writer saw committed is waited for.
+async fn wait_for_writer(setup: &WriterSetup, mark: Option<Mark>) -> Result<(u64, WriterView), LedgerError> {
     let mut said = false;
     loop {
         let asked =
             async { Ok::<_, LedgerError>((setup.node.head().await?.height, setup.node.writer(&setup.writer).await?)) };
         let why = match asked.await {
+            Ok((_, Some(view)))
+                if mark.is_some_and(|m| (m.incarnation, m.last_seq) > (view.incarnation, view.last_seq)) =>
+            {
+                format!("the own node has this writer up to {} only: it is catching up", view.last_seq)
+            }
             Ok((height, Some(view))) if view.key.as_slice() == setup.key.public().ed25519.0.as_slice() => {
                 return Ok((height, view));
             }
@@ -202,16 +237,23 @@ impl Task {
 
     fn take(&mut self, entries: &[(u64, LogEntry)]) -> Result<(), LedgerError> {
         let now = self.now_ms();
-        let mut forget = None;
+        let mut done = None;
         for (index, entry) in entries {
-            if let Some(last) = self.core.committed(entry, now).map_err(|c| LedgerError::Equivocation(c.0))? {
-                forget = Some(last);
+            match self.core.committed(entry, now) {
+                Ok(Some(last)) => done = Some(last),
+                Ok(None) => {}
+                Err(c) => {
+                    tokio::task::block_in_place(|| self.journal.conflict(self.core.incarnation(), c.0))?;
+                    return Err(LedgerError::Equivocation(c.0));
+                }
             }
             if let Some(done) = self.waiting.remove(&entry.seq) {
                 let _ = done.send(Recorded::of(*index, entry));
             }
         }
-        forget.map_or(Ok(()), |last| tokio::task::block_in_place(|| self.journal.forget(last)))
+        let Some((last_seq, last_hash)) = done else { return Ok(()) };
+        let mark = Mark { incarnation: self.core.incarnation(), last_seq, last_hash };
+        tokio::task::block_in_place(|| self.journal.committed(mark))
     }
 
     fn send_due(&mut self) -> Result<(), LedgerError> {
@@ -228,6 +270,17 @@ impl Task {
             tokio::spawn(deliver(self.setup.clone(), send.tx, send.attempt));
         }
         Ok(())
+    }
+}
+
+/// What the journal kept may be signed with the writer's key of before: the same body is signed with the one of now.
+fn signed_again(setup: &WriterSetup, batch: Outgoing) -> Result<Outgoing, LedgerError> {
+    match cbor::decode::<Tx>(&batch.tx) {
+        Ok(Tx::Batch { body, .. }) => {
+            let signature = sign(setup, &body)?;
+            Ok(Outgoing { tx: cbor::encode(&Tx::Batch { body, signature }), ..batch })
+        }
+        _ => Err(LedgerError::Protocol("the journal holds something else than a batch".into())),
     }
 }
 

@@ -41,7 +41,7 @@ impl Outgoing {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Open {
     batch: Outgoing,
     sent_ms: u64,
@@ -62,7 +62,7 @@ pub struct Send {
 pub struct Conflict(pub u64);
 
 /// State of a writer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct WriterCore {
     chain: String,
     writer: WriterId,
@@ -174,9 +174,17 @@ impl WriterCore {
         sends
     }
 
-    /// Takes one entry of this writer from a frame. Returns the last sequence number of a batch that is now committed
-    /// whole, so that the journal can forget it.
-    pub fn committed(&mut self, entry: &LogEntry, now_ms: u64) -> Result<Option<u64>, Conflict> {
+    /// The incarnation it writes in.
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    /// Takes one entry of this writer from a frame. Returns the last sequence number and the hash of a batch that is now
+    /// committed whole, so that the journal can forget it. An operation that was never formed here is a conflict too.
+    pub fn committed(&mut self, entry: &LogEntry, now_ms: u64) -> Result<Option<(u64, Hash)>, Conflict> {
+        if entry.incarnation == self.incarnation && entry.seq >= self.next_seq {
+            return Err(Conflict(entry.seq));
+        }
         let Some(open) = self.open.front() else { return Ok(None) };
         if entry.incarnation != self.incarnation || entry.seq < open.batch.first_seq {
             return Ok(None);
@@ -187,8 +195,9 @@ impl WriterCore {
         }
         self.progress_ms = now_ms;
         if entry.seq == open.batch.last_seq {
+            let done = (entry.seq, open.batch.hash);
             self.open.pop_front();
-            return Ok(Some(entry.seq));
+            return Ok(Some(done));
         }
         Ok(None)
     }

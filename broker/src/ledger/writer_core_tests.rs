@@ -47,7 +47,7 @@ fn at_most_two_batches_are_open_and_they_chain() {
         other => panic!("{other:?}"),
     };
     assert_eq!((body(&second).first_seq, body(&second).prev), (2, first.hash));
-    assert_eq!(c.committed(&entry(1, &op(1)), 5).unwrap(), Some(1));
+    assert_eq!(c.committed(&entry(1, &op(1)), 5).unwrap(), Some((1, first.hash)));
     assert_eq!(form(&mut c).unwrap().first_seq, 3);
 }
 
@@ -85,6 +85,8 @@ fn an_entry_with_other_content_is_a_conflict() {
     c.push(op(1));
     form(&mut c).unwrap();
     assert_eq!(c.committed(&entry(1, &op(9)), 5), Err(Conflict(1)));
+    let mut idle = core();
+    assert_eq!(idle.committed(&entry(1, &op(1)), 5), Err(Conflict(1)), "it wrote nothing");
 }
 
 #[test]

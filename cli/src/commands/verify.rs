@@ -2,8 +2,9 @@
 
 use super::Ctx;
 use crate::failure::{Exit, Failure, read_file, read_text};
+use concordat_protocol::ids::AgencyId;
 use concordat_protocol::trust::Trust;
-use concordat_protocol::verify::verify;
+use concordat_protocol::verify::{Status, Verified, verify};
 use serde_json::json;
 use std::path::Path;
 
@@ -21,12 +22,13 @@ pub fn receipt(ctx: &Ctx, file: &Path, trust: &Path) -> Result<(), Failure> {
                     v.opened.iter().filter(|(_, t)| !t.is_empty()).map(|(n, t)| format!("  {n:<14} {t}")).collect();
                 let contested = if v.contested { ", CONTESTED: the key counts as compromised" } else { "" };
                 format!(
-                    "VALID ({}{contested}): op:{} at height {}, {} by the ledger\n{}\nopened\n{}\nchecks\n{}",
+                    "VALID ({}{contested}): op:{} at height {}, {} by the ledger\n{}\n{}\nopened\n{}\nchecks\n{}",
                     v.status.word(),
                     v.index,
                     v.height,
                     v.verdict,
                     summary(&v),
+                    countersigned(&v),
                     opened.join("\n"),
                     checks.join("\n")
                 )
@@ -47,7 +49,19 @@ pub fn receipt(ctx: &Ctx, file: &Path, trust: &Path) -> Result<(), Failure> {
     }
 }
 
-fn summary(v: &concordat_protocol::verify::Verified) -> String {
+/// Who stands behind the state, and which party does not.
+fn countersigned(v: &Verified) -> String {
+    let names = |list: &[AgencyId]| list.iter().map(AgencyId::to_string).collect::<Vec<_>>().join(" ");
+    match v.status {
+        Status::Provisional => "no checkpoint covers it yet: the validators' votes alone stand behind it".to_owned(),
+        Status::Final if v.not_countersigned.is_empty() => format!("cosigned by {}", names(&v.cosigners)),
+        Status::Final => {
+            format!("cosigned by {}; not countersigned by {}", names(&v.cosigners), names(&v.not_countersigned))
+        }
+    }
+}
+
+fn summary(v: &Verified) -> String {
     let consumer = v.consumer.as_ref().map_or_else(String::new, |c| format!(" to {c}"));
     let clause = v.clause.as_ref().map_or_else(String::new, |c| format!(", clause {c}"));
     format!("{} of {}{consumer}{clause}", v.kind, v.provider)

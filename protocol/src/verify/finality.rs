@@ -63,3 +63,17 @@ pub(super) fn of_state(s: &State<'_>, epoch: &Epoch, passed: &mut Passed) -> Res
     passed.add("checkpoint", format!("{} agencies cosigned the state, post-quantum", signers.len()));
     Ok(signers.into_iter().cloned().collect())
 }
+
+/// Parties of the operation that are not among the cosigners; nobody while the receipt is provisional.
+pub(super) fn not_countersigned(
+    r: &Receipt,
+    provider: &AgencyId,
+    consumer: Option<&AgencyId>,
+    cosigners: &[AgencyId],
+) -> Vec<AgencyId> {
+    if r.checkpoint.is_none() {
+        return Vec::new();
+    }
+    let parties: BTreeSet<&AgencyId> = core::iter::once(provider).chain(consumer).collect();
+    parties.into_iter().filter(|p| !cosigners.contains(p)).cloned().collect()
+}

@@ -114,6 +114,8 @@ pub struct Verified {
     pub opened: BTreeMap<String, String>,
     /// Agencies that cosigned, where the receipt is final.
     pub cosigners: Vec<AgencyId>,
+    /// Parties of the operation that did not cosign, where the receipt is final: they did not confirm it themselves.
+    pub not_countersigned: Vec<AgencyId>,
     /// Every check made.
     pub checks: Vec<Check>,
 }
@@ -149,6 +151,7 @@ impl Verified {
             "released": self.released,
             "opened": self.opened,
             "cosigners": self.cosigners,
+            "not_countersigned": self.not_countersigned,
             "checks": self.checks.iter().map(|c| json!({"name": c.name, "sentence": c.sentence})).collect::<Vec<_>>(),
         })
     }
@@ -294,7 +297,9 @@ fn result(r: &Receipt, subject: &Subject, contested: bool, cosigners: Vec<Agency
         Some(Op::Deliver { handle, .. }) => Some(*handle),
         op => op.and_then(Op::recorded).map(|f| f.handle),
     };
+    let consumer = evidence::consumer(r);
     Verified {
+        not_countersigned: finality::not_countersigned(r, subject.agency(), consumer.as_ref(), &cosigners),
         status: if r.checkpoint.is_some() { Status::Final } else { Status::Provisional },
         contested,
         index: r.index,
@@ -306,7 +311,7 @@ fn result(r: &Receipt, subject: &Subject, contested: bool, cosigners: Vec<Agency
         verdict: r.entry.verdict,
         code: r.entry.code,
         provider: subject.agency().clone(),
-        consumer: evidence::consumer(r),
+        consumer,
         handle: handle.filter(|h| *h > 0),
         agreement,
         clause,

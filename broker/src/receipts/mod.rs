@@ -1,8 +1,14 @@
 //! Receipts of operations: proof from the own node, header from CometBFT, and what this agency's store knows.
 //!
 //! The session's leaf leaves the state when its slot is given again, so the proof of an own query is fetched before its
-//! session ends and kept. All else can be proven at any time.
+//! session ends and kept. All else can be proven at any time. A receipt is final once a checkpoint covers its entry that
+//! more than 2/3 of the validator agencies cosigned, and provisional before ([`settled`]).
 
+mod settled;
+
+pub use settled::Covering;
+
+use crate::evidence::{EvidenceError, Shelf, TrustKeeper};
 use crate::gateway::check::release_signature;
 use crate::gateway::records::{Header, QueryRecord, Records};
 use crate::gateway::watch::LedgerWatch;
@@ -15,18 +21,20 @@ use base64::engine::general_purpose::STANDARD;
 use concordat_protocol::acts::{Act, act_hash};
 use concordat_protocol::cbor;
 use concordat_protocol::keys::KeyId;
-use concordat_protocol::node::EntryProof;
+use concordat_protocol::node::{EntryProof, StoreRoots};
 use concordat_protocol::ops::{Batch, LogEntry, Op, Tx};
-use concordat_protocol::receipt::{self, Parts, Receipt, ReceiptError, app_hash};
+use concordat_protocol::receipt::{self, CheckpointPart, Parts, Receipt, ReceiptError, app_hash};
 use concordat_protocol::session::{Released, SignedRequest};
 use concordat_protocol::verify::comet;
 use serde_json::json;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use tracing::warn;
 
 /// How long to wait for the block after the entry's, whose header carries the proof.
 const NEXT_BLOCK: Duration = Duration::from_secs(8);
+/// Time for the cosignatures of a block to be taken in.
+const AFTER_BLOCK: Duration = Duration::from_millis(200);
 /// How often the sweeper looks.
 const SWEEP: Duration = Duration::from_millis(500);
 /// Proofs fetched in one look.
@@ -64,6 +72,9 @@ pub enum ReceiptsError {
     /// CometBFT's answer.
     #[error(transparent)]
     Comet(#[from] comet::CometError),
+    /// What is kept of checkpoints.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
 }
 
 impl ReceiptsError {
@@ -79,6 +90,7 @@ impl ReceiptsError {
             Self::Store(e) => e.code(),
             Self::Build(e) => e.code(),
             Self::Comet(e) => e.code(),
+            Self::Evidence(e) => e.code(),
         }
     }
 }
@@ -91,6 +103,8 @@ pub struct Receipts {
     rpc: CometRpc,
     watch: LedgerWatch,
     records: Records,
+    shelf: Shelf,
+    trust: TrustKeeper,
 }
 
 /// What a query left behind, decoded.
@@ -113,14 +127,64 @@ impl Kept {
     }
 }
 
+/// What a receipt is about.
+struct Subject {
+    index: u64,
+    entry: LogEntry,
+    /// Canonical operation or act.
+    op: Vec<u8>,
+    record: Option<QueryRecord>,
+    kept: Option<Kept>,
+}
+
+impl Subject {
+    fn released(&self) -> Option<&Released> {
+        self.kept.as_ref().and_then(|k| k.released.as_ref())
+    }
+}
+
 impl Receipts {
     /// Receipts from this node. `node` should be a connection of its own, so that proofs do not wait behind queries.
-    pub fn new(chain: String, node: NodeClient, rpc: CometRpc, watch: LedgerWatch, records: Records) -> Self {
-        Self { chain, node, rpc, watch, records }
+    pub fn new(
+        chain: String,
+        node: NodeClient,
+        rpc: CometRpc,
+        watch: LedgerWatch,
+        records: Records,
+        (shelf, trust): (Shelf, TrustKeeper),
+    ) -> Self {
+        Self { chain, node, rpc, watch, records, shelf, trust }
     }
 
-    /// The receipt of an operation or act.
+    /// The receipt of an operation or act: final where it can be.
     pub async fn receipt(&self, index: u64) -> Result<Receipt, ReceiptsError> {
+        let x = self.subject(index).await?;
+        if let Some(made) = self.settled(&x).await? {
+            return Ok(made);
+        }
+        let (proof, header) = self.proof(index, &x.entry, x.record.as_ref(), x.kept.as_ref()).await?;
+        self.build(&x, &proof, &header, None)
+    }
+
+    /// The receipt, once it is final; as it is when the time is over.
+    pub async fn wait_final(&self, index: u64, within: Duration) -> Result<Receipt, ReceiptsError> {
+        let end = Instant::now() + within;
+        loop {
+            let made = self.receipt(index).await;
+            let left = end.saturating_duration_since(Instant::now());
+            match &made {
+                Ok(r) if r.checkpoint.is_none() && !left.is_zero() => {}
+                Err(ReceiptsError::NotYet(_)) if !left.is_zero() => {}
+                _ => return made,
+            }
+            let height = self.watch.now().map_or(0, |n| n.height);
+            self.watch.reach(height + 1, left.min(NEXT_BLOCK)).await;
+            // The cosignatures of that block are taken in a moment later.
+            tokio::time::sleep(left.min(AFTER_BLOCK)).await;
+        }
+    }
+
+    async fn subject(&self, index: u64) -> Result<Subject, ReceiptsError> {
         let entry = self.watch.entry(index).await?.ok_or(ReceiptsError::Unknown(index))?;
         let record = self.records.by_op(index).await?;
         let kept = record.as_ref().map(Kept::read).transpose()?;
@@ -128,24 +192,33 @@ impl Receipts {
             Some(released) => released.op.0.clone(),
             None => self.body(index, &entry).await?,
         };
-        let is_release = entry.writer.starts_with("act:").then_some(()).is_none()
+        let is_release = !entry.writer.starts_with("act:")
             && matches!(cbor::decode::<Op>(&op), Ok(Op::Query { .. } | Op::BreakGlass { .. } | Op::Intent { .. }));
         if is_release && kept.as_ref().is_none_or(|k| k.released.is_none()) {
             return Err(ReceiptsError::Elsewhere(index));
         }
-        let (proof, header) = self.proof(index, &entry, record.as_ref(), kept.as_ref()).await?;
-        let released = kept.as_ref().and_then(|k| k.released.as_ref());
+        Ok(Subject { index, entry, op, record, kept })
+    }
+
+    fn build(
+        &self,
+        x: &Subject,
+        proof: &EntryProof,
+        header: &Header,
+        checkpoint: Option<&CheckpointPart>,
+    ) -> Result<Receipt, ReceiptsError> {
+        let released = x.released();
         let signature = released.and_then(|r| release_signature(&r.release_signature)).map(|s| cbor::encode(&s));
         let parts = Parts {
             chain: &self.chain,
-            proof: &proof,
-            op: &op,
+            proof,
+            op: &x.op,
             openings: released.map(|r| r.openings.0.as_slice()),
-            request: kept.as_ref().filter(|_| released.is_some()).map(|k| &k.signed),
+            request: x.kept.as_ref().filter(|_| released.is_some()).map(|k| &k.signed),
             release: released.and_then(|r| Some((signature.as_deref()?, r.release_key))),
             header: &header.header,
             validators: &header.validators,
-            checkpoint: None,
+            checkpoint,
         };
         Ok(receipt::build(parts)?)
     }
@@ -188,21 +261,26 @@ impl Receipts {
     }
 
     async fn header(&self, proof: &EntryProof) -> Result<Header, ReceiptsError> {
-        if let Some(kept) = self.records.header(proof.height).await? {
+        self.header_at(proof.height, &proof.roots).await
+    }
+
+    /// The header of the next height, which must carry these roots of the state at `height`.
+    pub async fn header_at(&self, height: u64, roots: &StoreRoots) -> Result<Header, ReceiptsError> {
+        if let Some(kept) = self.records.header(height).await? {
             return Ok(kept);
         }
-        let height = proof.height + 1;
+        let height = height + 1;
         let commit = json!({"signed_header": self.rpc.signed_header(height).await?}).to_string();
         let validators = json!({"validators": self.rpc.validators(height).await?}).to_string();
         let packed = comet::pack(&commit, &validators)?;
-        if packed.app_hash != app_hash(&proof.roots) || packed.height != height {
+        if packed.app_hash != app_hash(roots) || packed.height != height {
             return Err(ReceiptsError::Mismatch(height));
         }
         Ok(Header { header: packed.header, validators: packed.validators })
     }
 
     /// The bytes of an operation or act, from the block that holds it.
-    async fn body(&self, index: u64, entry: &LogEntry) -> Result<Vec<u8>, ReceiptsError> {
+    pub async fn body(&self, index: u64, entry: &LogEntry) -> Result<Vec<u8>, ReceiptsError> {
         let txs = self.rpc.block_txs(entry.height).await.map_err(|e| match e {
             LedgerError::Protocol(_) => ReceiptsError::NoBody(index),
             other => other.into(),
