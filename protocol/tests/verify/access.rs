@@ -174,6 +174,9 @@ pub fn forgeries() -> Vec<(&'static str, &'static str, &'static str, Forge)> {
             l.checkpoint.as_mut().unwrap().cosignatures.truncate(2);
         }),
         ("anna-final", "checkpoint-of-a-shorter-log", "checkpoint", |l| l.checkpoint.as_mut().unwrap().log_size = 60),
+        ("anna", "header-cut", "header", |l| l.header.0.truncate(90)),
+        ("anna", "no-header", "header", |l| l.header.0.clear()),
+        ("anna", "validator-left-out", "validators", |l| l.validators.0.truncate(l.validators.len() / 4 * 3)),
         ("anna", "other-chain", "chain", |l| l.chain = "another-chain".into()),
         ("anna", "version-2", "decode", |l| l.version = 2),
         ("anna", "roots-changed", "app_hash", |l| l.roots.runs[0] ^= 1),

@@ -301,8 +301,8 @@ fn run(
     }
     leaves.sort_by(|a, b| a.key.cmp(&b.key));
     let hashes: Vec<Hash> = leaves.iter().map(SortedLeaf::hash).collect();
-    let from_ms = ops.range(first..end).next().map_or(0, |(_, (p, ..))| p.tick_ms);
     let to_ms = TICK - days * DAY_MS + 3_600_000;
+    let from_ms = ops.range(first..end).next().map_or(to_ms, |(_, (p, ..))| p.tick_ms);
     (
         RunView {
             first_index: first,
