@@ -73,19 +73,20 @@ def verify_list(raw: bytes, trust) -> dict:
     report.add("decode", f"{len(raw)} bytes in their one canonical encoding")
     anchor = base.check_anchor(access, trust, report)
     named = _check_runs(access, report)
-    shown = [_check_entry(access, e, named, anchor) for e in access.entries]
-    with check("entries"):
+    with check("list"):
         indices = [e.index for e in access.entries]
         need(all(a < b for a, b in zip(indices, indices[1:])), "entries out of order")
         need(indices == sorted(named), "the entries shown are not those that the runs name")
-    report.add("entries", f"the {len(shown)} operations that the runs name are shown, and no other")
+    report.add("list", f"the {len(indices)} operations that the runs name are shown, and no other")
+    shown = [_check_entry(access, e, named, anchor) for e in access.entries]
+    report.add("entry", "each stands in the log, as shown, and what is opened belongs to it")
     cosigners = base.check_checkpoint(access, trust, anchor, report)
     first, last = access.runs[0], access.runs[-1]
     return {
         "valid": True,
         "status": "final" if cosigners else "provisional",
         "dataset": access.dataset,
-        "provider": access.dataset[len("ds:") :].partition("/")[0],
+        "provider": _provider(access),
         "subject": sha256(access.subject_key).hexdigest()[:16],
         "first_run": first.number,
         "from_index": first.run.first_index,
@@ -98,6 +99,10 @@ def verify_list(raw: bytes, trust) -> dict:
         "accesses": shown,
         "checks": report.as_json(),
     }
+
+
+def _provider(access) -> str:
+    return access.dataset[len("ds:") :].partition("/")[0]
 
 
 def _check_runs(access, report: Report) -> dict[int, tuple[bytes, set]]:
@@ -114,10 +119,10 @@ def _check_runs(access, report: Report) -> dict[int, tuple[bytes, set]]:
                 need(follows, f"run {part.number} does not follow run {before.number}")
     covered = f"operations {access.runs[0].run.first_index} to {access.runs[-1].run.end_index - 1}"
     report.add("runs", f"{len(access.runs)} runs stand in the state, one after the other, and cover {covered}")
-    with check("lists"):
+    with check("tags"):
         for part in access.runs:
             _check_lists(access, part, named)
-    report.add("lists", f"under the subject's tags and the bulk tag stand {len(named)} operations, and no other")
+    report.add("tags", f"under the subject's tags and the bulk tag stand {len(named)} operations, and no other")
     return named
 
 
@@ -136,7 +141,7 @@ def _check_lists(access, part, named):
 
 
 def _check_entry(access, e, named, anchor) -> dict:
-    with check("log_path"):
+    with check("entry"):
         leaf = ops.entry_leaf(e.index, e.entry)
         need(trees.climb(e.log_path, leaf) == access.roots.log, f"op:{e.index} is not in the log")
         need(e.entry.height <= anchor.height, "an entry newer than the header")
@@ -144,11 +149,10 @@ def _check_entry(access, e, named, anchor) -> dict:
         need(ops.op_hash(e.op) == e.entry.op_hash, f"op:{e.index} shown is not the one in the log")
         provider = ops.provider_of(e.entry)
         op = ops.parse(e.op, e.entry, access.chain)
-    with check("entries"):
-        need(e.index in named, f"no run names op:{e.index}")
+    with check("list"):
         value_hash, under = named[e.index]
         need(value_hash == sha256(e.entry.op_hash).digest(), f"the run names another operation op:{e.index}")
-    includes = _check_bulk(access, e, op, under)
+    includes = _check_bulk(access, e, op, provider, under)
     opened = {}
     with check("commitment"):
         if e.openings is not None:
@@ -186,7 +190,7 @@ def _state(includes: bool | None, openings, opened: set) -> str:
     return "sealed" if opened == {"open_by"} else "open"
 
 
-def _check_bulk(access, e, op, under: set) -> bool | None:
+def _check_bulk(access, e, op, provider: str, under: set) -> bool | None:
     """Whether the subject's tag is among the operation's; None where that is not shown."""
     with check("bulk"):
         need(hasattr(op, "tags"), f"a {op.kind} has no tags")
@@ -197,7 +201,8 @@ def _check_bulk(access, e, op, under: set) -> bool | None:
             return True
         need(BULK_TAG in under, f"op:{e.index} is not listed as bulk")
         if e.bulk is None:
-            return None
+            # Another agency's operations are not about this dataset.
+            return None if provider == _provider(access) else False
         count, bulk_root = op.tags
         need(e.bulk.adjacent.size == count, f"a bulk list of op:{e.index} of another size")
         found = trees.found_under(e.bulk, tag, bulk_root)

@@ -126,7 +126,7 @@ class OwnCity(unittest.TestCase):
         for n in range(4):
             value = self.world.value()
             del value[6][n]
-            self.assertEqual(self.check_of(value), "entries")
+            self.assertEqual(self.check_of(value), "list")
 
     def test_no_found_key_can_be_left_out(self):
         for number, part in enumerate(self.value[5]):
@@ -134,15 +134,15 @@ class OwnCity(unittest.TestCase):
                 if proof[1]:
                     value = self.world.value()
                     value[5][number][3][at][1] = []
-                    self.assertEqual(self.check_of(value), "lists")
+                    self.assertEqual(self.check_of(value), "tags")
 
     def test_another_subjects_lists_do_not_fit(self):
         self.value[3] = b"\x09" * 32
-        self.assertEqual(self.check_of(), "lists")
+        self.assertEqual(self.check_of(), "tags")
 
     def test_a_day_cannot_be_left_out(self):
         del self.value[5][0][3][0]
-        self.assertEqual(self.check_of(), "lists")
+        self.assertEqual(self.check_of(), "tags")
 
     def test_an_operation_cannot_be_exchanged(self):
         self.value[6][0][3] = self.value[6][1][3]
