@@ -8,7 +8,8 @@ from .base import Report, check, need
 
 VERSION = 1
 DECODE_MAX = 1 << 20
-ON_SESSION = ("query", "intent", "break-glass", "deny")
+RELEASED = ("query", "intent", "break-glass")
+ON_SESSION = (*RELEASED, "deny")
 
 _request_part = cbor.struct(
     "RequestPart",
@@ -56,7 +57,13 @@ def verify_receipt(raw: bytes, trust) -> dict:
     provider = ops.provider_of(r.entry)
     if r.request is not None:
         _check_request(r, op, opened, provider, report)
-    contested = _check_release(r, opened, provider, report) if r.release is not None else False
+    contested = False
+    if r.release is not None:
+        with check("release_signature"):
+            need(op.kind in RELEASED, f"a {op.kind} releases nothing")
+        with check("request_signature"):
+            need(r.request is not None, "a release without the request that it answers")
+        contested = _check_release(r, opened, provider, report)
     cosigners = base.check_checkpoint(r, trust, anchor, report)
     verdict = words.VERDICTS[r.entry.verdict]
     code_text = words.CODES.get(r.entry.code, "unknown code")
@@ -109,13 +116,14 @@ def _check_request(r, op, opened, provider: str, report: Report):
         need(request.chain == r.chain, f"the request is for chain {request.chain}")
     with check("request"):
         need(op.kind in ON_SESSION, f"a {op.kind} answers no request")
-        need((request.session, request.n) == (op.session, op.n), "the request has another session or number")
     with check("session"):
         key = f"session/{op.session}".encode()
         leaf = trees.value_leaf(key, session.cbor)
         need(trees.climb(part.session_path, leaf) == r.roots.heads, f"session {op.session} is not in the state")
         both = {session.provider, request.provider}
         need(both == {provider}, f"session and request must be with {provider}, whose writer made the entry")
+    with check("request"):
+        need((request.session, request.n) == (op.session, op.n), "the request has another session or number")
     report.add("session", f"session {op.session} of {session.consumer} with {session.provider} stands in the state")
     with check("request_signature"):
         body = cbor.encode(trees.climb(part.path, trees.leaf(request.cbor)))
