@@ -1,5 +1,6 @@
 """CometBFT's part: protobuf of SignedHeader and ValidatorSet in normal form, their hashes, and votes (CometBFT 0.38)."""
 
+import re
 from hashlib import sha256
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ ABSENT, COMMIT = 1, 2
 PRECOMMIT = 2
 # Go's zero time, which an absent vote carries.
 ZERO_SECONDS = -62135596800
+CHAIN = re.compile("[A-Za-z0-9._-]{1,50}")
 VARINT, FIXED64, BYTES = 0, 1, 2
 
 
@@ -115,6 +117,8 @@ def _header(raw: bytes):
         chain = _bytes(m, 2).decode()
     except UnicodeDecodeError:
         raise Malformed("a chain that is not UTF-8") from None
+    if not CHAIN.fullmatch(chain):
+        raise Malformed("a chain's name of another form")
     header = SimpleNamespace(
         block=_int(version, 1, signed=False),
         app_version=_int(version, 2, signed=False),
