@@ -21,6 +21,8 @@ mod samples;
 mod acts;
 #[path = "vectors/codes.rs"]
 mod codes;
+#[path = "vectors/evidence.rs"]
+mod evidence;
 #[path = "vectors/node.rs"]
 mod node;
 #[path = "vectors/ops.rs"]

@@ -74,7 +74,7 @@ fn governance() -> Vec<Sample<ActBody>> {
         sample!(ActBody::AgencyAdd { agency: id("fire-brigade"), root: hybrid(0x23).public().clone() }),
         sample!(ActBody::AgencyRemove { agency: id("fire-brigade") }),
         sample!(ActBody::Upgrade { app_version: 2, at_height: 100_000 }),
-        sample!(ActBody::Epoch { body: bytes(54, 3) }),
+        sample!(ActBody::Epoch { body: encode(&super::evidence::signed_epoch().value).into() }),
     ]
 }
 

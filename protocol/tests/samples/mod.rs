@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod acts;
+pub mod evidence;
 pub mod node;
 pub mod ops;
 pub mod session;

@@ -1,6 +1,6 @@
 //! Messages on the node's socket.
 
-use super::{CHAIN, Sample, TICK, acts, ed25519, h, hybrid, id, ops, point, sample, terms};
+use super::{CHAIN, Sample, TICK, acts, ed25519, evidence, h, hybrid, id, ops, point, sample, terms};
 use concordat_protocol::acts::{ApprovalKind, KeyRole};
 use concordat_protocol::cbor::encode;
 use concordat_protocol::keys::{KeyId, Statement};
@@ -33,6 +33,11 @@ pub fn requests() -> Vec<Sample<NodeRequest>> {
         sample!(NodeRequest::Agencies {}),
         sample!(NodeRequest::Runs {}),
         sample!(NodeRequest::Run { number: 1, tag: [0xa1; 16], height: 0 }),
+        sample!(NodeRequest::Checkpoints { from_height: 7 }),
+        sample!(NodeRequest::Named { agency: id("court"), from: 5_800 }),
+        sample!(NodeRequest::Epochs {}),
+        sample!(NodeRequest::Disputes {}),
+        sample!(NodeRequest::Leaves { height: 12, keys: vec![KeyId([92; 16])], sessions: vec![70_000u64, 70_001] }),
     ]
 }
 
@@ -162,6 +167,10 @@ pub fn run_proof(tag: u8) -> RunProof {
     }
 }
 
+fn values<T>(list: Vec<Sample<T>>) -> Vec<T> {
+    list.into_iter().map(|s| s.value).collect()
+}
+
 /// An answer of each kind, and the two that say that there is none.
 pub fn replies() -> Vec<Sample<NodeReply>> {
     let dataset = |name, number, head| DatasetView { id: id(name), number, schema_hash: h(109), head };
@@ -198,5 +207,10 @@ pub fn replies() -> Vec<Sample<NodeReply>> {
         sample!(NodeReply::Runs { size: 2, end_index: 90 }),
         sample!(NodeReply::Run { body: run_proof(0xa1) }),
         sample!(NodeReply::Run { body: run_proof(0xa2) }),
+        sample!(NodeReply::Checkpoints { body: values(evidence::checkpoints()) }),
+        sample!(NodeReply::Named { end: 5_823u64, body: values(evidence::named()) }),
+        sample!(NodeReply::Epochs { body: values(evidence::epochs()) }),
+        sample!(NodeReply::Disputes { body: vec![evidence::dispute().value] }),
+        sample!(NodeReply::Leaves { body: evidence::leaves().value }),
     ]
 }

@@ -31,6 +31,8 @@ fn node_socket() {
         ("98010e", "the array's length in two bytes"),
         ("82036670 6f6c696365", "a writer without a name"),
         ("820741ff", "a key id of one byte"),
+        ("8117", "kind 23"),
+        ("821865636f757274", "named operations without a place to begin"),
     ]
     .map(|(bytes, why)| (bytes.replace(' ', ""), why));
     let refused_requests = refused_requests.each_ref().map(|(b, why)| (b.as_str(), *why));
