@@ -134,7 +134,8 @@ impl Work<'_> {
             return Err(codes::REF_DONE);
         }
         let [first, second] = pair.map(|(bytes, _)| batch_hash(bytes));
-        let taken = |b: &Batch, hash| self.recall.batch(&(b.writer.clone(), (b.incarnation, b.first_seq))) == Some(hash);
+        let taken =
+            |b: &Batch, hash| self.recall.batch(&(b.writer.clone(), (b.incarnation, b.first_seq))) == Some(hash);
         let (kept, other) = if taken(other, second) { (second, first) } else { (first, second) };
         let height = self.head.height;
         self.view.equivocations.put(at, EquivocationRow { first_seq: shared, kept, other, height });

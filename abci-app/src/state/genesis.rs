@@ -12,9 +12,9 @@ use concordat_protocol::ops::LogEntry;
 use serde::{Deserialize, Serialize};
 
 use super::apply::{Applied, Work};
+use super::epochs::new_agency;
 use super::governance::roles_fit;
 use super::history::{NoHistory, PastOp};
-use super::epochs::new_agency;
 use super::{APP_VERSION, State};
 
 /// Version of the genesis format.
@@ -230,8 +230,11 @@ fn add_agency(work: &mut Work<'_>, number: u64, a: &GenesisAgency) -> Result<(),
     }
     let held = |role: KeyRole| a.keys.iter().filter(|k| k.role == role.word()).count();
     // Epoch 0 names one of each: see `protocol::trust`.
-    if held(KeyRole::Root) != 1 || held(KeyRole::Cosign) > 1 {
-        return Err(rule(field("keys"), "must hold one root key, and one cosigning key at most"));
+    if held(KeyRole::Root) != 1 {
+        return Err(rule(field("keys"), "must hold a root key, and only one"));
+    }
+    if held(KeyRole::Cosign) > 1 {
+        return Err(rule(field("keys"), "must hold one cosigning key at most"));
     }
     work.view.agencies.put(a.agency.clone(), new_agency(number, a.roles.clone(), validator, power));
     for (i, k) in a.keys.iter().enumerate() {

@@ -2,7 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod agreements;
+mod ballots;
 mod bounded;
+mod checkpoints;
+mod council;
+mod disputes;
+mod epochs;
 mod kit;
 mod model;
 mod path;

@@ -16,11 +16,7 @@ impl Trust {
     /// # Errors
     /// The genesis text does not parse or is of another chain than the epochs, or the epochs do not hang together:
     /// the node is not to be relied on.
-    pub fn with_epochs(
-        genesis: String,
-        oversight: Vec<OversightKey>,
-        views: &[EpochView],
-    ) -> Result<Self, TrustError> {
+    pub fn with_epochs(genesis: String, oversight: Vec<OversightKey>, views: &[EpochView]) -> Result<Self, TrustError> {
         let mut trust = Self::from_genesis(genesis, oversight)?;
         let (first, later) =
             views.split_first().ok_or_else(|| TrustError::Genesis("the node lists no epochs".to_owned()))?;
