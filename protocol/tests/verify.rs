@@ -10,6 +10,8 @@ mod comet;
 mod forge;
 #[path = "verify/looked.rs"]
 mod looked;
+#[path = "verify/record.rs"]
+mod record;
 #[path = "verify/rules.rs"]
 mod rules;
 #[path = "verify/tamper.rs"]
