@@ -5,6 +5,7 @@
 mod error;
 mod secret;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use concordat_protocol::ids::AgencyId;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
-pub use secret::SecretRef;
+pub use secret::{NotAReference, SecretRef};
 
 /// Version of `node.yaml`, `exchange.yaml` and of the folder's layout that this program reads and writes.
 pub const LAYOUT_VERSION: u32 = 1;
@@ -142,6 +143,15 @@ pub struct NodeConfig {
     /// Bounds.
     #[serde(default)]
     pub limits: NodeLimits,
+    /// Passphrase of encrypted key files, by reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_passphrase: Option<SecretRef>,
+    /// Passphrases of single key files (`release: env:RELEASE_PASSPHRASE`), which go before `key_passphrase`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub key_passphrases: BTreeMap<String, SecretRef>,
+    /// Time-stamps of checkpoints that the broker asks for by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<crate::outside::timestamp::TimestampConfig>,
     /// The folder the file was read from; not part of the file.
     #[serde(skip)]
     pub dir: PathBuf,
@@ -183,6 +193,9 @@ impl NodeConfig {
                     format!("names \"{name}\": an adapter's name has a-z, 0-9 and - only"),
                 ));
             }
+        }
+        if let Some(rule) = self.timestamp.as_ref().and_then(|t| t.every().err()) {
+            return Err(field(path, "timestamp.every", rule));
         }
         if self.peers.iter().any(|p| p.agency == self.agency) {
             return Err(field(path, "peers", "names this agency itself: list only the others"));

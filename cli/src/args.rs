@@ -1,10 +1,14 @@
 //! The command line.
 
 pub mod feeds;
+pub mod subjects;
+pub mod outside;
 pub mod keys;
 
+pub use outside::Ledger;
 pub use feeds::{Adapter, Dataset, DeadLetter, Feed, Message, Subscription};
 pub use keys::Key;
+pub use subjects::{Subject, Who};
 
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -65,6 +69,9 @@ pub enum Command {
     /// Operations on the ledger
     #[command(subcommand)]
     Op(Op),
+    /// Persons: who looked at their records, and forgetting them
+    #[command(subcommand)]
+    Subject(Subject),
     /// Check evidence offline
     #[command(subcommand)]
     Verify(Verify),
@@ -335,6 +342,14 @@ pub enum Op {
 /// `verify`
 #[derive(Debug, Subcommand)]
 pub enum Verify {
+    /// Check a list of who looked at a person's records (`subject proof`) with nothing but itself and trust.json
+    List {
+        /// The list
+        file: PathBuf,
+        /// trust.json
+        #[arg(long, value_name = "FILE")]
+        trust: PathBuf,
+    },
     /// Check a receipt with nothing but itself and trust.json; no network, no node
     Receipt {
         /// The receipt
@@ -343,13 +358,6 @@ pub enum Verify {
         #[arg(long, value_name = "FILE")]
         trust: PathBuf,
     },
-}
-
-/// `ledger`
-#[derive(Debug, Subcommand)]
-pub enum Ledger {
-    /// Height, tick, app hash, peers
-    Status,
 }
 
 /// `trust`

@@ -6,7 +6,7 @@ use concordat_cli::args::{
 };
 use concordat_cli::commands::{
     Ctx, adapter, adapter_status, agreement, dataset, dead_letter, feed, key, message, node, op, pod, query, stats,
-    subscription, trust, verify,
+    subject, subscription, trust, verify, verify_list,
 };
 use concordat_cli::demo;
 use concordat_cli::failure::Failure;
@@ -100,8 +100,16 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         }
         Command::Op(Op::Dispute { op, reason }) => op::dispute(ctx, op, reason).await,
         Command::Verify(Verify::Receipt { file, trust }) => verify::receipt(ctx, file, trust),
+        Command::Verify(Verify::List { file, trust }) => verify_list::list(ctx, file, trust),
+        Command::Subject(s) => subject::run(ctx, s).await,
         Command::Why { what } => op::why(ctx, what).await,
-        Command::Ledger(Ledger::Status) => op::ledger_status(ctx).await,
+        Command::Ledger(l) => match l {
+            Ledger::Status => op::ledger_status(ctx).await,
+            Ledger::Export(e) => ledger_export::export(ctx, e).await,
+            Ledger::Witness(w) => ledger_export::witness(ctx, w),
+            Ledger::Timestamp(t) => ledger_timestamp::stamp(ctx, t).await,
+            Ledger::Timestamps(t) => ledger_timestamp::timestamps(ctx, t).await,
+        },
         Command::Adapter(Adapter::Check { name, rows }) => adapter_status::check(ctx, name, *rows),
         Command::Adapter(Adapter::Status { name }) => adapter_status::status(ctx, name.as_deref()).await,
         Command::Adapter(Adapter::Run { name, rows, pace }) => adapter::run(ctx, name, *rows, pace.as_deref()).await,

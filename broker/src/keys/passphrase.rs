@@ -46,7 +46,9 @@ impl Passphrases {
     /// # Errors
     /// Why there is none, in words.
     pub fn get(&self, name: &str, what: &str) -> Result<Zeroizing<String>, String> {
-        match self.of.get(name).or(self.all.as_ref()) {
+        // `release.next`, `release.1f00aa17.old` and `release.1f00aa17.pq` open like `release`.
+        let base = name.split('.').next().unwrap_or_default();
+        match self.of.get(base).or(self.all.as_ref()) {
             Some(reference) => reference.resolve(&self.dir).map_err(|e| e.to_string()),
             None => self.ask(what, "no `key_passphrase` in node.yaml"),
         }

@@ -36,7 +36,9 @@ impl Side {
     /// The side of the node in `dir`.
     pub fn open(dir: &Path) -> Result<Self, Failure> {
         let cfg = NodeConfig::load(dir)?;
-        Ok(Self { api: Api::of(dir, None, "operator")?, keys: KeyFolder::new(cfg.keys()), cfg })
+        let folder = KeyFolder::of(&cfg);
+        let passphrases = folder.passphrases().clone().asking(super::key::prompt);
+        Ok(Self { api: Api::of(dir, None, "operator")?, keys: folder.with(passphrases), cfg })
     }
 
     /// Signs an act with a key file and submits it through the gateway; waits for the ledger.

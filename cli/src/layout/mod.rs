@@ -6,7 +6,7 @@ mod files;
 mod nats;
 mod ports;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -262,6 +262,9 @@ fn agency_folder(
         peers,
         autostart: Vec::new(),
         limits: NodeLimits::default(),
+        timestamp: None,
+        key_passphrase: None,
+        key_passphrases: BTreeMap::new(),
         dir: PathBuf::new(),
     };
     write_yaml(&dir.join(NODE_FILE), &config)?;

@@ -186,6 +186,26 @@ pub fn wait_up(dir: &Path, within: Duration) -> Result<State, SupervisorError> {
     }
 }
 
+/// Ends one process of a supervised folder and waits until the supervisor has another in its place and everything is up.
+/// `false` when no supervisor runs.
+pub fn restart(dir: &Path, name: &str, within: Duration) -> Result<bool, SupervisorError> {
+    let Some(state) = status(dir).state.filter(|s| s.supervisor.alive()) else { return Ok(false) };
+    let of = |state: &State| state.processes.iter().find(|p| p.name == name).and_then(|p| p.process);
+    let before = of(&state);
+    if let Some(process) = before {
+        process.signal(rustix::process::Signal::TERM, false);
+    }
+    let end = Instant::now() + within;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let now = wait_up(dir, left)?;
+        if of(&now).is_some_and(|p| Some(p) != before && p.alive()) {
+            return Ok(true);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Stops the supervisor of a folder with all its processes and waits for them. `false` when none ran.
 pub fn stop(dir: &Path) -> Result<bool, SupervisorError> {
     let Some(state) = State::read(dir).filter(|s| s.supervisor.alive()) else { return Ok(false) };
