@@ -2,7 +2,9 @@
 
 use crate::holding::Rows;
 use crate::step::Prepared;
+use crate::subjects::Marked;
 use concordat_policies::ask::Grant;
+use concordat_policies::duty::Duty;
 use concordat_protocol::cbor::{self, Bytes};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::AgencyId;
@@ -87,6 +89,17 @@ pub struct Disclosure {
     pub secret: Zeroizing<[u8; 32]>,
     /// The plain content, which the shell seals to the consumer before anything is stored.
     pub content: Content,
+    /// Tick before which the subject is told no more than that there was an access; 0 where it is told at once.
+    pub open_by_ms: u64,
+}
+
+/// The tick by which an access under a grant is opened to its subject, milliseconds; none where it is open at once.
+pub fn open_by(duties: &[Duty], tick_ms: u64) -> Option<u64> {
+    let sealed = |d: &Duty| match d {
+        Duty::SealAccess { for_ms } => Some(*for_ms),
+        _ => None,
+    };
+    duties.iter().filter_map(sealed).max().map(|ms| tick_ms.saturating_add(ms))
 }
 
 /// Makes the operation and the signed response of a permitted query. The content is not sealed yet.
@@ -95,6 +108,7 @@ pub fn disclose(
     grant: &Grant,
     handle: u64,
     rows: &Rows,
+    marked: &Marked,
     key: &SigningKey,
 ) -> Result<Disclosure, AnswerError> {
     let jcs = |(i, r): (usize, &crate::holding::Row)| {
@@ -105,7 +119,9 @@ pub fn disclose(
     let content_root = content.root();
     let clause = format!("{}/{}", grant.clause.agreement, grant.clause.clause);
     let secret = Zeroizing::new(random32()?);
+    let open_by = open_by(&grant.duties, facts.tick_ms);
     let more = [
+        (leaf::OPEN_BY, open_by.map(|ms| ms.to_be_bytes().to_vec()).unwrap_or_default()),
         (leaf::CLAUSE, clause.clone().into_bytes()),
         (leaf::ROWS_HASH, grant.rows_hash.to_vec()),
         (leaf::COUNT, (content.rows.len() as u64).to_be_bytes().to_vec()),
@@ -114,7 +130,7 @@ pub fn disclose(
     ];
     let set = leaves(facts, &more, &secret)?;
     let (session, n, day) = (facts.request.session, facts.request.n, facts.tick_ms / DAY_MS);
-    let (tags, commitment) = (Tags::none(), set.root());
+    let (tags, commitment) = (marked.tags.clone(), set.root());
     let op = match grant.effect {
         Effect::BreakGlass => Op::BreakGlass { handle, session, n, day, tags, commitment },
         _ => Op::Query { handle, session, n, day, tags, commitment },
@@ -134,21 +150,34 @@ pub fn disclose(
         encapsulation: Bytes::default(),
         sealed: Bytes::default(),
     };
-    Ok(Disclosure { prepared: Prepared { op, op_hash, handle, denied: None }, released, secret, content })
+    let prepared = Prepared { op, op_hash, handle, denied: None };
+    Ok(Disclosure { prepared, released, secret, content, open_by_ms: open_by.unwrap_or_default() })
+}
+
+/// A denial: operation, and what the provider keeps to open it later.
+pub struct Denial {
+    /// What the step needs.
+    pub prepared: Prepared,
+    /// The commitment's secret.
+    pub secret: Zeroizing<[u8; 32]>,
+    /// All leaves of the commitment, canonical.
+    pub openings: Vec<u8>,
 }
 
 /// Makes the operation that records a denial.
-pub fn deny(facts: &Facts<'_>, denied: Denied, handle: u64) -> Result<(Prepared, Zeroizing<[u8; 32]>), AnswerError> {
+pub fn deny(facts: &Facts<'_>, denied: Denied, handle: u64, marked: &Marked) -> Result<Denial, AnswerError> {
     let secret = Zeroizing::new(random32()?);
     let more = [
         (leaf::CLAUSE, denied.clause.clone().into_bytes()),
         (leaf::COUNT, 1u64.to_be_bytes().to_vec()),
         (leaf::EVIDENCE, b"strict".to_vec()),
     ];
-    let commitment = leaves(facts, &more, &secret)?.root();
+    let set = leaves(facts, &more, &secret)?;
+    let commitment = set.root();
     let (session, n, day) = (facts.request.session, facts.request.n, facts.tick_ms / DAY_MS);
-    let op = Op::Deny { handle, session, n, day, tags: Tags::none(), commitment };
-    Ok((Prepared { op_hash: op.hash(), op, handle, denied: Some(denied) }, secret))
+    let op = Op::Deny { handle, session, n, day, tags: marked.tags.clone(), commitment };
+    let prepared = Prepared { op_hash: op.hash(), op, handle, denied: Some(denied) };
+    Ok(Denial { prepared, secret, openings: cbor::encode(&set.redact(|_| true)) })
 }
 
 /// The operation that counts denials of one session and reason which got no entry of their own (`n` is 0).
@@ -204,8 +233,9 @@ mod tests {
             tick_ms: 2 * DAY_MS,
         };
         let refusal = crate::decide::denied(407, "purpose", "no");
-        let (prepared, secret) = deny(&facts, refusal.clone(), 0).unwrap();
-        let (again, _) = deny(&facts, refusal, 0).unwrap();
+        let nobody = Marked::nobody();
+        let Denial { prepared, secret, openings } = deny(&facts, refusal.clone(), 0, &nobody).unwrap();
+        let again = deny(&facts, refusal, 0, &nobody).unwrap().prepared;
         let recorded = prepared.op.recorded().unwrap();
         assert_eq!((recorded.session, recorded.n, recorded.day), (3, 9, 2));
         assert_ne!(prepared.op_hash, again.op_hash, "every commitment has its own salt");
@@ -216,6 +246,9 @@ mod tests {
         opened.verify(recorded.commitment).unwrap();
         assert_eq!(opened.get(leaf::ACTOR), Some(&b"p-7"[..]));
         assert!(opened.get(leaf::CASE).is_none());
+        let all: Redacted = cbor::decode(&openings).unwrap();
+        all.verify(recorded.commitment).unwrap();
+        assert_eq!(all.get(leaf::CASE), Some(&b"26-CR-1042"[..]));
     }
 
     #[test]

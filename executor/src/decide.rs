@@ -75,6 +75,8 @@ pub struct Permitted {
     pub grant: Grant,
     /// What the store is asked, row filter and projection included.
     pub plan: Plan,
+    /// The filter as it was asked, without the clause's own.
+    pub asked: Filter,
 }
 
 /// Decides a query and plans it. `tick_ms` is ledger time.
@@ -107,8 +109,9 @@ pub fn decide(
     if query.dataset != request.dataset.as_str() {
         return Err(denied(codes::BAD_VALUE, "bad-query", "dataset: the query names another dataset than the request"));
     }
+    let asked = query.filter.clone();
     let plan = fulfil(&grant, query, fields)?;
-    Ok(Permitted { grant, plan })
+    Ok(Permitted { grant, plan, asked })
 }
 
 /// The agreement and the clause that a request relies on: `AGR-2026-0142/C1`, `C1` or nothing.

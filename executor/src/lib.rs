@@ -13,6 +13,7 @@ pub mod limits;
 pub mod query;
 
 pub mod step;
+pub mod subjects;
 
 /// The policy room, for the host that runs this step.
 pub use concordat_policies as policies;

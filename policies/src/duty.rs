@@ -68,6 +68,8 @@ words! {
         Notify = "notify",
         /// The use is reviewed in time; an overdue review refuses the clause.
         Review = "review",
+        /// The person whose record it is learns at first only that there was an access. The executor seals it.
+        SealAccess = "seal-access",
     }
 }
 
@@ -169,6 +171,11 @@ pub enum Duty {
         /// Milliseconds.
         within_ms: u64,
     },
+    /// The subject is told who asked, and why, only after this time; at once that there was an access.
+    SealAccess {
+        /// Milliseconds.
+        for_ms: u64,
+    },
 }
 
 impl Duty {
@@ -184,6 +191,7 @@ impl Duty {
             Self::Justification => DutyKind::Justification,
             Self::Notify { .. } => DutyKind::Notify,
             Self::Review { .. } => DutyKind::Review,
+            Self::SealAccess { .. } => DutyKind::SealAccess,
         }
     }
 
@@ -244,6 +252,12 @@ impl Duty {
                     duration_text(*within_ms)
                 )
             }
+            Self::SealAccess { for_ms } => {
+                format!(
+                    "For {} the person concerned is told only that there was an access; then by whom and why.",
+                    duration_text(*for_ms)
+                )
+            }
         }
     }
 }
@@ -269,10 +283,10 @@ impl GroupKey {
 pub struct Capabilities(pub BTreeSet<DutyKind>);
 
 impl Default for Capabilities {
-    /// What the executor fulfils today: reference, require-filter, row-filter, fields, quota.
+    /// What the executor fulfils today: reference, require-filter, row-filter, fields, quota, seal-access.
     fn default() -> Self {
-        use DutyKind::{Fields, Quota, Reference, RequireFilter, RowFilter};
-        Self([Reference, RequireFilter, RowFilter, Fields, Quota].into_iter().collect())
+        use DutyKind::{Fields, Quota, Reference, RequireFilter, RowFilter, SealAccess};
+        Self([Reference, RequireFilter, RowFilter, Fields, Quota, SealAccess].into_iter().collect())
     }
 }
 

@@ -37,6 +37,9 @@ impl<'de> Deserialize<'de> for WordOrPair {
     }
 }
 
+/// Longest time for which an access is sealed, milliseconds.
+const SEAL_MS_MAX: u64 = 366 * 86_400_000;
+
 /// A duty as the document writes it: every key of every kind, sorted out by [`RawDuty::duty`].
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +58,7 @@ pub(crate) struct RawDuty {
     min_group: Option<Spanned<u64>>,
     to: Option<Spanned<String>>,
     within: Option<Spanned<DurationMs>>,
+    r#for: Option<Spanned<DurationMs>>,
 }
 
 fn keys_of(kind: DutyKind) -> &'static [&'static str] {
@@ -68,6 +72,7 @@ fn keys_of(kind: DutyKind) -> &'static [&'static str] {
         DutyKind::Justification => &["type"],
         DutyKind::Notify => &["type", "to"],
         DutyKind::Review => &["type", "within"],
+        DutyKind::SealAccess => &["type", "for"],
     }
 }
 
@@ -113,13 +118,21 @@ impl RawDuty {
                 }
                 Duty::Review { within_ms: within.value.0 }
             }
+            DutyKind::SealAccess => {
+                let span = self.r#for.ok_or_else(|| need("for"))?;
+                if !(1..=SEAL_MS_MAX).contains(&span.value.0) {
+                    let rule = "an access is sealed for some time, at most a year: the person must learn of it";
+                    return Err(YamlError::new(Pos::of(&span), rule));
+                }
+                Duty::SealAccess { for_ms: span.value.0 }
+            }
         };
         Ok((duty, at))
     }
 
     /// A key that belongs to another kind of duty is as unknown as any other.
     fn refuse_foreign(&self, kind: DutyKind) -> Result<(), YamlError> {
-        let given: [(&str, Option<Pos>); 13] = [
+        let given: [(&str, Option<Pos>); 14] = [
             ("field", self.field.as_ref().map(Pos::of)),
             ("pattern", self.pattern.as_ref().map(Pos::of)),
             ("any_of", self.any_of.as_ref().map(Pos::of)),
@@ -133,6 +146,7 @@ impl RawDuty {
             ("min_group", self.min_group.as_ref().map(Pos::of)),
             ("to", self.to.as_ref().map(Pos::of)),
             ("within", self.within.as_ref().map(Pos::of)),
+            ("for", self.r#for.as_ref().map(Pos::of)),
         ];
         let known = keys_of(kind);
         match given.iter().find(|(k, at)| at.is_some() && !known.contains(k)) {

@@ -104,6 +104,9 @@ fn lint_clause(c: &Clause, able: &Capabilities, public: bool) -> Vec<Finding> {
     if c.effect == Effect::Permit && !public && c.legal_basis.is_none() {
         out.push(finding(Severity::Note, "no-legal-basis", c, "no legal basis is named".to_owned()));
     }
+    if let Some(sealed) = c.duties.iter().find(|d| d.kind() == DutyKind::SealAccess) {
+        out.push(finding(Severity::Note, "sealed-access", c, sealed.sentence()));
+    }
     if let (Some(allow), Some(needs)) = (allowed(c), needs(c)) {
         for n in needs.iter().filter(|n| !allow.contains(n)) {
             let text = format!(

@@ -5,6 +5,7 @@ use super::check::Expected;
 use concordat_executor::answer::{Facts, disclose};
 use concordat_executor::holding::{PageEnd, Row, Rows};
 use concordat_executor::policies::ask::{ClauseRef, Grant};
+use concordat_executor::subjects::Marked;
 use concordat_protocol::acts::KeyRole;
 use concordat_protocol::cbor;
 use concordat_protocol::codes::Verdict;
@@ -129,7 +130,7 @@ impl Pair {
         let hash = request.hash();
         let consumer = agency("court");
         let facts = Facts { request, request_hash: &hash, consumer: &consumer, actor: "psn:1", tick_ms: 90_000_000 };
-        let made = disclose(&facts, &grant, HANDLE, &rows, &self.release).unwrap();
+        let made = disclose(&facts, &grant, HANDLE, &rows, &Marked::nobody(), &self.release).unwrap();
         (made.released, made.content)
     }
 

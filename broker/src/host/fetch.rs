@@ -6,25 +6,29 @@
 )]
 
 use super::policy::Policies;
-use super::releases::NewRelease;
+use super::releases::{Detail, NewRelease};
+use super::subjects::{People, SubjectId};
 use crate::config::NodeConfig;
 use crate::ledger::LedgerError;
 use crate::ledger::node_client::NodeClient;
 use concordat_executor::answer::{self, Facts};
 use concordat_executor::decide::{QueryDocument, decide, denied};
-use concordat_executor::holding::{DatasetSpec, Holding, Plan, SqliteHolding};
+use concordat_executor::holding::{DatasetSpec, Holding, Plan, Rows, SqliteHolding};
+use concordat_executor::query::Query;
 use concordat_executor::step::{Call, Prepared};
+use concordat_executor::subjects::{Marked, SubjectField};
 use concordat_protocol::acts::KeyRole;
 use concordat_protocol::cbor;
 use concordat_protocol::codes;
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::keys::{KeyId, PublicKey, SigningKey};
+use concordat_protocol::ops::{Op, Tag};
 use concordat_protocol::seal::SealSender;
 use concordat_protocol::session::{Denied, Released, Request};
 use concordat_protocol::terms::Status;
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// What a worker needs of a call.
@@ -60,9 +64,18 @@ pub struct Fetcher {
     holding: Arc<SqliteHolding>,
     release_key: Arc<SigningKey>,
     specs: BTreeMap<DatasetId, DatasetSpec>,
+    people: People,
     policies: RwLock<Arc<Policies>>,
     senders: Mutex<BTreeMap<(u64, KeyId), SealSender>>,
     kems: Mutex<BTreeMap<KeyId, Arc<PublicKey>>>,
+}
+
+/// Milliseconds of a UTC day.
+const DAY_MS: u64 = 86_400_000;
+
+fn detail(op: &Op, openings: Vec<u8>, sentence: String, marked: &Marked, subjects: Vec<SubjectId>) -> Detail {
+    let bulk = marked.bulk.iter().flat_map(Tag::as_slice).copied().collect();
+    Detail { op: cbor::encode(op), openings, sentence, bulk, subjects }
 }
 
 fn busy(detail: String) -> Denied {
@@ -77,6 +90,7 @@ impl Fetcher {
         holding: Arc<SqliteHolding>,
         release_key: Arc<SigningKey>,
         specs: Vec<(DatasetId, DatasetSpec)>,
+        people: People,
     ) -> Self {
         Self {
             cfg,
@@ -84,6 +98,7 @@ impl Fetcher {
             holding,
             release_key,
             specs: specs.into_iter().collect(),
+            people,
             policies: RwLock::default(),
             senders: Mutex::default(),
             kems: Mutex::default(),
@@ -141,15 +156,20 @@ impl Fetcher {
                 &facts,
                 job,
                 denied(codes::UNKNOWN_DATASET, "unknown-dataset", format!("{} is not held here", request.dataset)),
+                &BTreeSet::new(),
             );
         };
+        let subject = self.people.field(&request.dataset);
         let set = policies.set(&request.dataset, &job.consumer);
         let permitted = match decide(request, &job.consumer, &document, &set, &spec.fields, job.tick_ms) {
             Ok(permitted) => permitted,
             Err(denied) if denied.code == codes::BAD_VALUE => return Err(denied),
             Err(denied) => {
                 let denied = explain_inactive(denied, &policies, request, &job.consumer);
-                return self.deny(&facts, job, denied);
+                // A denied question about somebody is one about somebody, too.
+                let query = Query::parse(&document.query, &spec.fields).ok();
+                let named = query.zip(subject).map(|(q, s)| s.named(&q.filter)).unwrap_or_default();
+                return self.deny(&facts, job, denied, &named);
             }
         };
         let clause = &permitted.grant.clause;
@@ -158,9 +178,12 @@ impl Fetcher {
         };
         let limit = u32::try_from(self.cfg.limits.page_rows).unwrap_or(u32::MAX);
         let plan = Plan { limit: permitted.plan.limit.min(limit), ..permitted.plan.clone() };
-        let rows = self.holding.query(&plan).map_err(|e| busy(format!("the provider's store: {}", e.code())))?;
         let failed = |e: answer::AnswerError| busy(e.to_string());
-        let made = answer::disclose(&facts, &permitted.grant, handle, &rows, &self.release_key).map_err(failed)?;
+        let (rows, mut met) = self.read(plan, subject)?;
+        met.extend(subject.map(|s| s.named(&permitted.asked)).unwrap_or_default());
+        let (marked, subjects) = self.mark(&facts, &met)?;
+        let made =
+            answer::disclose(&facts, &permitted.grant, handle, &rows, &marked, &self.release_key).map_err(failed)?;
         let mut released = made.released;
         let content = cbor::encode(&made.content);
         if content.len() > self.cfg.limits.response_bytes {
@@ -173,8 +196,11 @@ impl Fetcher {
         }
         self.seal(job, &mut released, &content)?;
         let decision = json!({"agreement": clause.agreement, "version": clause.version, "clause": clause.clause, "rows": rows.rows.len()});
+        let openings = released.openings.0.clone();
+        let detail = detail(&made.prepared.op, openings, clause.text.clone(), &marked, subjects);
         let row = NewRelease {
             key: (request.session, request.n),
+            detail,
             request_hash: job.call.request_hash,
             op_hash: made.prepared.op_hash,
             secret: *made.secret,
@@ -185,9 +211,36 @@ impl Fetcher {
         Ok(Done { prepared: made.prepared, row, released: Some(released) })
     }
 
-    fn deny(&self, facts: &Facts<'_>, job: &Job, denied: Denied) -> Result<Done, Denied> {
+    /// What a plan finds, and whom: the subject's field is read even where the clause does not open it, and dropped.
+    fn read(&self, plan: Plan, subject: Option<&SubjectField>) -> Result<(Rows, BTreeSet<String>), Denied> {
+        let mut plan = plan;
+        let hidden = subject.filter(|s| plan.select.as_ref().is_some_and(|list| !list.contains(&s.name)));
+        if let (Some(field), Some(select)) = (hidden, plan.select.as_mut()) {
+            select.push(field.name.clone());
+        }
+        let rows = self.holding.query(&plan);
+        let mut rows = rows.map_err(|e| busy(format!("the provider's store: {}", e.code())))?;
+        let met = subject.map(|s| s.of_rows(&rows.rows)).unwrap_or_default();
+        if let Some(field) = hidden {
+            rows.rows.iter_mut().for_each(|r| drop(r.doc.remove(&field.name)));
+        }
+        Ok((rows, met))
+    }
+
+    fn mark(&self, facts: &Facts<'_>, met: &BTreeSet<String>) -> Result<(Marked, Vec<SubjectId>), Denied> {
+        let dataset = &facts.request.dataset;
+        let ids = self.people.ids(dataset, met);
+        let marked = self.people.mark(dataset, &ids, facts.tick_ms / DAY_MS);
+        Ok((marked.map_err(|e| busy(e.to_string()))?, ids))
+    }
+
+    fn deny(&self, facts: &Facts<'_>, job: &Job, denied: Denied, named: &BTreeSet<String>) -> Result<Done, Denied> {
+        let (marked, subjects) = self.mark(facts, named)?;
+        let sentence = denied.clause_text.clone();
         let decision = json!({"denied": denied.reason, "clause": denied.clause, "missing": denied.missing}).to_string();
-        let (prepared, secret) = answer::deny(facts, denied, 0).map_err(|e| busy(e.to_string()))?;
+        let made = answer::deny(facts, denied, 0, &marked).map_err(|e| busy(e.to_string()))?;
+        let (prepared, secret) = (made.prepared, made.secret);
+        let detail = detail(&prepared.op, made.openings, sentence, &marked, subjects);
         let row = NewRelease {
             key: (facts.request.session, facts.request.n),
             request_hash: job.call.request_hash,
@@ -196,6 +249,7 @@ impl Fetcher {
             body: None,
             decision,
             session_expires_ms: job.call.session_expires_ms,
+            detail,
         };
         Ok(Done { prepared, row, released: None })
     }

@@ -10,6 +10,7 @@ mod listen;
 pub mod policy;
 mod query_loop;
 mod releases;
+pub mod subjects;
 
 use crate::config::{ConfigError, NodeConfig};
 use crate::keys::{self, KeyFileError, KeyFolder};
@@ -46,6 +47,9 @@ pub enum HostError {
     /// The release store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Subjects.
+    #[error(transparent)]
+    Subjects(#[from] subjects::SubjectsError),
     /// The feed store.
     #[error(transparent)]
     Feed(#[from] feed::FeedStoreError),
@@ -80,6 +84,7 @@ impl HostError {
             Self::Ledger(e) => e.code(),
             Self::Holding(e) => e.code(),
             Self::Store(_) => "release-store",
+            Self::Subjects(e) => e.code(),
             Self::Feed(e) => e.code(),
             Self::Id(_) => "name",
             Self::Durable(e) => e.code(),
@@ -147,7 +152,7 @@ pub async fn connect_streams(cfg: &NodeConfig, name: &str) -> Result<async_nats:
 pub async fn run(dir: &Path) -> Result<(), HostError> {
     concordat_protocol::keys::self_test()?;
     let cfg = Arc::new(NodeConfig::load(dir)?);
-    let folder = KeyFolder::new(cfg.keys());
+    let folder = KeyFolder::of(&cfg);
     let release_key = Arc::new(folder.signing(keys::RELEASE)?);
     let holding = Arc::new(open_holding(&cfg)?);
     let (mut specs, datasets) = (Vec::new(), load_datasets(dir)?);
@@ -157,6 +162,8 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
         specs.push((doc.id.clone(), spec));
     }
     let store = ReleaseStore::open(&cfg.releases())?;
+    let vault = subjects::Vault::open(&cfg.path("executor")).map_err(subjects::SubjectsError::from)?;
+    let people = subjects::People::new(Arc::new(vault), &datasets);
     let node = NodeClient::new(cfg.node_socket());
     let writer = Writer::start(WriterSetup {
         chain: cfg.chain.clone(),
@@ -180,11 +187,23 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
         writer: writer.clone(),
         nats: nats.clone(),
         release_key: release_key.clone(),
-        view: seen,
+        people: people.clone(),
+        view: seen.clone(),
     })?;
-    let fetcher = fetch::Fetcher::new(cfg.clone(), node.clone(), holding, release_key, specs);
+    let setup = subjects::SubjectsSetup {
+        agency: cfg.agency.clone(),
+        node: NodeClient::new(cfg.node_socket()),
+        rpc: CometRpc::new(&cfg.rpc()?)?,
+        writer: writer.clone(),
+        holding: holding.clone(),
+    };
+    let subjects = Arc::new(subjects::Subjects::new(&cfg, setup, people.clone())?);
+    // What the ledger says is forgotten is forgotten before anything is served.
+    subjects.replay().await?;
+    subjects.clone().serve(seen)?;
+    let fetcher = fetch::Fetcher::new(cfg.clone(), node.clone(), holding, release_key, specs, people);
     let fetcher = Arc::new(fetcher);
-    let host = query_loop::Host { cfg: cfg.clone(), node, writer, nats, store, fetcher, feeds, view };
+    let host = query_loop::Host { cfg: cfg.clone(), node, writer, nats, store, fetcher, feeds, subjects, view };
     tokio::select! {
         result = host.run() => result,
         refused = durable.refused() => Err(refused.into()),

@@ -11,6 +11,7 @@ use super::fetch::{Done, Fetcher, Job};
 use super::listen::{Listener, answer_to};
 use super::policy::{Policies, load_documents};
 use super::releases::{Found, ReleaseStore, Round, State};
+use super::subjects::Subjects;
 use super::{HostError, StoreError};
 use crate::config::NodeConfig;
 use crate::ledger::follow::{Followed, follow};
@@ -68,6 +69,8 @@ pub struct Host {
     pub fetcher: Arc<Fetcher>,
     /// What subscriptions are asked of.
     pub feeds: Arc<Feeds>,
+    /// Who is told of a person's accesses, and forgets.
+    pub subjects: Arc<Subjects>,
     /// Newest tick and agreements, for the feeds.
     pub view: watch::Sender<View>,
 }
@@ -168,12 +171,13 @@ impl Loop {
     }
 
     /// Forgets what is too old to be asked for again, in memory and in the store.
-    fn sweep(&mut self) -> Result<(), StoreError> {
+    fn sweep(&mut self) -> Result<(), HostError> {
         let tick = self.step.tick_ms().unwrap_or_default();
+        self.host.subjects.erased_up_to(self.step.height())?;
         self.step.sweep();
         let left = self.sessions.sweep(tick);
         self.host.fetcher.forget_sessions(|s| !left.contains(&s));
-        self.host.store.prune(tick).map(|_| ())
+        Ok(self.host.store.prune(tick).map(|_| ())?)
     }
 
     /// Records how often each session was denied beyond what was recorded one by one.

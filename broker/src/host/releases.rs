@@ -1,5 +1,6 @@
 //! The release store: every response before its record, and what became of it.
 
+use super::subjects::SubjectId;
 use concordat_executor::step::{Kept, Key};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::limits::RELEASE_REPEAT_MS;
@@ -42,6 +43,23 @@ pub struct NewRelease {
     pub decision: String,
     /// When the session is over, tick milliseconds.
     pub session_expires_ms: u64,
+    /// What is kept for ever to tell a person who looked.
+    pub detail: Detail,
+}
+
+/// What opens an operation to the persons whose records it touched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// Canonical operation.
+    pub op: Vec<u8>,
+    /// All leaves of its commitment, canonical.
+    pub openings: Vec<u8>,
+    /// The clause's sentence.
+    pub sentence: String,
+    /// Sorted tags that travel as bulk, one after another.
+    pub bulk: Vec<u8>,
+    /// Ids of the subjects.
+    pub subjects: Vec<SubjectId>,
 }
 
 /// A stored response as it is found again.
@@ -86,6 +104,14 @@ impl Round {
     }
 }
 
+/// Columns that a store of the first version lacks.
+const LATER: [(&str, &str); 4] = [
+    ("op", "BLOB NOT NULL DEFAULT x''"),
+    ("openings", "BLOB NOT NULL DEFAULT x''"),
+    ("sentence", "TEXT NOT NULL DEFAULT ''"),
+    ("bulk", "BLOB NOT NULL DEFAULT x''"),
+];
+
 fn hash_of(blob: Vec<u8>) -> Hash {
     blob.try_into().unwrap_or([0; 32])
 }
@@ -95,16 +121,26 @@ impl ReleaseStore {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let db = Connection::open(path)?;
         db.execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
              CREATE TABLE IF NOT EXISTS release (
                session INTEGER NOT NULL, n INTEGER NOT NULL, request_hash BLOB NOT NULL, op_hash BLOB NOT NULL,
                secret BLOB NOT NULL, body BLOB, decision TEXT NOT NULL, state INTEGER NOT NULL,
                session_ends_ms INTEGER NOT NULL,
                op_index INTEGER NOT NULL DEFAULT 0, height INTEGER NOT NULL DEFAULT 0, released_ms INTEGER NOT NULL DEFAULT 0,
-               PRIMARY KEY (session, n)) STRICT, WITHOUT ROWID;
+               op BLOB NOT NULL DEFAULT x'', openings BLOB NOT NULL DEFAULT x'', sentence TEXT NOT NULL DEFAULT '',
+               bulk BLOB NOT NULL DEFAULT x'', PRIMARY KEY (session, n)) STRICT, WITHOUT ROWID;
+             CREATE TABLE IF NOT EXISTS touched (subject BLOB NOT NULL, session INTEGER NOT NULL, n INTEGER NOT NULL,
+               PRIMARY KEY (subject, session, n)) STRICT, WITHOUT ROWID;
+             CREATE INDEX IF NOT EXISTS release_op ON release (op_hash);
              CREATE INDEX IF NOT EXISTS release_open ON release (session, n) WHERE state = 0;
              CREATE TABLE IF NOT EXISTS mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;",
         )?;
+        for (column, kind) in LATER {
+            let sql = "SELECT count(*) FROM pragma_table_info('release') WHERE name = ?1";
+            if db.query_row(sql, [column], |r| r.get::<_, i64>(0))? == 0 {
+                db.execute_batch(&format!("ALTER TABLE release ADD COLUMN {column} {kind}"))?;
+            }
+        }
         Ok(Self { db })
     }
 
@@ -113,9 +149,11 @@ impl ReleaseStore {
         let tx = self.db.transaction()?;
         {
             let mut insert = tx.prepare_cached(
-                "INSERT OR REPLACE INTO release (session, n, request_hash, op_hash, secret, body, decision, state, session_ends_ms)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                "INSERT OR REPLACE INTO release (session, n, request_hash, op_hash, secret, body, decision, state, session_ends_ms,
+                   op, openings, sentence, bulk)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             )?;
+            let mut touch = tx.prepare_cached("INSERT OR IGNORE INTO touched VALUES (?1, ?2, ?3)")?;
             for r in &round.stores {
                 let (session, n, ends) = (r.key.0 as i64, r.key.1 as i64, r.session_expires_ms as i64);
                 let stored = State::Stored as i64;
@@ -128,8 +166,15 @@ impl ReleaseStore {
                     r.body,
                     r.decision,
                     stored,
-                    ends
+                    ends,
+                    r.detail.op,
+                    r.detail.openings,
+                    r.detail.sentence,
+                    r.detail.bulk
                 ])?;
+                for subject in &r.detail.subjects {
+                    touch.execute(params![subject, session, n])?;
+                }
             }
             let mut settle = tx.prepare_cached(
                 "UPDATE release SET state = ?3, op_index = ?4, height = ?5, released_ms = ?6 WHERE session = ?1 AND n = ?2",
@@ -194,7 +239,10 @@ impl ReleaseStore {
     pub fn drop_unrecorded(&mut self, keys: &[Key]) -> Result<(), StoreError> {
         let tx = self.db.transaction()?;
         for k in keys {
-            tx.execute("DELETE FROM release WHERE session = ?1 AND n = ?2 AND state = 0", [k.0 as i64, k.1 as i64])?;
+            let key = [k.0 as i64, k.1 as i64];
+            if tx.execute("DELETE FROM release WHERE session = ?1 AND n = ?2 AND state = 0", key)? > 0 {
+                tx.execute("DELETE FROM touched WHERE session = ?1 AND n = ?2", key)?;
+            }
         }
         Ok(tx.commit()?)
     }
@@ -240,6 +288,7 @@ mod tests {
             body: Some(vec![7]),
             decision: "{}".into(),
             session_expires_ms: 5_000,
+            detail: Detail::default(),
         }
     }
 

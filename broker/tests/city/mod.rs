@@ -8,6 +8,7 @@ use concordat_broker::feed::{FeedSetup, Subscriptions};
 use concordat_broker::gateway::watch::LedgerWatch;
 use concordat_broker::gateway::{Gateway, GatewaySetup};
 use concordat_broker::host::policy::{Policies, load_documents};
+use concordat_broker::host::subjects::{People, Vault};
 use concordat_broker::host::{feed, load_datasets};
 use concordat_broker::intake::{Intake, IntakeSetup};
 use concordat_broker::keys::{self, KeyFolder};
@@ -252,9 +253,12 @@ impl City {
         Process::start(async move {
             let (view, seen) = watch::channel(feed::View::default());
             let client = NodeClient::new(cfg.node_socket());
+            let datasets = load_datasets(&cfg.dir).unwrap();
+            let vault = Arc::new(Vault::open(&cfg.path("executor")).unwrap());
             let setup = feed::FeedSetup {
                 cfg: cfg.clone(),
-                datasets: load_datasets(&cfg.dir).unwrap(),
+                people: People::new(vault, &datasets),
+                datasets,
                 node: client.clone(),
                 writer: Self::writer(&cfg, "executor", keys::WRITER_EXECUTOR).await,
                 nats: connect(&url, "grid").await,

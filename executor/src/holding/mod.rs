@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use error::HoldingError;
-pub use row::{Checked, key_text};
+pub use row::{Checked, key_text, value_key};
 pub use sqlite::{SqliteHolding, SqliteOptions};
 
 use crate::limits::{DEFAULT_PAGE_ROWS, MAX_INDEXES, MAX_KEY_FIELDS};
@@ -183,6 +183,10 @@ pub trait Holding: Send + Sync {
 
     /// The row of a key (see [`key_text`]), whole.
     fn get(&self, dataset: &str, key: &str) -> Result<Option<Map<String, Value>>, HoldingError>;
+
+    /// Forgets every row whose field has one of these texts ([`value_key`]), so that nothing of them is left in the
+    /// store's files; returns how many there were.
+    fn forget(&self, dataset: &str, field: &str, gone: &dyn Fn(&str) -> bool) -> Result<u64, HoldingError>;
 
     /// The store's own plan for a read, as text.
     fn explain(&self, plan: &Plan) -> Result<String, HoldingError>;

@@ -78,7 +78,7 @@ pub fn key_text(spec: &DatasetSpec, values: &[Value]) -> Result<String, HoldingE
     let mut parts = Vec::with_capacity(values.len());
     for (field, value) in spec.key.iter().zip(values) {
         let ty = spec.fields.get(field).unwrap_or(FieldType::String);
-        let text = part_text(ty, value).ok_or_else(|| HoldingError::Type { row: 0, field: field.clone(), ty })?;
+        let text = value_key(ty, value).ok_or_else(|| HoldingError::Type { row: 0, field: field.clone(), ty })?;
         parts.push(text);
     }
     let key = match parts.as_slice() {
@@ -95,7 +95,9 @@ pub fn key_text(spec: &DatasetSpec, values: &[Value]) -> Result<String, HoldingE
     Ok(key)
 }
 
-fn part_text(ty: FieldType, value: &Value) -> Option<String> {
+/// The text of one value: an instant in UTC, a decimal by value, so that one value has one text. None for null and
+/// values of another type.
+pub fn value_key(ty: FieldType, value: &Value) -> Option<String> {
     let key = Key::of(ty, value)?;
     Some(match (ty, value) {
         (FieldType::Timestamp, Value::String(s)) => timestamp_text(timestamp_nanos(s)?),

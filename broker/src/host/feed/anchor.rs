@@ -1,13 +1,18 @@
 //! Anchors what one subscription delivered: every quarter of `max_lag`, one operation at a time.
 
 use super::error::FeedError;
-use super::evidence::deliver;
+use super::evidence::{Clause, DAY_MS, deliver};
 use super::store::Open;
 use super::subscription::{RETRY, Shared};
+use crate::host::releases::Detail;
+use crate::host::subjects::SubjectId;
 use crate::ledger::LedgerError;
 use concordat_executor::answer::random32;
+use concordat_executor::subjects::Marked;
 use concordat_protocol::cbor;
 use concordat_protocol::codes::Verdict;
+use concordat_protocol::ids::DatasetId;
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tracing::{error, warn};
 
@@ -53,14 +58,43 @@ pub(super) async fn anchor(shared: &Shared, forever: bool) {
     }
 }
 
+/// The tags of everybody whose records were delivered since the last operation.
+async fn mark(
+    shared: &Shared,
+    clause: &Clause,
+    (first, last): (u64, u64),
+    now_ms: u64,
+) -> Result<(Marked, Vec<SubjectId>), FeedError> {
+    let library = |e: &dyn std::fmt::Display| FeedError::Library(e.to_string());
+    let Ok(dataset) = DatasetId::new(clause.dataset.clone()) else { return Ok((Marked::nobody(), vec![])) };
+    if shared.setup.people.field(&dataset).is_none() {
+        return Ok((Marked::nobody(), vec![]));
+    }
+    let ids: BTreeSet<SubjectId> =
+        shared.store.subjects(shared.number, first, last).await?.as_chunks().0.iter().copied().collect();
+    let ids: Vec<SubjectId> = ids.into_iter().collect();
+    let marked = tokio::task::block_in_place(|| shared.setup.people.mark(&dataset, &ids, now_ms / DAY_MS));
+    Ok((marked.map_err(|e| library(&e))?, ids))
+}
+
 async fn anchor_once(shared: &Shared, open: &[Open], now_ms: u64) -> Result<(), FeedError> {
     let number = shared.number;
     let library = |e: &dyn std::fmt::Display| FeedError::Library(e.to_string());
     let secret = random32().map_err(|e| library(&e))?;
-    let made = deliver(&shared.clause(), open, now_ms, &secret).map_err(|e| library(&e))?;
-    let (Some(op), Some(last)) = (made, open.last()) else { return Ok(()) };
-    let last = last.sub_seq;
-    shared.store.operation(number, last, cbor::encode(&op), op.hash(), secret).await?;
+    let (Some(first), Some(last)) = (open.first(), open.last()) else { return Ok(()) };
+    let (first, last) = (first.sub_seq, last.sub_seq);
+    let clause = shared.clause();
+    let (marked, subjects) = mark(shared, &clause, (first, last), now_ms).await?;
+    let made = deliver(&clause, open, now_ms, marked.tags, &secret).map_err(|e| library(&e))?;
+    let Some((op, openings)) = made else { return Ok(()) };
+    let detail = Detail {
+        op: cbor::encode(&op),
+        openings: cbor::encode(&openings),
+        sentence: clause.sentence,
+        bulk: marked.bulk.concat(),
+        subjects,
+    };
+    shared.store.operation(number, last, op.hash(), secret, detail).await?;
     let recorded = shared.setup.writer.record(op).await?;
     match recorded.verdict {
         Verdict::Accepted => {}

@@ -139,6 +139,9 @@ impl Feeds {
             purpose: ask.purpose,
             rows_hash: grant.rows_hash,
             max_lag_ms: lens.max_lag_ms,
+            dataset: request.dataset.to_string(),
+            sentence: grant.clause.text.clone(),
+            seal_ms: super::evidence::seal_ms(&grant.duties),
         };
         let wanted = Created {
             subscription: 0,

@@ -225,7 +225,18 @@ mod tests {
     fn clause(c: &Created) -> Clause {
         let (consumer, purpose) = (c.consumer.clone(), c.terms.purpose.clone());
         let name = "AGR-2026-0143/F1".into();
-        Clause { subscription: 0, handle: c.handle, consumer, name, purpose, rows_hash: [0; 32], max_lag_ms: 2_000 }
+        Clause {
+            subscription: 0,
+            handle: c.handle,
+            consumer,
+            name,
+            purpose,
+            rows_hash: [0; 32],
+            max_lag_ms: 2_000,
+            dataset: String::new(),
+            sentence: String::new(),
+            seal_ms: 0,
+        }
     }
 
     async fn make(store: &FeedStore, c: Created, n: u64) -> Creating {

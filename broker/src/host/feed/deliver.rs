@@ -4,6 +4,7 @@ use super::View;
 use super::append::Appender;
 use super::cache::Entry;
 use super::error::{FeedError, streams};
+use super::evidence::seal_ms;
 use super::item::{Maker, Sealer};
 use super::redaction::Lens;
 use super::source::{Behind, Source};
@@ -81,8 +82,11 @@ impl Guard {
                 Err(why) => return paused(why),
             },
         };
-        if handle != clause.handle || lens.max_lag_ms != clause.max_lag_ms {
+        let dataset = d.doc.id.as_str();
+        if handle != clause.handle || lens.max_lag_ms != clause.max_lag_ms || clause.dataset != dataset {
             (clause.handle, clause.rows_hash, clause.max_lag_ms) = (handle, grant.rows_hash, lens.max_lag_ms);
+            clause.dataset = dataset.to_owned();
+            (clause.sentence, clause.seal_ms) = (grant.clause.text.clone(), seal_ms(&grant.duties));
             self.shared.set_clause(clause);
             self.moved = true;
         }
@@ -274,6 +278,7 @@ impl Work {
         let Some((_, _, sealer)) = self.sealer.as_mut() else {
             return Err(FeedError::NoKem(self.guard.delivery.consumer.to_string()));
         };
+        let dataset = self.guard.delivery.doc.id.clone();
         let (mut items, lens): (Vec<NewItem>, Hash) = (Vec::with_capacity(entries.len()), permit.lens.id());
         for entry in entries {
             let Some(shown) = entry.shown(&permit.lens) else { continue };
@@ -287,6 +292,7 @@ impl Work {
                 delivered_ms: permit.now_ms,
                 messages: shown.messages,
                 bytes: cbor::encode(&item).into(),
+                subjects: setup.people.ids(&dataset, &shown.subjects).concat(),
             });
         }
         Ok(items)

@@ -1,16 +1,17 @@
 //! `deliver` operations: what was delivered under a promise, anchored in time (pure).
 
 use super::store::{Open, OpenOp};
+use concordat_executor::policies::duty::Duty;
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::AgencyId;
-use concordat_protocol::leaves::{COMMITMENT_NAMES, LeafSet, LeavesError, commitment as leaf};
+use concordat_protocol::leaves::{COMMITMENT_NAMES, LeafSet, LeavesError, Redacted, commitment as leaf};
 use concordat_protocol::ops::{Op, Tags};
 use concordat_protocol::tree;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Milliseconds of a UTC day.
-const DAY_MS: u64 = 86_400_000;
+pub(super) const DAY_MS: u64 = 86_400_000;
 
 /// Under which clause a subscription delivers. Kept beside its deliveries: they are anchored even after its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,20 @@ pub struct Clause {
     pub rows_hash: Hash,
     /// The agreement's bound, milliseconds; 0 where nothing is promised and nothing anchored.
     pub max_lag_ms: u64,
+    /// The dataset; empty in stores of the first version.
+    #[serde(default)]
+    pub dataset: String,
+    /// The clause's sentence.
+    #[serde(default)]
+    pub sentence: String,
+    /// For how long a person is told only that there was an access, milliseconds.
+    #[serde(default)]
+    pub seal_ms: u64,
+}
+
+/// For how long a clause's duties seal accesses, milliseconds.
+pub fn seal_ms(duties: &[Duty]) -> u64 {
+    concordat_executor::answer::open_by(duties, 0).unwrap_or_default()
 }
 
 impl Clause {
@@ -43,14 +58,21 @@ impl Clause {
     }
 }
 
-/// The operation over deliveries in a row; none for an empty list.
-pub fn deliver(clause: &Clause, open: &[Open], tick_ms: u64, secret: &[u8; 32]) -> Result<Option<Op>, LeavesError> {
+/// The operation over deliveries in a row with all leaves of its commitment; none for an empty list.
+pub fn deliver(
+    clause: &Clause,
+    open: &[Open],
+    tick_ms: u64,
+    tags: Tags,
+    secret: &[u8; 32],
+) -> Result<Option<(Op, Redacted)>, LeavesError> {
     let (Some(last), Some(oldest_ms)) = (open.last(), open.iter().map(|o| o.delivered_ms).min()) else {
         return Ok(None);
     };
     let roots: Vec<Hash> = open.iter().map(|o| tree::leaf_hash(&o.root)).collect();
     let root = tree::root(&roots);
     let messages: u64 = open.iter().map(|o| o.messages).sum();
+    let open_by = (clause.seal_ms > 0).then(|| tick_ms.saturating_add(clause.seal_ms));
     let mut fields: BTreeMap<String, Vec<u8>> = COMMITMENT_NAMES.iter().map(|n| ((*n).to_owned(), vec![])).collect();
     for (name, value) in [
         (leaf::CONSUMER, clause.consumer.as_str().as_bytes().to_vec()),
@@ -60,11 +82,13 @@ pub fn deliver(clause: &Clause, open: &[Open], tick_ms: u64, secret: &[u8; 32]) 
         (leaf::COUNT, messages.to_be_bytes().to_vec()),
         (leaf::CONTENT_ROOT, root.to_vec()),
         (leaf::EVIDENCE, b"bounded".to_vec()),
+        (leaf::OPEN_BY, open_by.map(|ms| ms.to_be_bytes().to_vec()).unwrap_or_default()),
     ] {
         fields.insert(name.to_owned(), value);
     }
-    let commitment = LeafSet::new(secret, fields)?.root();
-    Ok(Some(Op::Deliver {
+    let set = LeafSet::new(secret, fields)?;
+    let commitment = set.root();
+    let op = Op::Deliver {
         handle: clause.handle,
         subscription: clause.subscription,
         last_sub_seq: last.sub_seq,
@@ -72,9 +96,10 @@ pub fn deliver(clause: &Clause, open: &[Open], tick_ms: u64, secret: &[u8; 32]) 
         root,
         oldest_ms,
         day: tick_ms / DAY_MS,
-        tags: Tags::none(),
+        tags,
         commitment,
-    }))
+    };
+    Ok(Some((op, set.redact(|_| true))))
 }
 
 /// Deliveries without an accepted operation, oldest first.
@@ -144,6 +169,9 @@ mod tests {
             purpose: "purp:grid-dispatch".into(),
             rows_hash: [3; 32],
             max_lag_ms: 2_000,
+            dataset: "ds:grid/load@1".into(),
+            sentence: "Load may be followed.".into(),
+            seal_ms: 0,
         }
     }
 
@@ -154,7 +182,9 @@ mod tests {
     #[test]
     fn an_operation_covers_the_range_and_its_root_includes_every_promise() {
         let list = [open(5, 100), open(6, 90), open(7, 120)];
-        let op = deliver(&clause(), &list, 3 * DAY_MS + 5, &[8; 32]).unwrap().unwrap();
+        let made =
+            |secret: u8| deliver(&clause(), &list, 3 * DAY_MS + 5, Tags::none(), &[secret; 32]).unwrap().unwrap();
+        let (op, openings) = made(8);
         let Op::Deliver { handle, subscription, last_sub_seq, count, root, oldest_ms, day, .. } = &op else { panic!() };
         assert_eq!((*handle, *subscription, *last_sub_seq, *count), (17, 17 << 32 | 1, 7, 3));
         assert_eq!((*oldest_ms, *day), (90, 3));
@@ -163,9 +193,12 @@ mod tests {
             let path = tree::inclusion_path(&leaves, i).unwrap();
             tree::verify_inclusion(leaf, i as u64, 3, &path, root).unwrap();
         }
-        let other = deliver(&clause(), &list, 3 * DAY_MS + 5, &[9; 32]).unwrap().unwrap();
-        assert_ne!(op.hash(), other.hash(), "the commitment is salted");
-        assert_eq!(deliver(&clause(), &[], 0, &[8; 32]).unwrap(), None);
+        assert_ne!(op.hash(), made(9).0.hash(), "the commitment is salted");
+        assert_eq!(openings.get(leaf::OPEN_BY), Some(&[][..]));
+        let sealed = Clause { seal_ms: 7, ..clause() };
+        let (_, openings) = deliver(&sealed, &list, 100, Tags::none(), &[8; 32]).unwrap().unwrap();
+        assert_eq!(openings.get(leaf::OPEN_BY), Some(&107u64.to_be_bytes()[..]));
+        assert_eq!(deliver(&clause(), &[], 0, Tags::none(), &[8; 32]).unwrap(), None);
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod subscription;
 mod supervise;
 
 use super::policy::Policies;
+use super::subjects::People;
 use crate::config::NodeConfig;
 use crate::ledger::node_client::NodeClient;
 use crate::ledger::writer::Writer;
@@ -105,6 +106,8 @@ pub struct FeedSetup {
     pub nats: async_nats::Client,
     /// Signs promises.
     pub release_key: Arc<SigningKey>,
+    /// Whose records messages are.
+    pub people: People,
     /// The ledger as the query loop sees it.
     pub view: watch::Receiver<View>,
 }

@@ -1,10 +1,12 @@
 //! What a subscription shows of an envelope, and the promise that goes with it (pure).
 
+use crate::host::subjects::subject_field;
 use concordat_executor::limits::MAX_QUERY_BYTES;
 use concordat_executor::policies::ask::Grant;
 use concordat_executor::policies::dataset::DatasetDoc;
 use concordat_executor::policies::duty::Duty;
 use concordat_executor::query::{Fields, Filter, nearest, parse_filter, read_json};
+use concordat_executor::subjects::SubjectField;
 use concordat_protocol::cbor;
 use concordat_protocol::hash::{Hash, sha256};
 use concordat_protocol::message::{Envelope, Event, MessageError, MessageView, Opened, RedactedEnvelope};
@@ -89,6 +91,7 @@ pub struct Lens {
     filter: Filter,
     fields: BTreeSet<String>,
     leaves: BTreeSet<String>,
+    subject: Option<SubjectField>,
     id: Hash,
     /// The agreement's bound, milliseconds; 0 for public data.
     pub max_lag_ms: u64,
@@ -103,6 +106,8 @@ pub struct Shown {
     pub root: Hash,
     /// Messages shown in it.
     pub messages: u64,
+    /// Whose records they are, whether or not the field is shown.
+    pub subjects: BTreeSet<String>,
 }
 
 impl Lens {
@@ -126,6 +131,8 @@ impl Lens {
                 Duty::Fields { allow } => shown.retain(|f| allow.iter().any(|a| a == f)),
                 // There is no grant without it: the evaluator checked it.
                 Duty::Reference { .. } => {}
+                // The evidence fulfils it: what a person is told, and when.
+                Duty::SealAccess { .. } => {}
                 other => return Err(UnfitClause::Duty(other.kind().word().to_owned())),
             }
         }
@@ -136,7 +143,7 @@ impl Lens {
         let leaves = leaves(doc, &fields.iter().map(String::as_str).collect());
         let names: Vec<&[u8]> = leaves.iter().flat_map(|l| [l.as_bytes(), b"\0"]).collect();
         let id = sha256(&[&filter.to_json().to_string().into_bytes(), b"\0", &names.concat()]);
-        Self { filter, fields, leaves, id, max_lag_ms }
+        Self { filter, fields, leaves, subject: subject_field(doc), id, max_lag_ms }
     }
 
     /// A subscription's own filter, checked against the dataset's fields.
@@ -177,12 +184,17 @@ impl Lens {
 
     /// The envelope as this consumer may see it; none if no message of it is for this consumer.
     pub fn show(&self, envelope: &Opened) -> Option<Shown> {
-        let redacted = some(envelope.redact(|_, event| self.choose(event)))?;
+        let mut subjects = BTreeSet::new();
+        let redacted = some(envelope.redact(|_, event| {
+            let show = self.choose(event)?;
+            subjects.extend(self.subject.as_ref().and_then(|s| s.text(event.data().get(&s.name)?)));
+            Some(show)
+        }))?;
         let shown = |m: &&MessageView| matches!(m, MessageView::Shown { .. });
         let messages = redacted.messages.iter().filter(shown).count() as u64;
         let plain = cbor::encode(&redacted);
         let root = sha256(&[&plain]);
-        Some(Shown { plain, root, messages })
+        Some(Shown { plain, root, messages, subjects })
     }
 
     /// The same of an envelope that was not opened.

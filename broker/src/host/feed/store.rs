@@ -4,6 +4,7 @@
 //! Many subscriptions write at once: see [`super::group`]. What a call wrote is durable when it returns.
 
 use super::group::Group;
+use crate::host::releases::Detail;
 use bytes::Bytes;
 use concordat_protocol::hash::Hash;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -51,6 +52,8 @@ pub struct NewItem {
     pub messages: u64,
     /// Canonical feed item.
     pub bytes: Bytes,
+    /// Ids of the subjects whose records it shows, one after another.
+    pub subjects: Vec<u8>,
 }
 
 /// A delivery that may not be appended yet.
@@ -132,11 +135,16 @@ CREATE TABLE IF NOT EXISTS clause (subscription INTEGER PRIMARY KEY, body TEXT N
 CREATE TABLE IF NOT EXISTS item (
   subscription INTEGER NOT NULL, sub_seq INTEGER NOT NULL, root BLOB NOT NULL, delivered_ms INTEGER NOT NULL,
   messages INTEGER NOT NULL, bytes BLOB, place INTEGER NOT NULL DEFAULT 0, lens BLOB NOT NULL DEFAULT x'',
-  PRIMARY KEY (subscription, sub_seq)) STRICT, WITHOUT ROWID;
+  subjects BLOB NOT NULL DEFAULT x'', PRIMARY KEY (subscription, sub_seq)) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS item_unsent ON item (subscription, sub_seq) WHERE bytes IS NOT NULL;
 CREATE TABLE IF NOT EXISTS deliver (
   subscription INTEGER NOT NULL, last_sub_seq INTEGER NOT NULL, op BLOB NOT NULL, op_hash BLOB NOT NULL,
-  secret BLOB NOT NULL, op_index INTEGER, PRIMARY KEY (subscription, last_sub_seq)) STRICT, WITHOUT ROWID;
+  secret BLOB NOT NULL, op_index INTEGER, openings BLOB NOT NULL DEFAULT x'', sentence TEXT NOT NULL DEFAULT '',
+  bulk BLOB NOT NULL DEFAULT x'', PRIMARY KEY (subscription, last_sub_seq)) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS deliver_op ON deliver (op_hash);
+CREATE TABLE IF NOT EXISTS deliver_subject (
+  subject BLOB NOT NULL, subscription INTEGER NOT NULL, last_sub_seq INTEGER NOT NULL,
+  PRIMARY KEY (subject, subscription, last_sub_seq)) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS created (
   subscription INTEGER PRIMARY KEY, handle INTEGER NOT NULL, consumer TEXT NOT NULL, name TEXT NOT NULL,
   session INTEGER NOT NULL, n INTEGER NOT NULL, terms TEXT NOT NULL, body TEXT NOT NULL, state TEXT NOT NULL,
@@ -144,10 +152,14 @@ CREATE TABLE IF NOT EXISTS created (
 CREATE UNIQUE INDEX IF NOT EXISTS created_name ON created (consumer, name) WHERE state = 'live';";
 
 /// Columns that a store of the first version lacks.
-const LATER: [(&str, &str, &str); 3] = [
+const LATER: [(&str, &str, &str); 7] = [
     ("subscription", "delivered_messages", "INTEGER NOT NULL DEFAULT 0"),
     ("item", "place", "INTEGER NOT NULL DEFAULT 0"),
     ("item", "lens", "BLOB NOT NULL DEFAULT x''"),
+    ("item", "subjects", "BLOB NOT NULL DEFAULT x''"),
+    ("deliver", "openings", "BLOB NOT NULL DEFAULT x''"),
+    ("deliver", "sentence", "TEXT NOT NULL DEFAULT ''"),
+    ("deliver", "bulk", "BLOB NOT NULL DEFAULT x''"),
 ];
 
 pub(super) fn hash_of(blob: Vec<u8>) -> Hash {
@@ -165,7 +177,7 @@ impl FeedStore {
             std::fs::create_dir_all(dir)?;
         }
         let db = Connection::open(path)?;
-        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")?;
+        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;")?;
         db.execute_batch(SCHEMA)?;
         for (table, column, kind) in LATER {
             let sql = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
@@ -233,28 +245,49 @@ impl FeedStore {
         self.group.run(move |db| db.execute(sql, [subscription as i64]).map(drop)).await
     }
 
-    /// Keeps an operation with its commitment's secret.
+    /// Subjects of the deliveries of a subscription from a number on up to another, one id after another, with repeats.
+    pub async fn subjects(&self, subscription: u64, from: u64, to: u64) -> Result<Vec<u8>, FeedStoreError> {
+        let sql = "SELECT subjects FROM item WHERE subscription = ?1 AND sub_seq BETWEEN ?2 AND ?3";
+        let key = [subscription as i64, from as i64, to as i64];
+        let job = move |db: &Connection| {
+            let lists: Vec<Vec<u8>> =
+                db.prepare_cached(sql)?.query_map(key, |r| r.get(0))?.collect::<rusqlite::Result<_>>()?;
+            Ok(lists.concat())
+        };
+        self.group.run(job).await
+    }
+
+    /// Keeps an operation with its commitment's secret and what opens it.
     pub async fn operation(
         &self,
         subscription: u64,
         last_sub_seq: u64,
-        op: Vec<u8>,
         op_hash: Hash,
         secret: [u8; 32],
+        detail: Detail,
     ) -> Result<(), FeedStoreError> {
-        let sql = "INSERT OR REPLACE INTO deliver VALUES (?1, ?2, ?3, ?4, ?5, NULL)";
+        let sql =
+            "INSERT OR REPLACE INTO deliver (subscription, last_sub_seq, op, op_hash, secret, openings, sentence, bulk)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let touch = "INSERT OR IGNORE INTO deliver_subject VALUES (?1, ?2, ?3)";
         let job = move |db: &Connection| {
-            let key = (subscription as i64, last_sub_seq as i64);
-            db.prepare_cached(sql)?.execute(params![key.0, key.1, op, op_hash, secret]).map(drop)
+            let (key, d) = ((subscription as i64, last_sub_seq as i64), &detail);
+            db.prepare_cached(sql)?
+                .execute(params![key.0, key.1, d.op, op_hash, secret, d.openings, d.sentence, d.bulk])?;
+            let mut touch = db.prepare_cached(touch)?;
+            d.subjects.iter().try_for_each(|s| touch.execute(params![s, key.0, key.1]).map(drop))
         };
         self.group.run(job).await
     }
 
     /// Forgets an operation that never left this machine.
     pub async fn drop_operation(&self, subscription: u64, last_sub_seq: u64) -> Result<(), FeedStoreError> {
-        let sql = "DELETE FROM deliver WHERE subscription = ?1 AND last_sub_seq = ?2";
         let key = [subscription as i64, last_sub_seq as i64];
-        self.group.run(move |db| db.execute(sql, key).map(drop)).await
+        let job = move |db: &Connection| {
+            db.execute("DELETE FROM deliver_subject WHERE subscription = ?1 AND last_sub_seq = ?2", key)?;
+            db.execute("DELETE FROM deliver WHERE subscription = ?1 AND last_sub_seq = ?2", key).map(drop)
+        };
+        self.group.run(job).await
     }
 
     /// The ledger anchored everything up to this number by the operation `index`. What opens its commitment stays.
@@ -298,12 +331,16 @@ fn standing(db: &Connection, sub: i64, anchored: i64) -> rusqlite::Result<Standi
     Ok(Standing { stream_seq, last_sub_seq, delivered_messages, unsent, open, ops })
 }
 
+const ITEM: &str = "
+INSERT INTO item (subscription, sub_seq, root, delivered_ms, messages, bytes, place, lens, subjects)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
 fn keep(db: &Connection, sub: i64, round: &Round) -> rusqlite::Result<()> {
-    let mut insert = db.prepare_cached("INSERT INTO item VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
+    let mut insert = db.prepare_cached(ITEM)?;
     let mut shown = 0;
     for i in &round.items {
         let n = (i.sub_seq as i64, i.delivered_ms as i64, i.messages as i64, i.place as i64);
-        insert.execute(params![sub, n.0, i.root, n.1, n.2, &i.bytes[..], n.3, i.lens])?;
+        insert.execute(params![sub, n.0, i.root, n.1, n.2, &i.bytes[..], n.3, i.lens, i.subjects])?;
         shown += n.2;
     }
     if let Some(clause) = &round.clause {

@@ -10,7 +10,12 @@ fn item(sub_seq: u64) -> NewItem {
         delivered_ms: 1_000 + sub_seq,
         messages: 2,
         bytes: vec![sub_seq as u8; 3].into(),
+        subjects: vec![sub_seq as u8; 32],
     }
+}
+
+fn detail() -> Detail {
+    Detail { op: b"op".to_vec(), subjects: vec![[5; 32]], ..Detail::default() }
 }
 
 fn round(numbers: &[u64], stream_seq: u64) -> Round {
@@ -50,7 +55,7 @@ async fn what_is_anchored_is_settled_and_unsent_bytes_stay() {
     let store = FeedStore::open(&dir.path().join("f.sqlite")).unwrap();
     store.keep(7, round(&[1, 2, 3], 40)).await.unwrap();
     store.appended(7, 1, true).unwrap();
-    store.operation(7, 2, b"op".to_vec(), [9; 32], [1; 32]).await.unwrap();
+    store.operation(7, 2, [9; 32], [1; 32], detail()).await.unwrap();
     assert_eq!(store.standing(7, 0).await.unwrap().ops, [OpenOp { last_sub_seq: 2, op_hash: [9; 32] }]);
     store.anchored(7, 2, 90).await.unwrap();
     let at = store.standing(7, 2).await.unwrap();

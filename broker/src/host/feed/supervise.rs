@@ -2,7 +2,7 @@
 //! created. A task stops delivering by itself the moment its clause does not permit it.
 
 use super::created::{Created, Life};
-use super::evidence::Clause;
+use super::evidence::{Clause, seal_ms};
 use super::redaction::Lens;
 use super::source::Source;
 use super::subscription::{End, Shared, run};
@@ -104,7 +104,18 @@ fn defaults(policies: &Policies, docs: &Docs) -> Vec<(Clause, Delivery)> {
                 continue;
             };
             let (name, rows_hash) = (format!("{agreement}/{}", clause.id), inforce.terms.rows_hash);
-            let evidence = Clause { subscription: handle, handle, consumer, name, purpose, rows_hash, max_lag_ms };
+            let evidence = Clause {
+                subscription: handle,
+                handle,
+                consumer,
+                name,
+                purpose,
+                rows_hash,
+                max_lag_ms,
+                dataset: doc.id.to_string(),
+                sentence: clause.text.clone(),
+                seal_ms: seal_ms(&clause.duties),
+            };
             let delivery = Delivery {
                 consumer: evidence.consumer.clone(),
                 agreement: agreement.clone(),

@@ -1,5 +1,6 @@
 //! The embedded holding: one SQLite file, a table a dataset, JSON documents, expression indexes.
 
+mod forget;
 mod pool;
 mod schema;
 mod sql;
@@ -218,6 +219,10 @@ impl Holding for SqliteHolding {
                 None => Ok(None),
             }
         })
+    }
+
+    fn forget(&self, dataset: &str, field: &str, gone: &dyn Fn(&str) -> bool) -> Result<u64, HoldingError> {
+        self.forget_rows(&self.table(dataset)?, field, gone)
     }
 
     fn explain(&self, plan: &Plan) -> Result<String, HoldingError> {

@@ -44,6 +44,8 @@ pub(super) fn writer(path: &Path, options: &SqliteOptions) -> Result<Connection,
         return Err(HoldingError::Access(format!("journal mode is {mode}, not wal")));
     }
     conn.pragma_update(None, "synchronous", "FULL").map_err(told)?;
+    // What is deleted is overwritten: a person may have to be forgotten.
+    conn.pragma_update(None, "secure_delete", true).map_err(told)?;
     Ok(conn)
 }
 
