@@ -6,9 +6,11 @@
 
 mod agreements;
 mod bad_input;
+mod checkpoints;
 mod commands;
 mod complaint;
 mod crash;
+mod epochs;
 mod feed;
 mod forged;
 mod kills;
@@ -146,8 +148,25 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("receipts", "a_denial_has_a_receipt", receipts::a_denial_has_a_receipt),
     ("receipts", "any_flipped_byte_is_found", receipts::any_flipped_byte_is_found),
     ("receipts", "another_chains_trust_proves_nothing", receipts::another_chains_trust_proves_nothing),
+    ("checkpoints", "a_receipt_becomes_final", checkpoints::a_receipt_becomes_final),
+    (
+        "checkpoints",
+        "an_invented_operation_is_disputed_before_the_next_cosignature",
+        checkpoints::an_invented_operation_is_disputed_before_the_next_cosignature,
+    ),
+    (
+        "checkpoints",
+        "a_person_disputes_once_and_only_what_names_the_agency",
+        checkpoints::a_person_disputes_once_and_only_what_names_the_agency,
+    ),
+    ("checkpoints", "three_of_four_make_it_final", checkpoints::three_of_four_make_it_final),
     ("whole", "canaries_are_nowhere", whole::canaries_are_nowhere),
     ("whole", "four_nodes_have_the_same_app_hashes", whole::four_nodes_have_the_same_app_hashes),
+    (
+        "epochs",
+        "a_validators_power_changes_and_receipts_are_believed_after_it",
+        epochs::a_validators_power_changes_and_receipts_are_believed_after_it,
+    ),
     ("kills", "nothing_acknowledged_is_lost_or_doubled", kills::nothing_acknowledged_is_lost_or_doubled),
     ("crash", "every_fail_point_of_the_ledger_recovers", crash::every_fail_point_of_the_ledger_recovers),
     ("crash", "one_validator_survives_random_kills", crash::one_validator_survives_random_kills),
