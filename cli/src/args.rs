@@ -1,13 +1,13 @@
 //! The command line.
 
 pub mod feeds;
-pub mod subjects;
-pub mod outside;
 pub mod keys;
+pub mod outside;
+pub mod subjects;
 
-pub use outside::Ledger;
 pub use feeds::{Adapter, Dataset, DeadLetter, Feed, Message, Subscription};
 pub use keys::Key;
+pub use outside::Ledger;
 pub use subjects::{Subject, Who};
 
 use crate::output::Format;

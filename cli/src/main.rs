@@ -5,8 +5,8 @@ use concordat_cli::args::{
     Adapter, Agreement, Cli, Command, Demo, Feed, Ledger, Message, Node, Op, Query, StopKind, Trust, Verify,
 };
 use concordat_cli::commands::{
-    Ctx, adapter, adapter_status, agreement, dataset, dead_letter, feed, key, message, node, op, pod, query, stats,
-    subject, subscription, trust, verify, verify_list,
+    Ctx, adapter, adapter_status, agreement, dataset, dead_letter, feed, key, ledger_export, ledger_timestamp, message,
+    node, op, pod, query, stats, subject, subscription, trust, verify, verify_list,
 };
 use concordat_cli::demo;
 use concordat_cli::failure::Failure;
