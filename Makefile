@@ -9,7 +9,7 @@ SHELL := bash
 ENSURE := tests/servers/ensure.sh
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test lint laws bench bench-check servers clean help
+.PHONY: demo test lint laws bench bench-check servers fuzz clean help
 
 demo: servers ## a city of four agencies on this machine, and its tour (DEMO=keep leaves it running)
 	@$(ENSURE) --toolchain
@@ -41,6 +41,16 @@ bench: servers ## the figures of docs/benchmarks.json, on the release build with
 bench-check: ## the last figures against their floors (tests/bench-floors.json)
 	@test -x $(TARGET)/release/concordat-bench || { echo "concordat: nothing was measured on this checkout: run 'make bench' first." >&2; exit 1; }
 	@$(TARGET)/release/concordat-bench check --results docs/benchmarks.json --floors tests/bench-floors.json
+
+FUZZ_SECONDS ?= 60
+
+# A bounded run of the same functions is part of `make test`; this one goes on where that one stops.
+fuzz: ## every decoder's fuzzer, FUZZ_SECONDS (60) each; needs nightly Rust and cargo-fuzz
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { echo "concordat: fuzzing needs nightly Rust and cargo-fuzz: run 'rustup toolchain install nightly' and 'cargo install cargo-fuzz'." >&2; exit 1; }
+	cargo test --locked -p concordat-protocol --features node --test fuzz write_corpus -- --ignored
+	@cd protocol && for target in $$(cargo +nightly fuzz list); do \
+	  echo "fuzz $$target"; cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -max_len=262144 -verbosity=0; \
+	done
 
 servers: ## CometBFT and nats-server at their pinned versions, built once
 	@$(ENSURE)
