@@ -59,7 +59,7 @@ pub fn epoch_body() -> Sample<EpochBody> {
 pub fn signed_epoch() -> Sample<SignedEpoch> {
     let body = epoch_body().value;
     let signature = signature(Statement::Epoch, &encode(&body));
-    sample!(SignedEpoch { body: body, signature: signature })
+    sample!(SignedEpoch { body, signature })
 }
 
 /// Epoch 0 has no votes and here no cosigning key; epoch 1 has one of each.
