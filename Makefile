@@ -55,6 +55,10 @@ fuzz: ## every decoder's fuzzer, FUZZ_SECONDS (60) each; needs nightly Rust and 
 servers: ## CometBFT and nats-server at their pinned versions, built once
 	@$(ENSURE)
 
+web: ## the verifier as one HTML page, protocol/web/dist/verify.html (needs the target wasm32-unknown-unknown)
+	@$(ENSURE) --toolchain
+	@protocol/web/build.sh
+
 clean: ## remove what cargo built; the cached servers stay
 	cargo clean
 
