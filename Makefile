@@ -9,7 +9,7 @@ SHELL := bash
 ENSURE := tests/servers/ensure.sh
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test lint laws bench bench-check servers fuzz clean help
+.PHONY: demo test lint laws bench bench-check servers fuzz web clean help
 
 demo: servers ## a city of four agencies on this machine, and its tour (DEMO=keep leaves it running)
 	@$(ENSURE) --toolchain
