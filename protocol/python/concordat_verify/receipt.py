@@ -73,12 +73,16 @@ def verify_receipt(raw: bytes, trust) -> dict:
         released = "; yet the provider released data" if r.release is not None else ""
         said = f"{verdict}, code {r.entry.code} ({code_text})"
         report.add("verdict", f"the ledger did not accept op:{r.index}: {said}{released}")
-    return _result(r, op, opened, anchor, provider) | {
+    result = _result(r, op, opened, anchor, provider)
+    parties = dict.fromkeys(a for a in (provider, result["consumer"]) if a)
+    return result | {
         "verdict": verdict,
         "code": r.entry.code,
         "code_text": code_text,
         "contested": contested,
         "cosigners": cosigners,
+        # Where the receipt is final: which of the two parties did not confirm it themselves.
+        "not_countersigned": [a for a in parties if a not in cosigners] if cosigners else [],
         "status": "final" if cosigners else "provisional",
         "checks": report.as_json(),
     }
