@@ -80,8 +80,8 @@ def verify_list(raw: bytes, trust) -> dict:
     report.add("list", f"the {len(indices)} operations that the runs name are shown, and no other")
     shown = [_check_entry(access, e, named, anchor) for e in access.entries]
     report.add("entry", "each stands in the log, as shown, and what is opened belongs to it")
-    cosigners = base.check_checkpoint(access, trust, anchor, report)
     first, last = access.runs[0], access.runs[-1]
+    cosigners = base.check_checkpoint(access, trust, anchor, last.run.end_index, report)
     return {
         "valid": True,
         "status": "final" if cosigners else "provisional",
@@ -149,16 +149,14 @@ def _check_entry(access, e, named, anchor) -> dict:
         need(ops.op_hash(e.op) == e.entry.op_hash, f"op:{e.index} shown is not the one in the log")
         provider = ops.provider_of(e.entry)
         op = ops.parse(e.op, e.entry, access.chain)
-    with check("list"):
         value_hash, under = named[e.index]
         need(value_hash == sha256(e.entry.op_hash).digest(), f"the run names another operation op:{e.index}")
+        tags = getattr(op, "tags", [])
+        carried = {BULK_TAG} if isinstance(tags, tuple) else set(tags)
+        need(under <= carried, f"op:{e.index} does not have the tag under which it was found")
     includes = _check_bulk(access, e, op, provider, under)
-    opened = {}
     with check("commitment"):
-        if e.openings is not None:
-            root = trees.redacted_root(e.openings)
-            need(root == op.commitment, f"the fields shown of op:{e.index} do not belong to it")
-            opened = e.openings.opened
+        opened = _opened(e, op)
     text = {name: ops.shown(name, value) for name, value in opened.items()}
     open_by = int.from_bytes(opened.get("open_by", b""), "big")
     return {
@@ -179,6 +177,19 @@ def _check_entry(access, e, named, anchor) -> dict:
     }
 
 
+def _opened(e, op) -> dict[str, bytes]:
+    """What is opened: nothing, or who, why and on what ground, or the date of that alone."""
+    if e.openings is None:
+        return {}
+    root = trees.redacted_root(e.openings)
+    need(root == op.commitment, f"the fields shown of op:{e.index} do not belong to it")
+    opened = e.openings.opened
+    dated = opened.keys() == {"open_by"} and len(opened["open_by"]) == 8
+    complete = opened.keys() >= {"consumer", "clause", "purpose"}
+    need(dated or complete, f"op:{e.index} opens neither consumer, clause and purpose nor the date of that alone")
+    return opened
+
+
 def _state(includes: bool | None, openings, opened: set) -> str:
     """What the list says of an operation: of the subject or not, and whether its fields are open."""
     if includes is None:
@@ -191,20 +202,19 @@ def _state(includes: bool | None, openings, opened: set) -> str:
 
 
 def _check_bulk(access, e, op, provider: str, under: set) -> bool | None:
-    """Whether the subject's tag is among the operation's; None where that is not shown."""
+    """Whether the operation is about the subject; None where that is not shown."""
+    # Tags are public: another agency can repeat them, but only the dataset's owner records who was given its data.
+    foreign = provider != _provider(access)
     with check("bulk"):
-        need(hasattr(op, "tags"), f"a {op.kind} has no tags")
-        tag = subject_tag(access.subject_key, access.dataset, op.day)
         if not isinstance(op.tags, tuple):
             need(e.bulk is None, f"op:{e.index} has its tags in itself")
-            need(tag in op.tags and tag in under, f"op:{e.index} does not have the subject's tag")
-            return True
-        need(BULK_TAG in under, f"op:{e.index} is not listed as bulk")
-        if e.bulk is None:
-            # Another agency's operations are not about this dataset.
-            return None if provider == _provider(access) else False
+            return not foreign and under != {BULK_TAG}
+        if foreign or e.bulk is None:
+            need(e.bulk is None, f"op:{e.index} is another agency's: there is nothing to show")
+            return False if foreign else None
         count, bulk_root = op.tags
         need(e.bulk.adjacent.size == count, f"a bulk list of op:{e.index} of another size")
+        tag = subject_tag(access.subject_key, access.dataset, op.day)
         found = trees.found_under(e.bulk, tag, bulk_root)
         good = [(x.key, x.value_hash) for x in found] in ([], [(tag, BULK_VALUE_HASH)])
         need(good, "a bulk list with another entry")

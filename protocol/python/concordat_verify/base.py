@@ -71,19 +71,21 @@ def check_anchor(evidence, trust, report: Report):
     return SimpleNamespace(epoch=epoch, height=header.height - 1)
 
 
-def check_checkpoint(evidence, trust, anchor, report: Report) -> list[str]:
-    """`checkpoint`, where there is one. Answers who cosigned."""
+def check_checkpoint(evidence, trust, anchor, end: int, report: Report) -> list[str]:
+    """`checkpoint`, where there is one; it must cover the log before `end`. Answers who cosigned."""
     part = evidence.checkpoint
     if part is None:
         return []
     signers: list[str] = []
     roots = cbor.decode(evidence.roots.cbor)
     with check("checkpoint"):
+        need(end <= part.log_size, f"the checkpoint covers {part.log_size} entries, not op:{end - 1}")
         checkpoint = [trust.chain, anchor.height, part.tick_ms, part.log_size, roots]
         for c in part.cosignatures:
             need(not signers or signers[-1] < c.agency, "cosigners that do not increase")
             key = anchor.epoch.cosign_of(c.agency)
             body = cbor.encode([checkpoint, c.agency, c.archived_height])
+            need(key is None or key.suite in (keys.ML_DSA_65, keys.HYBRID), f"{c.agency} has no post-quantum key")
             good = key is not None and keys.verify(key, c.signature, "cosign", trust.chain, body)
             need(good, f"the cosignature of {c.agency} does not verify")
             signers.append(c.agency)

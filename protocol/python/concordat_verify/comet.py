@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from . import ed25519, trees
 from .errors import Malformed
 
-ABSENT, COMMIT = 1, 2
+ABSENT, COMMIT, NIL = 1, 2, 3
 PRECOMMIT = 2
 # Go's zero time, which an absent vote carries.
 ZERO_SECONDS = -62135596800
@@ -177,6 +177,10 @@ def signed_header(raw: bytes):
     again += b"".join(put_message(4, _put_vote(v)) for v in commit.votes)
     if put_message(1, _put_header(header)) + put_message(2, again) != raw:
         raise Malformed("not in normal form")
+    for vote in commit.votes:
+        blank = not vote.address and not vote.signature and vote.time == (ZERO_SECONDS, 0)
+        if vote.flag not in (ABSENT, COMMIT, NIL) or (vote.flag == ABSENT and not blank):
+            raise Malformed("a vote of no known form")
     if commit.height != header.height:
         raise Malformed("the commit is of another height")
     return SimpleNamespace(header=header, commit=commit)
@@ -234,8 +238,7 @@ def check_commit(signed, validators: list[tuple[bytes, int]]) -> int:
     voted = count = 0
     for vote, (key, power) in zip(commit.votes, validators):
         if vote.flag != COMMIT:
-            blank = not vote.address and not vote.signature and vote.time == (ZERO_SECONDS, 0)
-            if vote.flag != ABSENT or not blank:
+            if vote.flag != ABSENT:
                 raise Malformed("a vote that is neither for this block nor absent")
             continue
         if vote.address != address(key):

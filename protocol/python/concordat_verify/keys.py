@@ -30,6 +30,15 @@ def public_key(value):
     return key
 
 
+def check_key(key):
+    """Lengths of a key's parts, and its point."""
+    lengths = (0, 1216) if key.suite == X_WING else PARTS[key.suite][0]
+    if (len(key.ed25519), len(key.pq)) != lengths:
+        raise Malformed("a key of another length than its suite's")
+    if key.ed25519 and not ed25519.is_good_point(key.ed25519):
+        raise Malformed("an Ed25519 key that is not canonical or of small order")
+
+
 def signature(value):
     sig = cbor.struct("Signature", suite=cbor.u8, ed25519=cbor.data, pq=cbor.data)(value)
     if sig.suite not in SUITES:

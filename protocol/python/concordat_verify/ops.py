@@ -83,8 +83,8 @@ def _act_body(value):
 
 act = struct("Act", chain=text, agency=cbor.agency, key_id=b16, counter=u64, body=_act_body)
 
-# Leaves of a commitment whose value is a hash, and those whose value is a number.
-HASHES = ("request_hash", "content_root", "rows_hash")
+# Leaves of a commitment whose value is text, and those whose value is a number; the others are bytes.
+TEXTS = ("actor", "case", "clause", "consumer", "evidence", "purpose")
 NUMBERS = ("count", "open_by")
 
 
@@ -118,8 +118,9 @@ def provider_of(entry) -> str:
     if entry.writer.startswith("act:"):
         return cbor.agency(entry.writer[4:])
     agency, slash, name = entry.writer.partition("/")
-    if not slash or not name:
+    if not slash:
         raise Malformed(f"{entry.writer} is not the writer of an operation")
+    cbor.agency(name)
     return cbor.agency(agency)
 
 
@@ -129,13 +130,11 @@ def op_hash(raw: bytes) -> bytes:
 
 def shown(name: str, value: bytes) -> str:
     """An opened value as people read it."""
-    if not value:
-        return ""
-    if name in HASHES:
-        return value.hex()
     if name in NUMBERS and len(value) == 8:
         return str(int.from_bytes(value, "big"))
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.hex()
+    if name in TEXTS:
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            pass
+    return value.hex()

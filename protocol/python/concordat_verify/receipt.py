@@ -9,6 +9,8 @@ from .base import Report, check, need
 VERSION = 1
 DECODE_MAX = 1 << 20
 RELEASED = ("query", "intent", "break-glass")
+# 256 requests a signature.
+REQUEST_PATH_MAX = 8
 ON_SESSION = (*RELEASED, "deny")
 
 _request_part = cbor.struct(
@@ -55,16 +57,14 @@ def verify_receipt(raw: bytes, trust) -> dict:
     op = _check_log(r, anchor, report)
     opened = _check_commitment(r, op, report)
     provider = ops.provider_of(r.entry)
+    with check("request_signature"):
+        need(r.request is not None or op.kind not in RELEASED, f"a {op.kind} without the request that it answers")
     if r.request is not None:
         _check_request(r, op, opened, provider, report)
-    contested = False
-    if r.release is not None:
-        with check("release_signature"):
-            need(op.kind in RELEASED, f"a {op.kind} releases nothing")
-        with check("request_signature"):
-            need(r.request is not None, "a release without the request that it answers")
-        contested = _check_release(r, opened, provider, report)
-    cosigners = base.check_checkpoint(r, trust, anchor, report)
+    with check("release_signature"):
+        need(r.release is None or op.kind in RELEASED, f"a {op.kind} releases nothing")
+    contested = r.release is not None and _check_release(r, opened, provider, report)
+    cosigners = base.check_checkpoint(r, trust, anchor, r.index + 1, report)
     verdict = words.VERDICTS[r.entry.verdict]
     code_text = words.CODES.get(r.entry.code, "unknown code")
     if verdict == "accepted":
@@ -74,7 +74,7 @@ def verify_receipt(raw: bytes, trust) -> dict:
         said = f"{verdict}, code {r.entry.code} ({code_text})"
         report.add("verdict", f"the ledger did not accept op:{r.index}: {said}{released}")
     result = _result(r, op, opened, anchor, provider)
-    parties = dict.fromkeys(a for a in (provider, result["consumer"]) if a)
+    parties = sorted({a for a in (provider, result["consumer"]) if a})
     return result | {
         "verdict": verdict,
         "code": r.entry.code,
@@ -119,7 +119,7 @@ def _check_request(r, op, opened, provider: str, report: Report):
     with check("chain"):
         need(request.chain == r.chain, f"the request is for chain {request.chain}")
     with check("request"):
-        need(op.kind in ON_SESSION, f"a {op.kind} answers no request")
+        need(op.kind in ON_SESSION and op.n > 0, f"a {op.kind} that answers no request")
     with check("session"):
         key = f"session/{op.session}".encode()
         leaf = trees.value_leaf(key, session.cbor)
@@ -130,23 +130,25 @@ def _check_request(r, op, opened, provider: str, report: Report):
         need((request.session, request.n) == (op.session, op.n), "the request has another session or number")
     report.add("session", f"session {op.session} of {session.consumer} with {session.provider} stands in the state")
     with check("request_signature"):
+        need(len(part.path.hashes) <= REQUEST_PATH_MAX, "more requests under one signature than allowed")
         body = cbor.encode(trees.climb(part.path, trees.leaf(request.cbor)))
         key, sig = keys.ed25519_key(session.key), keys.ed25519_signature(part.signature)
         need(keys.verify(key, sig, "request", r.chain, body), "the session's key did not sign this request")
     report.add("request_signature", f"{session.consumer} signed the request")
     with check("request"):
         need(opened.get("request_hash") == sha256(request.cbor).digest(), "the operation commits to another request")
-        _check_agreement_of(request, session, opened)
+        _check_agreement_of(op, request, session, opened)
     report.add("request", "the operation commits to this request, and they agree in what is opened")
 
 
-def _check_agreement_of(request, session, opened):
+def _check_agreement_of(op, request, session, opened):
     said = {"consumer": session.consumer, "purpose": request.purpose, "case": request.case}
     for name, value in said.items():
         need(name not in opened or opened[name] == value.encode(), f"the request and the operation differ in {name}")
-    if request.clause and opened.get("clause"):
+    # A denial names the clause that forbade, which may be another one.
+    if op.kind != "deny" and request.clause and opened.get("clause"):
         clause = opened["clause"].decode(errors="replace").rpartition("/")[2]
-        need(clause == request.clause, "the request and the operation differ in clause")
+        need(clause == request.clause.rpartition("/")[2], "the request and the operation differ in clause")
 
 
 def _check_release(r, opened, provider: str, report: Report) -> bool:
@@ -160,10 +162,11 @@ def _check_release(r, opened, provider: str, report: Report) -> bool:
         need(not view.revoked_ms or r.entry.tick_ms < view.revoked_ms, "the key was revoked before the entry")
     report.add("release_key", f"{provider} registered the release key, and it was not revoked at the entry")
     with check("content_root"):
-        hashes = [opened.get(name, b"") for name in ("request_hash", "content_root")]
-        need(all(len(h) == 32 for h in hashes), "the operation's request and content are not opened")
+        content_root = opened.get("content_root", b"")
+        need(len(content_root) == 32, "the root of the operation's content is not opened")
     with check("release_signature"):
-        body = cbor.encode([hashes[0], r.entry.op_hash, hashes[1]])
+        request_hash = sha256(r.request.request.cbor).digest()
+        body = cbor.encode([request_hash, r.entry.op_hash, content_root])
         good = keys.verify(view.key, part.signature, "release", r.chain, body)
         need(good, "the release key did not sign the release of this content")
     report.add("release_signature", f"{provider} signed the release of this content for this request")
@@ -183,7 +186,7 @@ def _result(r, op, opened, anchor, provider: str) -> dict:
         "valid": True,
         "operation": f"op:{r.index}",
         "kind": op.kind,
-        "handle": getattr(op, "handle", None),
+        "handle": getattr(op, "handle", None) or None,
         "height": r.entry.height,
         "proof_height": anchor.height,
         "tick_ms": r.entry.tick_ms,

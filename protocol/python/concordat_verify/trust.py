@@ -64,7 +64,9 @@ def _hex(value, size: int) -> bytes:
 
 
 def _key(value):
-    return keys.from_hex(keys.public_key, value)
+    key = keys.from_hex(keys.public_key, value)
+    keys.check_key(key)
+    return key
 
 
 class Epoch:
@@ -108,6 +110,8 @@ class Epoch:
             raise Malformed(f"epoch {self.n}: its validators are not those of its hash")
         if pq_keys_hash(self.keys, self.validators) != self.hashes[1]:
             raise Malformed(f"epoch {self.n}: its keys are not those of its hash")
+        if not {v[0] for v in self.validators} <= set(agencies):
+            raise Malformed(f"epoch {self.n}: an agency with a validator has no keys")
 
     def is_carried(self, agencies: set) -> bool:
         """Whether these are more than two thirds of the validator agencies and hold more than two thirds of the power."""
@@ -167,7 +171,7 @@ class Trust:
         first = self.epochs[0]
         if genesis.chain != self.chain:
             raise Malformed("the genesis is of another chain")
-        if (first.n, first.from_height, first.hashes[2]) != (0, genesis.initial_height, ZEROS) or first.signatures:
+        if (first.n, first.from_height, first.hashes[2]) != (0, 1, ZEROS) or first.signatures:
             raise Malformed("epoch 0 is not the first one")
         if sorted(first.validators) != genesis.validators:
             raise Malformed("the validators of epoch 0 are not those of the genesis")
@@ -204,9 +208,6 @@ def read_genesis(text: str):
     genesis = load_json(text)
     if not isinstance(genesis, dict) or not isinstance(genesis.get("chain_id"), str):
         raise Malformed("the genesis has no chain_id")
-    height = genesis.get("initial_height", "1")
-    if not isinstance(height, str) or not re.fullmatch("[1-9][0-9]{0,18}", height):
-        raise Malformed("the genesis has no initial_height")
     state = members(genesis.get("app_state"), "app_state", ("version", "agencies"), ("params",))
     if state["version"] != VERSION:
         raise Malformed("app_state of another version")
@@ -236,7 +237,7 @@ def read_genesis(text: str):
     validators.sort()
     found.sort(key=lambda f: f[0])
     return SimpleNamespace(
-        chain=genesis["chain_id"], initial_height=int(height), validators=validators, keys=found
+        chain=genesis["chain_id"], validators=validators, keys=found
     )
 
 

@@ -37,7 +37,8 @@ class World:
         self.log_leaves = [trees.value_leaf(n.to_bytes(8, "big"), cbor.encode(e)) for n, e in enumerate(self.log)]
 
     def _call(self, index, day, tags):
-        leaves = [[1, "clause", bytes(16), b"AGR-2026-0142/C1"], [1, "consumer", bytes(16), b"court"]]
+        texts = {"clause": b"AGR-2026-0142/C1", "consumer": b"court", "purpose": b"purp:pending-case"}
+        leaves = [[1, name, bytes(16), value] for name, value in texts.items()]
         redacted = trees.redacted_shape([leaves])
         carried = tags
         if len(tags) > 1:
