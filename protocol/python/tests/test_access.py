@@ -163,6 +163,22 @@ class OwnCity(unittest.TestCase):
         self.assertTrue(got["valid"])
         self.assertEqual((got["accesses"][0]["opened"], got["accesses"][0]["state"]), ({}, "erased"))
 
+    def test_who_and_why_are_opened_together(self):
+        opened = self.value[6][0][4][0][0]
+        for n in range(3):
+            value = self.world.value()
+            number, name, salt, text = opened[n]
+            raw = len(name).to_bytes(2, "big") + name.encode()
+            value[6][0][4] = [[[x if x is not opened[n] else [2, trees.leaf(salt + raw + text)] for x in opened]]]
+            self.assertEqual(self.check_of(value), "commitment")
+
+    def test_another_agency_cannot_repeat_a_tag(self):
+        self.world.log[3][2] = "grid/executor"
+        leaf = trees.value_leaf((3).to_bytes(8, "big"), cbor.encode(self.world.log[3]))
+        self.world.log_leaves[3] = leaf
+        got = self.world.said(self.world.value())
+        self.assertEqual(got["accesses"][0]["state"], "not-included")
+
     def test_too_few_votes(self):
         roots = self.value[4]
         self.value[7], self.value[8] = self.world.city.anchor(roots, voters=2)

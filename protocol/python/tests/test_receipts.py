@@ -110,6 +110,12 @@ class Forged(unittest.TestCase):
         self.assertTrue(got["valid"])
         self.assertFalse(got["released"])
 
+    def test_a_query_shows_its_request(self):
+        def change(r):
+            r[8], r[9] = [], []
+
+        self.assertEqual(self.altered(change)["check"], "request_signature")
+
     def test_parts_of_another_receipt_do_not_fit(self):
         other = cbor.decode(
             next(bytes.fromhex(c["receipt"]) for c in load("receipt", "receipts.json")["receipts"] if c["name"] == "revoked-key")
