@@ -137,6 +137,8 @@ pub struct VerifiedAccess {
     pub complete_to: u64,
     /// Tick at which the last run closed, milliseconds.
     pub complete_to_ms: u64,
+    /// Whether the last run is the newest one of the state: nothing that could be listed is cut off.
+    pub to_newest_run: bool,
     /// Height of the state the proofs lead to.
     pub proof_height: u64,
     /// Every operation that stands under the subject's tags or may include it, by index.
@@ -172,6 +174,7 @@ impl VerifiedAccess {
             "from_index": self.from_index,
             "complete_to": self.complete_to,
             "complete_to_ms": self.complete_to_ms,
+            "to_newest_run": self.to_newest_run,
             "proof_height": self.proof_height,
             "accesses": self.accesses.iter().map(Access::to_json).collect::<Vec<_>>(),
             "cosigners": self.cosigners,
@@ -224,6 +227,7 @@ pub fn verify_access(list: &[u8], trust: &Trust) -> Result<VerifiedAccess, Inval
         from_index,
         complete_to,
         complete_to_ms: l.runs.last().map_or(0, |r| r.run.to_ms),
+        to_newest_run: l.runs.last().is_some_and(is_newest),
         proof_height: height.saturating_sub(1),
         accesses,
         cosigners,
@@ -283,8 +287,17 @@ fn runs(l: &AccessList, passed: &mut Passed) -> Result<(u64, u64), Invalid> {
     }
     let (from, to) = (first.run.first_index, last.run.end_index);
     let since = if first.number == 0 { "from the log's beginning".into() } else { format!("from op:{from}") };
-    passed.add("runs", format!("{} runs follow one another and cover the log {since} up to op:{to}", l.runs.len()));
+    let newest = if is_newest(last) { ", where the newest run ends" } else { ", where this list was cut" };
+    passed.add(
+        "runs",
+        format!("{} runs follow one another and cover the log {since} up to op:{to}{newest}", l.runs.len()),
+    );
     Ok((from, to))
+}
+
+/// The last leaf of a tree is the one with everything else to its left. The path itself has been followed.
+fn is_newest(part: &RunPart) -> bool {
+    part.path.sides == (1 << part.path.hashes.len()) - 1
 }
 
 /// Each run shows all it holds under each tag. Gives the operations by index.
@@ -294,7 +307,7 @@ fn tags(l: &AccessList, passed: &mut Passed) -> Result<BTreeMap<u64, Named>, Inv
     for part in &l.runs {
         let days = days_of(&part.run);
         // One list a day and the bulk tag's; counted first, so that no run makes this loop long.
-        let wanted = days.end().saturating_sub(*days.start()).saturating_add(2);
+        let wanted = if days.is_empty() { 1 } else { (days.end() - days.start()).saturating_add(2) };
         if part.lists.len() as u64 != wanted {
             let rule = format!("run {} needs {wanted} lists: one a day and the bulk tag's", part.number);
             return Err(fail("tags", rule));

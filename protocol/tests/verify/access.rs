@@ -5,8 +5,8 @@ use crate::world::{Spec, trust};
 use concordat_protocol::access::AccessList;
 use concordat_protocol::cbor::encode;
 use concordat_protocol::codes::Verdict;
+use concordat_protocol::hash::sha256;
 use concordat_protocol::leaves::LeafView;
-use concordat_protocol::ops::Tags;
 use concordat_protocol::verify::{AccessState, Status, VerifiedAccess, verify_access};
 
 fn good(list: &AccessList) -> VerifiedAccess {
@@ -29,6 +29,7 @@ fn bulk() -> AccessList {
 fn a_list_says_who_looked_when_and_why_and_up_to_where_it_is_complete() {
     let v = good(&anna());
     assert_eq!((v.status, v.first_run, v.from_index, v.complete_to), (Status::Provisional, 0, 0, 70));
+    assert!(v.to_newest_run);
     let seen: Vec<_> = v.accesses.iter().map(|a| (a.index, a.kind.as_str(), a.state.word())).collect();
     let want = [
         (12, "query", "open"),
@@ -91,6 +92,19 @@ fn a_final_list_is_cosigned_over_all_that_it_covers() {
 fn a_list_from_a_later_run_says_so() {
     let v = good(&Log::new(happened()).list("anna", 2, &spec()));
     assert_eq!((v.first_run, v.from_index, v.accesses.len()), (2, 40, 2));
+}
+
+/// Without its last runs a list is true, and says where it ends and that there is more.
+#[test]
+fn a_list_that_was_cut_says_so() {
+    let mut cut = anna();
+    for runs in (1..4).rev() {
+        cut.runs.truncate(runs);
+        let end = cut.runs.last().unwrap().run.end_index;
+        cut.entries.retain(|e| e.index < end);
+        let v = good(&cut);
+        assert_eq!((v.to_newest_run, v.complete_to), (false, end));
+    }
 }
 
 #[test]
@@ -158,6 +172,17 @@ pub fn forgeries() -> Vec<(&'static str, &'static str, &'static str, Forge)> {
             let open = l.entries[0].openings.as_mut().unwrap();
             open.leaves.retain(|leaf| !matches!(leaf, LeafView::Opened { name, .. } if name == "purpose"));
         }),
+        ("anna", "purpose-hidden", "commitment", |l| {
+            for leaf in &mut l.entries[0].openings.as_mut().unwrap().leaves {
+                if let LeafView::Opened { name, salt, value } = leaf
+                    && name == "purpose"
+                {
+                    let len = (name.len() as u16).to_be_bytes();
+                    let hash = sha256(&[&[0], &salt[..], &len, name.as_bytes(), value]);
+                    *leaf = LeafView::Hidden { hash };
+                }
+            }
+        }),
         ("anna", "proof-of-bulk-where-none-is", "bulk", |l| {
             l.entries[0].bulk = Some(l.runs[0].lists[0].clone());
         }),
@@ -207,18 +232,15 @@ fn whoever_hides_an_access_or_makes_one_up_is_refused_by_name() {
     }
 }
 
-/// The tag of bulk operations can be written into a list of tags: then the list itself shows who is in it.
+/// The tag of bulk operations can be written into a list of tags: then the list itself shows who is in it. And whoever
+/// copies a subject's tag from the ledger into operations of their own has not looked at anything.
 #[test]
-fn an_operation_that_lists_the_bulk_tag_is_not_about_the_subject() {
-    let mut odd = in_bulk().remove(0);
-    odd.about = crate::looked::About::Named(&["ben"]);
-    odd.kind = |mut c| {
-        if let Tags::List(tags) = &mut c.tags {
-            tags[0] = concordat_protocol::runs::BULK_TAG;
-        }
-        let (tags, commitment) = (c.tags, c.commitment);
-        concordat_protocol::ops::Op::Query { handle: 5, session: 7, n: 1, day: c.day, tags, commitment }
-    };
-    let v = good(&Log::new([happened(), vec![odd]].concat()).list("anna", 0, &spec()));
-    assert_eq!(v.accesses.iter().find(|a| a.index == 32).unwrap().state, AccessState::NotIncluded);
+fn tags_that_somebody_misuses_are_not_about_the_subject() {
+    let (_, odd) = valid().into_iter().find(|(n, _)| *n == "misused-tags").unwrap();
+    let v = good(&odd);
+    let state = |index| v.accesses.iter().find(|a| a.index == index).unwrap().state;
+    assert_eq!(
+        (state(13), state(14), state(12)),
+        (AccessState::NotIncluded, AccessState::NotIncluded, AccessState::Open)
+    );
 }

@@ -138,6 +138,20 @@ pub fn in_bulk() -> Vec<Planned> {
     ]
 }
 
+/// Misuse of tags: the bulk tag in a list, and a subject's tag in another agency's operation.
+fn misused() -> Vec<Planned> {
+    let bulk_tag = |mut c: Common| {
+        if let Tags::List(tags) = &mut c.tags {
+            tags[0] = BULK_TAG;
+        }
+        query(c)
+    };
+    let t = TICK - 2 * DAY_MS + 30_000;
+    let copied =
+        Planned { writer: "grid/executor", shows: Shows::Nothing, ..plan(14, t, query, About::Named(&["anna"])) };
+    vec![plan(13, t, bulk_tag, About::Named(&["ben"])), copied]
+}
+
 /// (first index, end index, days before TICK at which it closes).
 const RUNS: [(u64, u64, u64); 4] = [(0, 10, 2), (10, 40, 1), (40, 60, 0), (60, 70, 0)];
 
@@ -321,10 +335,14 @@ pub fn spec() -> Spec {
     Spec { height: 20, log_size: LOG_SIZE, ..Spec::default() }
 }
 
+/// The log without bulk, with it, and with misused tags.
+pub fn logs() -> [Log; 3] {
+    [happened(), [happened(), in_bulk()].concat(), [happened(), misused()].concat()].map(Log::new)
+}
+
 /// Lists that are valid, by name.
 pub fn valid() -> Vec<(&'static str, AccessList)> {
-    let plain = Log::new(happened());
-    let all = Log::new([happened(), in_bulk()].concat());
+    let [plain, all, odd] = logs();
     let last = || Spec { cosigners: crate::vectors::all(), ..spec() };
     let mut cut = plain.list("anna", 0, &spec());
     cut.runs.truncate(2);
@@ -339,5 +357,6 @@ pub fn valid() -> Vec<(&'static str, AccessList)> {
         ("bulk-anna", all.list("anna", 0, &spec())),
         ("bulk-ben", all.list("ben", 0, &spec())),
         ("bulk-final", all.list("clara", 1, &last())),
+        ("misused-tags", odd.list("anna", 0, &spec())),
     ]
 }

@@ -62,7 +62,7 @@ fn forged_epochs_are_refused() {
         assert_eq!(e.check, "trust", "{e}");
     }
     // Signed, then changed.
-    let change: [fn(&mut Epoch); 4] = [
+    let change: [fn(&mut Epoch); 6] = [
         |e| e.from_height += 1,
         |e| e.validators = listed(&vals("c")),
         |e| {
@@ -73,6 +73,9 @@ fn forged_epochs_are_refused() {
             }
         },
         |e| e.prev_hash[0] ^= 1,
+        // One agency cannot call another's validator its own, nor all of them: the next epoch's signers are counted so.
+        |e| (e.validators[0].key, e.validators[1].key) = (e.validators[1].key, e.validators[0].key),
+        |e| e.validators.iter_mut().for_each(|v| v.agency = agency("grid")),
     ];
     for change in change {
         let mut trust = chained(&roots(&AGENCIES));
