@@ -8,9 +8,7 @@ use concordat_protocol::codes;
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::{AgencyId, WriterId};
 use concordat_protocol::limits::LOG_RANGE_MAX;
-use concordat_protocol::node::{
-    DatasetView, Frame, HeadView, NodeReply, NodeRequest, WriterView,
-};
+use concordat_protocol::node::{DatasetView, Frame, HeadView, NodeReply, NodeRequest, WriterView};
 use concordat_protocol::tree::value_leaf;
 use prost::Message;
 use tendermint_proto::v0_38::abci::{RequestQuery, ResponseQuery};
