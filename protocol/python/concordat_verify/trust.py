@@ -218,13 +218,10 @@ def read_genesis(text: str):
         root = cosign = None
         for k in _list(m["keys"]):
             k = members(k, "a key", ("role", "label", "key"))
-            if k["role"] == "root":
-                if root is not None:
-                    raise Malformed(f"{agency} has two root keys")
+            # The first of a role counts.
+            if k["role"] == "root" and root is None:
                 root = _key(k["key"])
-            elif k["role"] == "cosign":
-                if cosign is not None:
-                    raise Malformed(f"{agency} has two cosigning keys")
+            elif k["role"] == "cosign" and cosign is None:
                 cosign = _key(k["key"])
         if root is None:
             raise Malformed(f"{agency} has no root key")

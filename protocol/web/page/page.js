@@ -110,7 +110,7 @@ function meaning(r) {
 function showList(r) {
   facts(at("facts"), [
     ["Dataset", r.dataset], ["Provider", r.provider], ["Person", `${r.subject} (short name of the key in the file)`],
-    ["Complete from", `op:${r.from_index}`], ["Complete up to", `before op:${r.complete_to}`], ["That is until", time(r.complete_to_ms)],
+    ["Complete from", `op:${r.from_index}`], ["Complete up to", `before op:${r.complete_to}${{ true: ", where the newest run ends", false: ", where this list was cut; newer runs exist" }[r.to_newest_run] ?? ""}`], ["That is until", time(r.complete_to_ms)],
     ["Countersigned by", r.cosigners.join(", ")],
   ]);
   at("accesses").replaceChildren(...r.accesses.map((a) => {
