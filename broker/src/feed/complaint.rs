@@ -1,5 +1,5 @@
-//! Complaints: a promise that is due and not on the ledger is shown to it, and bounded evidence of the agreement ends until
-//! both sides resume it (PROTOCOL 10).
+//! Complaints: a promise that is due and not on the ledger, or two promises that exclude each other, are shown to it, and
+//! bounded evidence of the agreement ends until both sides resume it (PROTOCOL 10).
 
 use crate::gateway::Gateway;
 use crate::gateway::watch::LedgerWatch;
@@ -26,6 +26,8 @@ pub struct Complaint {
     pub promise: Bytes,
     /// Its signature, 64 bytes.
     pub signature: Bytes,
+    /// An earlier promise that it excludes, with its signature.
+    pub first: Option<(Bytes, Bytes)>,
 }
 
 /// Files complaints one after another, for as long as somebody can complain.
@@ -45,7 +47,8 @@ async fn settled(complaint: &Complaint, gateway: &Gateway, watch: &LedgerWatch) 
             let mut standing = views.iter().filter(|v| {
                 v.agreement.as_str() == agreement && matches!(v.status, Status::Active | Status::Suspended)
             });
-            if standing.all(|v| v.bounded_suspended != 0) {
+            // Two promises for one delivery are evidence of their own.
+            if complaint.first.is_none() && standing.all(|v| v.bounded_suspended != 0) {
                 return true;
             }
         }
@@ -55,7 +58,13 @@ async fn settled(complaint: &Complaint, gateway: &Gateway, watch: &LedgerWatch) 
         }
     }
     let (promise, signature) = (complaint.promise.clone(), complaint.signature.clone());
-    match gateway.desk().submit(ActBody::Complaint { promise, signature }).await {
+    let body = match complaint.first.clone() {
+        None => ActBody::Complaint { promise, signature },
+        Some((first, first_signature)) => {
+            ActBody::Equivocation { first, first_signature, second: promise, second_signature: signature }
+        }
+    };
+    match gateway.desk().submit(body).await {
         Ok((index, _)) => {
             error!(agreement, op = index, "complaint filed: bounded evidence is suspended until both sides resume it");
             true
@@ -65,6 +74,7 @@ async fn settled(complaint: &Complaint, gateway: &Gateway, watch: &LedgerWatch) 
             true
         }
         Err(LedgerError::Refused { code: codes::PROMISE_NOT_DUE, .. }) => false,
+        Err(LedgerError::Refused { code: codes::REF_DONE, .. }) => true,
         Err(e @ LedgerError::Refused { .. }) => {
             error!(agreement, error = %e, "the ledger refused a complaint");
             true

@@ -116,7 +116,8 @@ async fn look_at_promises(parts: &Parts, sub: &Subscription, seen: &mut (u64, u6
         sub.count(|c| c.failed(format!("deliveries {first} to {last} are not on the ledger")));
         // One says it for all of them: the ledger's last anchored number is below each.
         let (promise, signature) = (shown.promise.clone(), shown.signature.clone());
-        let complaint = Complaint { agreement: sub.terms().agreement.clone(), promise, signature };
+        let agreement = sub.terms().agreement.clone();
+        let complaint = Complaint { agreement, promise, signature, first: None };
         if parts.setup.complaints.try_send(complaint).is_err() {
             warn!(subscription = sub.id(), "too many complaints wait");
         }

@@ -9,6 +9,7 @@ mod buffer;
 mod check;
 pub mod complaint;
 mod create;
+mod double;
 mod error;
 pub mod http;
 mod look;
@@ -99,7 +100,7 @@ impl Subscriptions {
     /// Starts pulling for every subscription that the ledger's agreements give this agency, and for those that it
     /// created. Neither ledger nor streams need be up yet.
     pub fn start(setup: FeedSetup) -> Result<Self, KeyFileError> {
-        let kem = KeyFolder::new(setup.cfg.keys()).kem()?;
+        let kem = KeyFolder::of(&setup.cfg).kem()?;
         let js = async_nats::jetstream::with_prefix(setup.nats.clone(), EXCHANGE_API);
         let shelf = Shelf::new(setup.store.clone());
         let (stop, stopping) = watch::channel(false);

@@ -2,6 +2,7 @@
 
 use super::ask::{AskError, ask};
 use super::check::{self, FeedProofError};
+use super::complaint::Complaint;
 use super::look::look_after;
 use super::subscription::{Awaited, Resync, Subscription, wall_ms};
 use super::{Held, Offer, Parts};
@@ -219,6 +220,9 @@ async fn take(parts: &Parts, sub: &Subscription, payload: &[u8], at: Place, acke
         Err(e) => return Err(e),
     };
     let (sub_seq, awaited, messages) = checked;
+    if awaited.max_lag_ms > 0 {
+        contradicted(parts, sub, sub_seq, &awaited);
+    }
     let delivered_ms = awaited.delivered_ms;
     let held = Held { sub_seq, place: at.place, delivered_ms, messages, ack: Arc::new(acker) };
     let offered = sub.with(|i| {
@@ -254,6 +258,19 @@ async fn take(parts: &Parts, sub: &Subscription, payload: &[u8], at: Place, acke
     }
     sub.news.notify_waiters();
     Ok(())
+}
+
+/// Shows the ledger two promises of one delivery that exclude each other.
+fn contradicted(parts: &Parts, sub: &Subscription, sub_seq: u64, now: &Awaited) {
+    let Some(first) = sub.with(|i| i.promises.take(sub_seq, now)) else { return };
+    error!(subscription = sub.id(), provider = %sub.key.provider, sub_seq, "the provider promised two things for one delivery");
+    parts.setup.metrics.proof_invalid.with_label_values(&["promise-double"]).inc();
+    sub.count(|c| c.failed(format!("two promises for delivery {sub_seq}")));
+    let (promise, signature) = (now.promise.clone(), now.signature.clone());
+    let complaint = Complaint { agreement: sub.terms().agreement.clone(), promise, signature, first: Some(first) };
+    if parts.setup.complaints.try_send(complaint).is_err() {
+        warn!(subscription = sub.id(), "too many complaints wait");
+    }
 }
 
 async fn refuse(

@@ -79,6 +79,7 @@ pub(super) struct Inner {
     pub buffer: Buffer<Arc<Acker>>,
     /// By number.
     pub awaited: BTreeMap<u64, Awaited>,
+    pub promises: super::double::Promises,
     pub anchored: u64,
     pub counts: Counts,
     pub paused: Option<(String, u64)>,
@@ -182,6 +183,7 @@ impl Subscription {
             buffer: Buffer::new(old.acked, old.place),
             terms: Arc::new(terms),
             awaited: BTreeMap::new(),
+            promises: super::double::Promises::default(),
             anchored: 0,
             counts: Counts::default(),
             paused: old.paused,
