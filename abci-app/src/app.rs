@@ -307,7 +307,9 @@ impl Application for App {
             let height = u64::try_from(request.height).unwrap_or_default();
             assert!(height > committed.state.head.height, "block {height} comes after {}", committed.state.head.height);
             if let Some(version) = committed.state.needs_version(height) {
-                panic!("from height {height} on the agencies run version {version} of the application, this is {APP_VERSION}: install the newer concordat, the data folder stays");
+                panic!(
+                    "from height {height} on the agencies run version {version} of the application, this is {APP_VERSION}: install the newer concordat, the data folder stays"
+                );
             }
             let reader = self.inner.store.reader().unwrap_or_else(|e| panic!("{e}"));
             apply(&committed.state, &reader, &Block { height, txs: &txs })
