@@ -48,6 +48,8 @@ impl Receipts {
         let made = self.build(x, &proof, &header, Some(&part))?;
         let (bytes, trust) = (made.to_bytes()?, self.trust.now().await?);
         match tokio::task::block_in_place(|| verify(&bytes, &trust, None)) {
+            // A checkpoint of before would hide that the key counts as compromised: then the state of now is shown.
+            Ok(v) if v.status == Status::Final && !v.contested && self.contested(x).await? => Ok(None),
             Ok(v) if v.status == Status::Final => Ok(Some(made)),
             Ok(_) => Ok(None),
             Err(e) => {
@@ -55,6 +57,13 @@ impl Receipts {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether the ledger now says that the key which signed this release was compromised by then.
+    async fn contested(&self, x: &Subject) -> Result<bool, ReceiptsError> {
+        let Some(released) = x.released() else { return Ok(false) };
+        let key = self.node.key(released.release_key).await?;
+        Ok(key.is_some_and(|k| k.compromised_since_ms != 0 && k.compromised_since_ms <= x.entry.tick_ms))
     }
 
     /// The newest final checkpoint that covers an operation; where none is final, the newest that covers it.

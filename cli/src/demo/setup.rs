@@ -103,7 +103,7 @@ fn write_genesis(city: &City) -> Result<(), Failure> {
         private_file(&node.config.keys().join("tokens.yaml"), text.as_bytes())?;
     }
     agencies.sort_by(|a, b| a.agency.cmp(&b.agency));
-    let params = [("checkpoint_ms", 5_000), ("run_close_ms", 5_000), ("run_root_delay", 2)];
+    let params = [("checkpoint_ms", 5_000), ("root_delay_ms", 5_000), ("run_close_ms", 5_000), ("run_root_delay", 2)];
     let params = params.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
     let genesis = Genesis { version: GENESIS_VERSION, agencies, params };
     let state: Value = serde_json::to_value(&genesis).map_err(|e| failed("genesis", e))?;

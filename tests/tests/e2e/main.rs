@@ -13,13 +13,16 @@ mod crash;
 mod epochs;
 mod feed;
 mod forged;
+mod keys;
 mod kills;
 mod ledger;
 mod observe;
+mod outside;
 mod queries;
 mod receipts;
 mod revocation;
 mod streams;
+mod subjects;
 mod subscriptions;
 mod supervision;
 mod tour;
@@ -160,6 +163,17 @@ const TESTS: &[(&str, &str, Test)] = &[
         checkpoints::a_person_disputes_once_and_only_what_names_the_agency,
     ),
     ("checkpoints", "three_of_four_make_it_final", checkpoints::three_of_four_make_it_final),
+    ("outside", "a_light_client_verifies_a_record", outside::a_light_client_verifies_a_record_and_refuses_an_altered_one),
+    ("outside", "an_outsider_reads_the_exported_log", outside::an_outsider_reads_the_exported_log),
+    ("outside", "checkpoints_are_time_stamped", outside::checkpoints_are_time_stamped),
+    ("subjects", "a_list_is_complete_and_nobody_is_proven", subjects::a_list_is_complete_and_nobody_is_proven),
+    ("subjects", "a_sealed_access_opens_on_its_date", subjects::a_sealed_access_is_counted_and_opens_on_its_date),
+    ("subjects", "a_killed_executor_leaves_no_access_out", subjects::a_killed_executor_leaves_no_access_out),
+    (
+        "subjects",
+        "an_erased_person_is_nowhere",
+        subjects::an_erased_person_is_nowhere_and_stays_so_after_a_restore,
+    ),
     ("whole", "canaries_are_nowhere", whole::canaries_are_nowhere),
     ("whole", "four_nodes_have_the_same_app_hashes", whole::four_nodes_have_the_same_app_hashes),
     (
@@ -182,6 +196,19 @@ const TESTS: &[(&str, &str, Test)] = &[
     ),
     ("supervision", "a_provider_that_is_down_is_named", supervision::a_provider_that_is_down_is_named),
     ("walls", "a_stream_server_that_does_not_sync_is_refused", walls::a_stream_server_that_does_not_sync_is_refused),
+    ("keys", "a_release_key_is_exchanged_while_others_query", keys::a_release_key_is_exchanged_while_others_query),
+    (
+        "keys",
+        "a_cosigning_key_is_exchanged_and_every_agency_signs_the_epoch",
+        keys::a_cosigning_key_is_exchanged_and_every_agency_signs_the_epoch,
+    ),
+    (
+        "keys",
+        "a_node_runs_without_its_root_key_and_acts_are_signed_offline",
+        keys::a_node_runs_without_its_root_key_and_acts_are_signed_offline,
+    ),
+    ("keys", "a_root_key_is_replaced_after_its_delay", keys::a_root_key_is_replaced_after_its_delay),
+    ("keys", "a_gateway_key_in_a_token_signs_acts", keys::a_gateway_key_in_a_token_signs_acts),
     ("supervision", "a_folder_has_one_supervisor", supervision::a_folder_has_one_supervisor),
     ("supervision", "a_taken_port_is_named", supervision::a_taken_port_is_named),
     ("supervision", "stop_leaves_no_process", supervision::stop_leaves_no_process),

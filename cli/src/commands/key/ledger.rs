@@ -126,12 +126,11 @@ pub(super) async fn list(ctx: &Ctx) -> Result<(), Failure> {
     let folder = KeyFolder::of(&desk.cfg);
     let mut files: BTreeMap<KeyId, String> = BTreeMap::new();
     let mut others = Vec::new();
-    for (name, path) in folder.list() {
+    // The second half of a key in a token is no key of its own.
+    for (name, path) in folder.list().into_iter().filter(|(name, _)| !name.ends_with(".pq")) {
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match public_in(&path, &folder).map(|k| k.key_id()) {
             Ok(id) => drop(files.entry(id).and_modify(|f| *f = format!("{f}, {file}")).or_insert(file)),
-            // The second half of a key in a token is no key of its own.
-            Err(_) if name.ends_with(".pq") => {}
             Err(e) => others.push(json!({"role": "", "label": name, "state": e.code, "file": file})),
         }
     }

@@ -110,8 +110,11 @@ async fn register(ctx: &Ctx, r: &Rotate, desk: &Desk, label: &str, next: &Next) 
     let waits = "`key rotate --role root` again, once its time has come, puts it in the old one's place";
     match desk.act(&root, body).await {
         Ok(answer) => ctx.out.say(format!("registered: {}", answer["operation"].as_str().unwrap_or_default())),
-        // The ledger lets one root key wait, and does not show it.
-        Err(e) if role == KeyRole::Root && next.resumed && refused(&e, codes::BAD_VALUE) => {
+        // The ledger lets one root key wait and does not show it; this very act may have been the one that let time pass.
+        Err(e) if role == KeyRole::Root && next.resumed && waiting(&e) => {
+            if desk.row(next.key.key_id()).await?.is_some() {
+                return Ok(true);
+            }
             return Err(Failure::new(Exit::Unavailable, "root-waits", format!("the new root key waits: {waits}")));
         }
         Err(e) => return Err(e),
@@ -129,8 +132,10 @@ async fn register(ctx: &Ctx, r: &Rotate, desk: &Desk, label: &str, next: &Next) 
     Ok(false)
 }
 
-fn refused(e: &Failure, code: u16) -> bool {
-    e.problem.as_ref().is_some_and(|p| p["ledger_code"] == u64::from(code))
+/// How the ledger refuses a root key that waits already, or a root key that was replaced just now.
+fn waiting(e: &Failure) -> bool {
+    let codes = [codes::BAD_VALUE, codes::KEY_EXISTS, codes::KEY_REVOKED].map(u64::from);
+    e.problem.as_ref().and_then(|p| p["ledger_code"].as_u64()).is_some_and(|code| codes.contains(&code))
 }
 
 /// Puts `NAME.next` in the place of `NAME`, which stays beside it under its id. At no moment is there no key.
