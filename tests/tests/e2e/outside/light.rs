@@ -142,7 +142,7 @@ pub fn a_light_client_verifies_a_record_and_refuses_an_altered_one(world: &World
 
     for (forgery, store, key) in [
         (Forgery::Value, "log", &key[..]),
-        (Forgery::Value, "meta", b"agency/court"),
+        (Forgery::Value, "meta", &b"agency/court"[..]),
         (Forgery::Other, "log", &key[..]),
         (Forgery::Header, "log", &key[..]),
     ] {
