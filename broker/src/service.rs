@@ -4,6 +4,7 @@ use crate::config::{ConfigError, NodeConfig};
 use crate::durable::{self, Durable, NotDurable};
 use crate::evidence::{Disputes, Evidence, EvidenceSetup, Shelf, TrustKeeper};
 use crate::feed::{FeedSetup, Subscriptions, complaint};
+use crate::gateway::erasures::Erasures;
 use crate::gateway::watch::LedgerWatch;
 use crate::gateway::{Gateway, GatewaySetup};
 use crate::host::{HostError, connect_streams, load_datasets};
@@ -129,6 +130,15 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
     info!(agency = %state.cfg.agency, listen = addr, "broker is up");
     let gateway = state.gateway.clone();
     tokio::spawn(state.receipts.clone().sweep(move || gateway.in_flight() == 0));
+    let gateway = state.gateway.clone();
+    let erasures = Erasures {
+        agency: state.cfg.agency.clone(),
+        node: NodeClient::new(state.cfg.node_socket()),
+        rpc: state.rpc.clone(),
+        store: state.store.clone(),
+        path: state.cfg.broker_store(),
+    };
+    tokio::spawn(erasures.run(move || gateway.in_flight() == 0));
     start_evidence(&state)?;
     start_timestamps(&state)?;
     let durable = Durable::start(&state.nats, &state.cfg.nats);

@@ -111,6 +111,12 @@ impl Api {
         json_of(self.send(self.http.post(format!("{}{path}", self.base)).json(body)).await?).await
     }
 
+    /// POST of a JSON body that is answered with bytes.
+    pub async fn post_for_bytes(&self, path: &str, body: &Value) -> Result<Vec<u8>, Failure> {
+        let response = self.send(self.http.post(format!("{}{path}", self.base)).json(body)).await?;
+        Ok(response.bytes().await.map_err(broken)?.to_vec())
+    }
+
     /// POST of bytes.
     pub async fn post_bytes(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Value, Failure> {
         let request = self.http.post(format!("{}{path}", self.base)).header("content-type", content_type).body(body);
@@ -201,7 +207,7 @@ pub fn failure_of(status: u16, body: Value) -> Failure {
     let exit = match status {
         400 | 413 | 422 => Exit::Usage,
         401 | 403 => Exit::Denied,
-        404 => Exit::NotFound,
+        404 | 410 => Exit::NotFound,
         409 => Exit::Conflict,
         429 | 503 | 504 | 507 => Exit::Unavailable,
         502 if word("code").contains("proof") => Exit::ProofInvalid,

@@ -2,6 +2,7 @@
 //! goes to an application (PROTOCOL 4 and 5).
 
 pub mod check;
+pub mod erasures;
 pub mod error;
 pub mod pool;
 pub mod provider;

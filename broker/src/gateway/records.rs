@@ -172,6 +172,10 @@ impl Records {
         Self { store }
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Keeps a query, and under its key the answer, in one transaction. Returns the query's number.
     pub async fn keep(&self, r: QueryRecord, answer: Option<(IdempotencyKey, KeptAnswer)>) -> Result<i64, StoreError> {
         self.store

@@ -1,7 +1,8 @@
 //! Who calls: service tokens from `keys/tokens.yaml` (mode 0600), compared in constant time.
 //!
-//! Roles are free words that agreements name (`clerk` is `role:clerk`), but for two: `operator` may do everything under
-//! `/admin` and see every query of this agency, `adapter` may only hand in messages.
+//! Roles are free words that agreements name (`clerk` is `role:clerk`), but for three: `operator` may do everything under
+//! `/admin` and see every query of this agency, `data-protection` may say who looked at a person's records and forget the
+//! person, `adapter` may only hand in messages.
 
 use super::AppState;
 use super::problem::Problem;
@@ -23,6 +24,8 @@ pub const TOKENS_FILE: &str = "tokens.yaml";
 pub const OPERATOR: &str = "operator";
 /// May hand in messages, and nothing else.
 pub const ADAPTER: &str = "adapter";
+/// Answers people about their data, and forgets them.
+pub const DATA_PROTECTION: &str = "data-protection";
 /// Shortest token, characters: 32 are 128 bits in hex.
 pub const TOKEN_CHARS_MIN: usize = 32;
 
@@ -128,7 +131,7 @@ impl Caller {
 
     /// The roles that agreements may name.
     pub fn agreement_roles(&self) -> Vec<String> {
-        self.roles.iter().filter(|r| *r != OPERATOR && *r != ADAPTER).cloned().collect()
+        self.roles.iter().filter(|r| ![OPERATOR, ADAPTER, DATA_PROTECTION].contains(&r.as_str())).cloned().collect()
     }
 }
 

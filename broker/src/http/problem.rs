@@ -296,6 +296,7 @@ impl From<ReceiptsError> for Problem {
             R::NotYet(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).on(Side::Ledger).retry(true),
             R::NoBody(_) => Self::not_found(code, detail).on(Side::Ledger),
             R::Elsewhere(_) => Self::new(StatusCode::CONFLICT, code, detail),
+            R::Erased(_) => Self::new(StatusCode::GONE, code, detail),
             R::Mismatch(_) | R::Comet(_) => Self::new(StatusCode::BAD_GATEWAY, code, detail).on(Side::Ledger),
             R::Build(_) => Self::new(StatusCode::CONFLICT, code, detail),
             R::Evidence(e) => e.into(),

@@ -3,9 +3,10 @@
 //! A person's id comes in the body, never in a path, and stands in no log: there it is the keyed hash under which the
 //! provider's stores know the person.
 
-use super::auth::OPERATOR;
+use super::auth::{DATA_PROTECTION, OPERATOR};
 use super::body::{self, Body};
 use super::{AppState, Caller, Problem};
+use crate::evidence::Shelf;
 use crate::host::subjects::listing::{self, ListError, Listed, Listing, Meaning};
 use crate::ledger::node_client::NodeClient;
 use axum::extract::State;
@@ -21,9 +22,6 @@ use concordat_protocol::ops::Op;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::info;
-
-/// Answers people about their data and forgets them.
-pub const DATA_PROTECTION: &str = "data-protection";
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -82,7 +80,12 @@ fn bad_from() -> Problem {
 
 /// A connection of its own: a long list must not hold up queries.
 fn lists(state: &AppState) -> Listing {
-    Listing::new(&state.cfg, NodeClient::new(state.cfg.node_socket()), state.rpc.clone())
+    Listing::new(
+        &state.cfg,
+        NodeClient::new(state.cfg.node_socket()),
+        state.rpc.clone(),
+        Shelf::new(state.store.clone()),
+    )
 }
 
 async fn listed(state: &AppState, caller: &Caller, body: &[u8], what: &str) -> Result<Listed, Problem> {

@@ -10,6 +10,7 @@ pub use settled::Covering;
 
 use crate::evidence::{EvidenceError, Shelf, TrustKeeper};
 use crate::gateway::check::release_signature;
+use crate::gateway::erasures::ERASED;
 use crate::gateway::records::{Header, QueryRecord, Records};
 use crate::gateway::watch::LedgerWatch;
 use crate::ledger::LedgerError;
@@ -57,6 +58,9 @@ pub enum ReceiptsError {
     /// Another agency holds what belongs in it.
     #[error("op:{0} rests on a request that this agency did not make: ask the consumer's gateway for the receipt")]
     Elsewhere(u64),
+    /// The provider erased it.
+    #[error("op:{0} was erased by its provider: this agency deleted its own detail of it; receipts made before still verify")]
+    Erased(u64),
     /// The header does not carry the node's proof.
     #[error("the header at height {0} does not carry the proof of the own node: compare this node with its peers")]
     Mismatch(u64),
@@ -85,6 +89,7 @@ impl ReceiptsError {
             Self::NotYet(_) => "receipt-not-yet",
             Self::NoBody(_) => "body-pruned",
             Self::Elsewhere(_) => "receipt-elsewhere",
+            Self::Erased(_) => "receipt-erased",
             Self::Mismatch(_) => "app-hash-mismatch",
             Self::Ledger(e) => e.code(),
             Self::Store(e) => e.code(),
@@ -187,6 +192,9 @@ impl Receipts {
     async fn subject(&self, index: u64) -> Result<Subject, ReceiptsError> {
         let entry = self.watch.entry(index).await?.ok_or(ReceiptsError::Unknown(index))?;
         let record = self.records.by_op(index).await?;
+        if record.as_ref().is_some_and(|r| r.outcome == ERASED) {
+            return Err(ReceiptsError::Erased(index));
+        }
         let kept = record.as_ref().map(Kept::read).transpose()?;
         let op = match kept.as_ref().and_then(|k| k.released.as_ref()) {
             Some(released) => released.op.0.clone(),

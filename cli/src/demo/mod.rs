@@ -5,6 +5,7 @@ pub mod crash;
 pub mod feed;
 pub mod follow;
 pub mod history;
+pub mod looked;
 pub mod queries;
 pub mod setup;
 pub mod source;

@@ -33,7 +33,7 @@ impl Tour {
         if !ok {
             self.failed.push(format!("{number} {name}"));
         }
-        let line = || format!("{number} {name:<9} {text:<108} {}", if ok { "ok" } else { "FAILED" });
+        let line = || format!("{number} {name:<10} {text:<108} {}", if ok { "ok" } else { "FAILED" });
         let object = json!({"check": number, "name": name, "ok": ok, "detail": text, "facts": facts});
         match ctx.out.format {
             Format::Table => ctx.out.result(&object, line),

@@ -2,7 +2,7 @@
 
 use super::follow::{drain, subscription};
 use super::steps::{Checked, Found, Tour, expect};
-use super::{crash, feed};
+use super::{crash, feed, looked};
 use crate::args::StopKind;
 use crate::commands::Ctx;
 use crate::commands::agreement::{Side, approve_as, stop_as};
@@ -45,6 +45,7 @@ pub async fn run(ctx: &Ctx, city: &City) -> Result<(), Failure> {
     tour.add(ctx, 4, "revoke", revoke(city, &court).await);
     tour.add(ctx, 5, "verify", verify(city, &court, op.as_deref()).await);
     tour.add(ctx, 6, "crash", crash::check(city).await);
+    tour.add(ctx, 7, "who looked", looked::check(city, &court).await);
     tour.end()
 }
 

@@ -5,9 +5,11 @@ use super::replay::op_in;
 use super::wire::{Ask, OpAsked, OpTold, Told, ask};
 use super::{EXECUTOR_SOCKET, serve};
 use crate::config::NodeConfig;
+use crate::evidence::Shelf;
 use crate::ledger::LedgerError;
 use crate::ledger::node_client::NodeClient;
 use crate::ledger::rpc::CometRpc;
+use crate::store::StoreError;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use concordat_protocol::access::{ACCESS_VERSION, AccessEntry, AccessList, RunPart, days_of, subject_tag};
@@ -16,7 +18,7 @@ use concordat_protocol::ids::DatasetId;
 use concordat_protocol::leaves::{Redacted, commitment as leaf};
 use concordat_protocol::node::{LeafProof, StoreRoots};
 use concordat_protocol::ops::{LogEntry, Op, Tag, Tags};
-use concordat_protocol::receipt::{Path, app_hash};
+use concordat_protocol::receipt::{CheckpointPart, Path, app_hash};
 use concordat_protocol::runs::{BULK_TAG, RunProof, RunView};
 use concordat_protocol::tree::TreeError;
 use concordat_protocol::verify::comet::{self, CometError};
@@ -53,6 +55,9 @@ pub enum ListError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The broker's store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// CometBFT's answer.
     #[error(transparent)]
     Header(#[from] CometError),
@@ -76,6 +81,7 @@ impl ListError {
             Self::Down(_) => "executor-down",
             Self::Shape => "executor-answer",
             Self::Ledger(e) => e.code(),
+            Self::Store(e) => e.code(),
             Self::Header(e) => e.code(),
             Self::Mismatch(_) => "app-hash-mismatch",
             Self::NoBody(_) => "body-pruned",
@@ -90,6 +96,7 @@ pub struct Listing {
     chain: String,
     node: NodeClient,
     rpc: CometRpc,
+    shelf: Shelf,
     socket: PathBuf,
 }
 
@@ -119,6 +126,9 @@ pub struct Forgotten {
 struct At {
     height: u64,
     roots: StoreRoots,
+    header: Vec<u8>,
+    validators: Vec<u8>,
+    checkpoint: Option<CheckpointPart>,
 }
 
 /// What the runs name: operations by index.
@@ -133,8 +143,8 @@ fn log_path(proof: &LeafProof) -> Result<Path, TreeError> {
 
 impl Listing {
     /// Lists from this node. `node` should be a connection of its own.
-    pub fn new(cfg: &NodeConfig, node: NodeClient, rpc: CometRpc) -> Self {
-        Self { chain: cfg.chain.clone(), node, rpc, socket: cfg.path(EXECUTOR_SOCKET) }
+    pub fn new(cfg: &NodeConfig, node: NodeClient, rpc: CometRpc, shelf: Shelf) -> Self {
+        Self { chain: cfg.chain.clone(), node, rpc, shelf, socket: cfg.path(EXECUTOR_SOCKET) }
     }
 
     async fn ask(&self, question: &Ask) -> Result<Told, ListError> {
@@ -151,9 +161,7 @@ impl Listing {
         if key == [0; 32] {
             return Err(ListError::Erased { erased_ms });
         }
-        // Entry 0 is always there: its proof names the newest height that a header covers.
-        let first = self.node.proof(0, 0, vec![], 0).await?;
-        let at = At { height: first.height, roots: first.roots };
+        let at = self.at().await?;
         let (runs, found) = self.runs(&at, dataset, &key, from_ms).await?;
         let mut logged = Vec::with_capacity(found.len());
         for index in &found {
@@ -173,7 +181,6 @@ impl Listing {
             }
             entries.push(self.entry(logged, told).await?);
         }
-        let (header, validators) = self.header(&at).await?;
         let list = AccessList {
             version: ACCESS_VERSION,
             chain: self.chain.clone(),
@@ -182,9 +189,9 @@ impl Listing {
             roots: at.roots,
             runs,
             entries,
-            header: header.into(),
-            validators: validators.into(),
-            checkpoint: None,
+            header: at.header.into(),
+            validators: at.validators.into(),
+            checkpoint: at.checkpoint,
         };
         Ok(Listed { id, erased_ms, list, withheld })
     }
@@ -266,13 +273,31 @@ impl Listing {
         txs.find_map(|tx| op_in(&tx, entry)).map(|op| cbor::encode(&op)).ok_or(ListError::NoBody(index))
     }
 
+    /// The height of the newest final checkpoint; before there is one, the newest that a header covers.
+    async fn at(&self) -> Result<At, ListError> {
+        let mut kept = self.shelf.newest().await?;
+        kept.retain(|k| k.last);
+        if let Some(k) = kept.into_iter().max_by_key(|k| k.view.checkpoint.height) {
+            let of = k.view.checkpoint;
+            let mut cosignatures = k.view.cosignatures;
+            cosignatures.sort_by(|a, b| a.agency.cmp(&b.agency));
+            let part = CheckpointPart { tick_ms: of.tick_ms, log_size: of.log_size, cosignatures };
+            let (header, validators) = (k.header, k.validators);
+            return Ok(At { height: of.height, roots: of.roots, header, validators, checkpoint: Some(part) });
+        }
+        // Entry 0 is always there: its proof names the height.
+        let first = self.node.proof(0, 0, vec![], 0).await?;
+        let (header, validators) = self.header(first.height, &first.roots).await?;
+        Ok(At { height: first.height, roots: first.roots, header, validators, checkpoint: None })
+    }
+
     /// The header that carries the app hash, with its validators, packed for a proof.
-    async fn header(&self, at: &At) -> Result<(Vec<u8>, Vec<u8>), ListError> {
-        let height = at.height + 1;
+    async fn header(&self, height: u64, roots: &StoreRoots) -> Result<(Vec<u8>, Vec<u8>), ListError> {
+        let height = height + 1;
         let commit = json!({"signed_header": self.rpc.signed_header(height).await?}).to_string();
         let validators = json!({"validators": self.rpc.validators(height).await?}).to_string();
         let packed = comet::pack(&commit, &validators)?;
-        if packed.app_hash != app_hash(&at.roots) || packed.height != height {
+        if packed.app_hash != app_hash(roots) || packed.height != height {
             return Err(ListError::Mismatch(height));
         }
         Ok((packed.header, packed.validators))

@@ -16,6 +16,7 @@ pub mod wire;
 
 pub use disclosures::Disclosures;
 pub use people::{MarkError, People, subject_field};
+pub(crate) use replay::op_in;
 pub use serve::{Subjects, SubjectsSetup};
 pub use vault::{SubjectId, Vault, VaultError};
 
@@ -80,7 +81,7 @@ impl SubjectsError {
 }
 
 /// Moves everything from an SQLite file's log into the file and empties the log, so that nothing deleted is left in it.
-fn empty_log(db: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn empty_log(db: &Connection) -> rusqlite::Result<()> {
     let end = Instant::now() + READS_WITHIN;
     loop {
         let busy: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))?;

@@ -12,7 +12,7 @@ use concordat_protocol::ops::{Batch, LogEntry, Op, Tx};
 use tracing::{info, warn};
 
 /// The operation of an entry, if this transaction holds it.
-pub(super) fn op_in(tx: &[u8], entry: &LogEntry) -> Option<Op> {
+pub(crate) fn op_in(tx: &[u8], entry: &LogEntry) -> Option<Op> {
     let Ok(Tx::Batch { body, .. }) = cbor::decode::<Tx>(tx) else { return None };
     let batch: Batch = cbor::decode(&body).ok()?;
     let at = usize::try_from(entry.seq.checked_sub(batch.first_seq)?).ok()?;
