@@ -3,6 +3,8 @@
 use super::{Invalid, fail};
 use crate::hash::Hash;
 use crate::trust::Epoch;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tendermint::block::{Commit, CommitSig, signed_header::SignedHeader};
 use tendermint::crypto::default::signature::Verifier as Zip215;
 use tendermint::validator::{Info, Set};
@@ -52,6 +54,9 @@ pub fn pack(commit: &str, validators: &str) -> Result<Packed, CometError> {
     let result = |call: &'static str, text: &str| {
         let bad = |e: serde_json::Error| CometError { call, rule: e.to_string() };
         let v: serde_json::Value = serde_json::from_str(text).map_err(bad)?;
+        if !base64_is_whole(&v) {
+            return Err(CometError { call, rule: "a signature or key is not base64".into() });
+        }
         Ok::<_, CometError>(v.get("result").cloned().unwrap_or(v))
     };
     let bad = |call: &'static str| move |e: String| CometError { call, rule: e };
@@ -66,6 +71,19 @@ pub fn pack(commit: &str, validators: &str) -> Result<Packed, CometError> {
         return Err(bad("/validators")("not all validators of this height; ask with per_page=100".into()));
     }
     pack_parts(signed, list).map_err(bad("/commit"))
+}
+
+/// Whether every signature and key is base64 to its end. The library that reads them panics on text that is cut.
+fn base64_is_whole(v: &serde_json::Value) -> bool {
+    use serde_json::Value;
+    match v {
+        Value::Array(list) => list.iter().all(base64_is_whole),
+        Value::Object(map) => map.iter().all(|(name, v)| match v {
+            Value::String(text) if ["signature", "value"].contains(&name.as_str()) => STANDARD.decode(text).is_ok(),
+            v => base64_is_whole(v),
+        }),
+        _ => true,
+    }
 }
 
 fn pack_parts(mut signed: SignedHeader, validators: Vec<Info>) -> Result<Packed, String> {
