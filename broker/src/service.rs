@@ -217,7 +217,8 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     let shelf = Shelf::new(store.clone());
     let records = gateway.records().clone();
     let trust = TrustKeeper::new(proofs.clone(), cfg.comet_home().join("config/genesis.json"));
-    let receipts = Receipts::new(cfg.chain.clone(), proofs, rpc.clone(), watch.clone(), records, (shelf.clone(), trust));
+    let who = (cfg.chain.clone(), cfg.agency.clone());
+    let receipts = Receipts::new(who, proofs, rpc.clone(), watch.clone(), records, (shelf.clone(), trust));
     let disputes = Disputes::new(cfg.agency.clone(), node.clone(), gateway.clone(), shelf, metrics.clone());
     let writer = start_writer(&cfg, &folder, &rpc)?;
     let (tokens, actor_secret) = (Arc::new(tokens), Arc::new(actor_secret));

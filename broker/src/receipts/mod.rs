@@ -21,6 +21,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use concordat_protocol::acts::{Act, act_hash};
 use concordat_protocol::cbor;
+use concordat_protocol::ids::AgencyId;
 use concordat_protocol::keys::KeyId;
 use concordat_protocol::node::{EntryProof, StoreRoots};
 use concordat_protocol::ops::{Batch, LogEntry, Op, Tx};
@@ -59,7 +60,9 @@ pub enum ReceiptsError {
     #[error("op:{0} rests on a request that this agency did not make: ask the consumer's gateway for the receipt")]
     Elsewhere(u64),
     /// The provider erased it.
-    #[error("op:{0} was erased by its provider: this agency deleted its own detail of it; receipts made before still verify")]
+    #[error(
+        "op:{0} was erased by its provider: this agency deleted its own detail of it; receipts made before still verify"
+    )]
     Erased(u64),
     /// The header does not carry the node's proof.
     #[error("the header at height {0} does not carry the proof of the own node: compare this node with its peers")]
@@ -104,6 +107,7 @@ impl ReceiptsError {
 #[derive(Clone)]
 pub struct Receipts {
     chain: String,
+    agency: AgencyId,
     node: NodeClient,
     rpc: CometRpc,
     watch: LedgerWatch,
@@ -151,14 +155,14 @@ impl Subject {
 impl Receipts {
     /// Receipts from this node. `node` should be a connection of its own, so that proofs do not wait behind queries.
     pub fn new(
-        chain: String,
+        (chain, agency): (String, AgencyId),
         node: NodeClient,
         rpc: CometRpc,
         watch: LedgerWatch,
         records: Records,
         (shelf, trust): (Shelf, TrustKeeper),
     ) -> Self {
-        Self { chain, node, rpc, watch, records, shelf, trust }
+        Self { chain, agency, node, rpc, watch, records, shelf, trust }
     }
 
     /// The receipt of an operation or act: final where it can be.

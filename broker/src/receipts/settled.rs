@@ -2,9 +2,11 @@
 
 use super::{Receipts, ReceiptsError, Subject};
 use crate::evidence::KeptCheckpoint;
+use crate::evidence::trust::enough;
 use crate::gateway::records::Header;
 use concordat_protocol::evidence::CheckpointView;
 use concordat_protocol::ids::AgencyId;
+use concordat_protocol::limits::RECEIPT_BYTES_MAX;
 use concordat_protocol::node::{key_leaf_key, session_leaf_key};
 use concordat_protocol::receipt::{CheckpointPart, Receipt};
 use concordat_protocol::verify::{Status, verify};
@@ -26,6 +28,22 @@ impl Covering {
     }
 }
 
+/// Leaves out the last cosignature that is of no party, if the rest is enough.
+fn spare(
+    part: &mut CheckpointPart,
+    parties: &[Option<&str>],
+    enough: impl Fn(&mut dyn Iterator<Item = &AgencyId>) -> bool,
+) -> bool {
+    let party = |a: &AgencyId| parties.contains(&Some(a.as_str()));
+    let Some(at) = part.cosignatures.iter().rposition(|c| !party(&c.agency)) else { return false };
+    let mut rest = part.cosignatures.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, c)| &c.agency);
+    if !enough(&mut rest) {
+        return false;
+    }
+    part.cosignatures.remove(at);
+    true
+}
+
 impl Receipts {
     /// The final receipt, where there is one. It was verified as its reader will verify it.
     pub(super) async fn settled(&self, x: &Subject) -> Result<Option<Receipt>, ReceiptsError> {
@@ -42,11 +60,17 @@ impl Receipts {
             proof.keys = leaves.split_off(1);
             proof.session = leaves.pop();
         }
-        let part =
+        let mut part =
             CheckpointPart { tick_ms: c.tick_ms, log_size: c.log_size, cosignatures: kept.view.cosignatures.clone() };
         let header = Header { header: kept.header, validators: kept.validators };
-        let made = self.build(x, &proof, &header, Some(&part))?;
-        let (bytes, trust) = (made.to_bytes()?, self.trust.now().await?);
+        let mut made = self.build(x, &proof, &header, Some(&part))?;
+        let (mut bytes, trust) = (made.to_bytes()?, self.trust.now().await?);
+        // A cosignature has 3.4 KB. Beyond the limit those of the parties stay, and as many others as are needed.
+        let parties = [x.entry.writer.split('/').next(), x.record.as_ref().map(|_| self.agency.as_str())];
+        while bytes.len() > RECEIPT_BYTES_MAX && spare(&mut part, &parties, |rest| enough(&trust, c.height, rest)) {
+            made = self.build(x, &proof, &header, Some(&part))?;
+            bytes = made.to_bytes()?;
+        }
         match tokio::task::block_in_place(|| verify(&bytes, &trust, None)) {
             // A checkpoint of before would hide that the key counts as compromised: then the state of now is shown.
             Ok(v) if v.status == Status::Final && !v.contested && self.contested(x).await? => Ok(None),
