@@ -69,7 +69,7 @@ async fn send(nodes: Vec<(RpcAddr, NodeClient)>, supply: Supply, acknowledged: A
     let (mut turn, mut sent, mut since) = (0, 0, Instant::now());
     loop {
         let (_, client) = &nodes[turn % nodes.len()];
-        if let Ok(Some(view)) = client.writer(supply.writer.clone()).await {
+        if let Ok(Some(view)) = client.writer(&supply.writer).await {
             let before = acknowledged.fetch_max(view.last_seq, Ordering::SeqCst);
             if view.last_seq > before {
                 since = Instant::now();
