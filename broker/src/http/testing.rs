@@ -212,6 +212,8 @@ fn folder(dir: &Path, nats: u16, rpc: u16, query_ms: u64, pair: &Pair) -> (Publi
         abci_socket: "abci.sock".into(),
         peers: vec![],
         autostart: vec![],
+        key_passphrase: None,
+        key_passphrases: Default::default(),
         limits: NodeLimits { query_ms, ..NodeLimits::default() },
         timestamp: None,
         dir: PathBuf::new(),
