@@ -39,9 +39,7 @@ pub enum ListError {
         detail: String,
     },
     /// The subject was erased and nothing happened since.
-    #[error(
-        "this subject was erased at {erased_ms} ms of ledger time: what came before can be shown to nobody any more"
-    )]
+    #[error("this subject was erased at {}: what came before can be shown to nobody any more", when(*erased_ms))]
     Erased {
         /// When.
         erased_ms: u64,
@@ -88,6 +86,12 @@ impl ListError {
             Self::Proof(..) => "run-proof",
         }
     }
+}
+
+/// A ledger time for people.
+fn when(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    time.map_or_else(|| format!("{ms} ms"), |t| t.to_string())
 }
 
 /// Makes lists. Cheap to clone.
