@@ -24,9 +24,9 @@ pub use kem::KemKey;
 pub use pq::verify_mldsa65;
 pub use selftest::self_test;
 #[cfg(feature = "node")]
-pub use signing::{Ed25519Signer, SigningKey};
-#[cfg(feature = "node")]
 pub(crate) use signing::random;
+#[cfg(feature = "node")]
+pub use signing::{Ed25519Signer, SigningKey};
 
 /// Bytes of an Ed25519 public key.
 pub const ED25519_KEY_LEN: usize = 32;

@@ -92,9 +92,11 @@ impl SecretRef {
             // Its volume belongs to the pod alone, and its files are readable by the pod's group.
             Self::Kubernetes { secret, key } => {
                 let path = Path::new(KUBERNETES).join(secret).join(key);
-                Zeroizing::new(fs::read_to_string(&path).map_err(|e| {
-                    fail(format!("{} cannot be read ({e}): mount the secret there", path.display()))
-                })?)
+                Zeroizing::new(
+                    fs::read_to_string(&path).map_err(|e| {
+                        fail(format!("{} cannot be read ({e}): mount the secret there", path.display()))
+                    })?,
+                )
             }
             Self::File(path) => {
                 let path = dir.join(path);

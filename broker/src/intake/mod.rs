@@ -194,7 +194,7 @@ pub struct Intake {
 impl Intake {
     /// Starts a task for every feed of this agency. The streams need not be up yet.
     pub fn start(setup: IntakeSetup) -> Result<Arc<Self>, IntakeStartError> {
-        let key = Arc::new(KeyFolder::new(setup.cfg.keys()).signing(ENVELOPE)?);
+        let key = Arc::new(KeyFolder::of(&setup.cfg).signing(ENVELOPE)?);
         let feeds = Feeds::default();
         let js = async_nats::jetstream::new(setup.nats.clone());
         let mut doors = BTreeMap::new();

@@ -64,7 +64,10 @@ async fn list(network: &Network, results: &mut Results) -> Result<(), BenchError
         let reply = client.ask(&NodeRequest::Run { number: 0, tag: LISTED_TAG, height: 0 }).await?;
         run_ms.push(ms(begun));
         let NodeReply::Run { body } = reply else {
-            return Err(BenchError::refused("the list of run 0", format!("{reply:?}").chars().take(200).collect::<String>()));
+            return Err(BenchError::refused(
+                "the list of run 0",
+                format!("{reply:?}").chars().take(200).collect::<String>(),
+            ));
         };
         let begun = Instant::now();
         let (_, found) = body.verify(0, &LISTED_TAG).map_err(|e| BenchError::refused("the list of run 0", e))?;

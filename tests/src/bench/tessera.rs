@@ -25,7 +25,11 @@ pub const CONNECTIONS: u64 = 1_024;
 const ORIGIN: &str = "bench";
 
 /// Entries a second that the log has sequenced and answered, with the processor time it took.
-pub async fn appends(programs: &Programs, program: &Path, stretch: Stretch) -> Result<(f64, Vec<(String, f64)>), BenchError> {
+pub async fn appends(
+    programs: &Programs,
+    program: &Path,
+    stretch: Stretch,
+) -> Result<(f64, Vec<(String, f64)>), BenchError> {
     let folders =
         tempfile::Builder::new().prefix("cb").tempdir().map_err(|e| BenchError::io("a temporary folder", e))?;
     let key = folders.path().join("key");

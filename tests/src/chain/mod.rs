@@ -6,9 +6,6 @@ pub mod http;
 pub mod process;
 pub mod supply;
 
-use failed::BenchError;
-use http::Connection;
-use process::Process;
 use base64::Engine as _;
 use concordat_abci_app::state::genesis::{GENESIS_VERSION, Genesis, GenesisAgency, GenesisKey, GenesisValidator};
 use concordat_broker::config::RpcAddr;
@@ -17,6 +14,9 @@ use concordat_cli::layout::{AgencyNode, City, CitySpec, CometSettings, Ports, cr
 use concordat_protocol::acts::KeyRole;
 use concordat_protocol::ids::{AgencyId, WriterId};
 use concordat_protocol::keys::{SigningKey, Suite};
+use failed::BenchError;
+use http::Connection;
+use process::Process;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

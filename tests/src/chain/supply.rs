@@ -1,7 +1,7 @@
 //! Operations the ledger accepts, signed before the clock starts: queries under an active agreement, each with a tag.
 
-use super::{Agency, Network, ROLE, generate};
 use super::failed::BenchError;
+use super::{Agency, Network, ROLE, generate};
 use concordat_broker::ledger::acts::{sign_next, submit_act};
 use concordat_broker::ledger::rpc::CometRpc;
 use concordat_protocol::acts::{ActBody, ApprovalKind, SessionKey};

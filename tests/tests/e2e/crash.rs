@@ -175,7 +175,10 @@ pub fn a_full_disk_stops_one_node_and_loses_nothing(_: &World) {
         load.more(200).await?;
         // Full to the last byte: the application must stop rather than go on without its store.
         let ballast = folder.join("ballast");
-        let _ = Command::new("dd").args(["if=/dev/zero", "bs=4096", "status=none"]).arg(format!("of={}", ballast.display())).status();
+        let _ = Command::new("dd")
+            .args(["if=/dev/zero", "bs=4096", "status=none"])
+            .arg(format!("of={}", ballast.display()))
+            .status();
         let end = Instant::now() + Duration::from_secs(60);
         while network.nodes[victim].app.as_mut().is_some_and(|a| a.is_up()) {
             load.more(50).await?;

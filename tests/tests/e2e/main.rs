@@ -163,17 +163,17 @@ const TESTS: &[(&str, &str, Test)] = &[
         checkpoints::a_person_disputes_once_and_only_what_names_the_agency,
     ),
     ("checkpoints", "three_of_four_make_it_final", checkpoints::three_of_four_make_it_final),
-    ("outside", "a_light_client_verifies_a_record", outside::a_light_client_verifies_a_record_and_refuses_an_altered_one),
+    (
+        "outside",
+        "a_light_client_verifies_a_record",
+        outside::a_light_client_verifies_a_record_and_refuses_an_altered_one,
+    ),
     ("outside", "an_outsider_reads_the_exported_log", outside::an_outsider_reads_the_exported_log),
     ("outside", "checkpoints_are_time_stamped", outside::checkpoints_are_time_stamped),
     ("subjects", "a_list_is_complete_and_nobody_is_proven", subjects::a_list_is_complete_and_nobody_is_proven),
     ("subjects", "a_sealed_access_opens_on_its_date", subjects::a_sealed_access_is_counted_and_opens_on_its_date),
     ("subjects", "a_killed_executor_leaves_no_access_out", subjects::a_killed_executor_leaves_no_access_out),
-    (
-        "subjects",
-        "an_erased_person_is_nowhere",
-        subjects::an_erased_person_is_nowhere_and_stays_so_after_a_restore,
-    ),
+    ("subjects", "an_erased_person_is_nowhere", subjects::an_erased_person_is_nowhere_and_stays_so_after_a_restore),
     ("whole", "canaries_are_nowhere", whole::canaries_are_nowhere),
     ("whole", "four_nodes_have_the_same_app_hashes", whole::four_nodes_have_the_same_app_hashes),
     (

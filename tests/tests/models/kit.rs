@@ -1,10 +1,10 @@
 //! A ledger of two agencies in memory: the shipped state, and the history that a store would keep.
 
 use bytes::Bytes;
+use concordat_abci_app::state::State;
 use concordat_abci_app::state::apply::{Applied, Block, apply};
 use concordat_abci_app::state::genesis::{GENESIS_VERSION, Genesis, GenesisAgency, GenesisKey};
 use concordat_abci_app::state::history::{BatchKey, History, PastOp};
-use concordat_abci_app::state::State;
 use concordat_abci_app::tx::Parsed;
 use concordat_protocol::acts::{Act, ActBody, KeyRole};
 use concordat_protocol::cbor::{self, Bytes as Raw};

@@ -2,7 +2,6 @@
 //! who sends old approvals again. A small table of the rules says what must hold; the shipped ledger says what does.
 
 use crate::kit::{Ledger, START, act, agency, batch};
-use concordat_abci_app::tx::Parsed;
 use concordat_protocol::acts::{ActBody, ApprovalKind, SessionKey};
 use concordat_protocol::cbor;
 use concordat_protocol::codes::Verdict;
@@ -294,7 +293,8 @@ impl Model for Lifecycle {
         let number = |version: usize| version as u64 + 1;
         match action {
             Do::Propose(version) => {
-                let body = ActBody::Propose { terms: cbor::encode(&terms(number(version))).into(), expires_ms: START + DAY };
+                let body =
+                    ActBody::Propose { terms: cbor::encode(&terms(number(version))).into(), expires_ms: START + DAY };
                 life.send("police", "gateway", body);
                 life.change(version, Word::Proposed);
             }
@@ -360,4 +360,3 @@ fn an_approval_that_revives_is_found() {
     let checker = Lifecycle { readdresses: true }.checker().threads(2).target_state_count(states()).spawn_bfs().join();
     assert!(checker.discovery("the ledger holds what the rules say").is_some());
 }
-

@@ -9,7 +9,7 @@ use concordat_broker::ledger::writer_core::{Outgoing, RESEND_MS, WriterCore};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::WriterId;
 use concordat_protocol::node::WriterView;
-use concordat_protocol::ops::{LogEntry, Op};
+use concordat_protocol::ops::LogEntry;
 use stateright::{Checker, Model, Property};
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as StdHash, Hasher};
@@ -56,14 +56,30 @@ impl World {
         let wire: Vec<(usize, Hash)> = self.wire.keys().copied().collect();
         let ledger = (self.ledger.state.app_hash(), self.ledger.state.head.height);
         let core = format!("{:?}", self.core);
-        (ledger, pools, self.caches.clone(), wire, frames, journal, core, (self.next, self.now_ms, self.left), self.broken)
+        (
+            ledger,
+            pools,
+            self.caches.clone(),
+            wire,
+            frames,
+            journal,
+            core,
+            (self.next, self.now_ms, self.left),
+            self.broken,
+        )
     }
 }
 
 impl std::fmt::Debug for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let pools = self.pools.each_ref().map(Vec::len);
-        write!(f, "height {} pools {pools:?} journal {} {:?}", self.ledger.state.head.height, self.journal.len(), self.broken)
+        write!(
+            f,
+            "height {} pools {pools:?} journal {} {:?}",
+            self.ledger.state.head.height,
+            self.journal.len(),
+            self.broken
+        )
     }
 }
 
@@ -305,4 +321,3 @@ fn a_writer_that_forgets_what_it_signed_is_found() {
     let found = found.or_else(|| checker.discovery("every operation once, in order, and only what was formed"));
     assert!(found.is_some(), "{} states, and the seeded bug was not found", checker.unique_state_count());
 }
-

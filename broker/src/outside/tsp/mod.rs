@@ -14,8 +14,8 @@ use spki::AlgorithmIdentifierOwned;
 use x509_cert::Certificate;
 use x509_cert::ext::pkix::{ExtendedKeyUsage, KeyUsage, SubjectKeyIdentifier};
 
-mod asn1;
-mod signature;
+pub(crate) mod asn1;
+pub(crate) mod signature;
 mod time;
 
 use asn1::{

@@ -60,7 +60,7 @@ fn algorithm(
 }
 
 /// Verifies the signer's signature with its certificate's key. What is signed is the attributes as a SET (RFC 5652, 5.4).
-pub(super) fn verify(signer: &SignerInfo, certificate: &Certificate) -> Result<(), TspError> {
+pub(crate) fn verify(signer: &SignerInfo, certificate: &Certificate) -> Result<(), TspError> {
     let attributes = signer.signed_attrs.as_ref().ok_or(TspError::Attributes("are missing"))?;
     let signed = attributes.to_der().map_err(|_| TspError::Malformed("token"))?;
     let key = &certificate.tbs_certificate.subject_public_key_info;
