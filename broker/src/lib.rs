@@ -1,6 +1,7 @@
 //! An agency's broker: gateway, intake, streams, delivery, ledger client, HTTP API, metrics, and the host that runs the
 //! executor's step as a process of its own.
 
+pub mod bundle;
 pub mod config;
 pub mod durable;
 pub mod evidence;

@@ -1,10 +1,12 @@
 //! The command line.
 
+pub mod evidence;
 pub mod feeds;
 pub mod keys;
 pub mod outside;
 pub mod subjects;
 
+pub use evidence::Evidence;
 pub use feeds::{Adapter, Dataset, DeadLetter, Feed, Message, Subscription};
 pub use keys::Key;
 pub use outside::Ledger;
@@ -75,6 +77,9 @@ pub enum Command {
     /// Check evidence offline
     #[command(subcommand)]
     Verify(Verify),
+    /// Evidence of a case as one file for a court
+    #[command(subcommand)]
+    Evidence(Evidence),
     /// Why a request was answered or denied: an operation (op:5821) or a request id
     Why {
         /// op:N or a request id
@@ -347,6 +352,14 @@ pub enum Verify {
         /// The list
         file: PathBuf,
         /// trust.json
+        #[arg(long, value_name = "FILE")]
+        trust: PathBuf,
+    },
+    /// Check a bundle (`evidence export`) with nothing but itself and trust.json
+    Bundle {
+        /// The bundle
+        file: PathBuf,
+        /// trust.json, got by another way than the bundle
         #[arg(long, value_name = "FILE")]
         trust: PathBuf,
     },

@@ -117,6 +117,12 @@ impl Api {
         Ok(response.bytes().await.map_err(broken)?.to_vec())
     }
 
+    /// The same for what takes longer than other requests.
+    pub async fn post_for_bytes_within(&self, path: &str, body: &Value, within: Duration) -> Result<Vec<u8>, Failure> {
+        let request = self.http.post(format!("{}{path}", self.base)).json(body).timeout(within);
+        Ok(self.send(request).await?.bytes().await.map_err(broken)?.to_vec())
+    }
+
     /// POST of bytes.
     pub async fn post_bytes(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Value, Failure> {
         let request = self.http.post(format!("{}{path}", self.base)).header("content-type", content_type).body(body);

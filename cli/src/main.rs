@@ -2,11 +2,11 @@
 
 use clap::{CommandFactory, Parser};
 use concordat_cli::args::{
-    Adapter, Agreement, Cli, Command, Demo, Feed, Ledger, Message, Node, Op, Query, StopKind, Trust, Verify,
+    Adapter, Agreement, Cli, Command, Demo, Evidence, Feed, Ledger, Message, Node, Op, Query, StopKind, Trust, Verify,
 };
 use concordat_cli::commands::{
-    Ctx, adapter, adapter_status, agreement, dataset, dead_letter, feed, key, ledger_export, ledger_timestamp, message,
-    node, op, pod, query, stats, subject, subscription, trust, verify, verify_list,
+    Ctx, adapter, adapter_status, agreement, dataset, dead_letter, evidence, feed, key, ledger_export,
+    ledger_timestamp, message, node, op, pod, query, stats, subject, subscription, trust, verify, verify_list,
 };
 use concordat_cli::demo;
 use concordat_cli::failure::Failure;
@@ -57,6 +57,7 @@ fn keep_private(command: &Command) {
             | Command::Dataset(_)
             | Command::Pod(_)
             | Command::Key(_)
+            | Command::Evidence(_)
     ) {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     }
@@ -100,6 +101,8 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         }
         Command::Op(Op::Dispute { op, reason }) => op::dispute(ctx, op, reason).await,
         Command::Verify(Verify::Receipt { file, trust }) => verify::receipt(ctx, file, trust),
+        Command::Verify(Verify::Bundle { file, trust }) => evidence::verify(ctx, file, trust),
+        Command::Evidence(Evidence::Export(e)) => evidence::export(ctx, e).await,
         Command::Verify(Verify::List { file, trust }) => verify_list::list(ctx, file, trust),
         Command::Subject(s) => subject::run(ctx, s).await,
         Command::Why { what } => op::why(ctx, what).await,

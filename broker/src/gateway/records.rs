@@ -248,6 +248,24 @@ impl Records {
         self.one("request_id = ?1", request_id.to_owned().into()).await
     }
 
+    /// Queries under a case reference, asked in a span of ledger time, in the order in which they were kept.
+    pub async fn by_case(
+        &self,
+        case: String,
+        from_ms: Option<u64>,
+        until_ms: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<QueryRecord>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM query WHERE case_ref = ?1 AND case_ref <> '' AND at_ms >= ?2 AND at_ms < ?3
+             ORDER BY id LIMIT ?4"
+        );
+        let ms = |v: Option<u64>, other: i64| v.map_or(other, |v| i64::try_from(v).unwrap_or(i64::MAX));
+        let (from, until) = (ms(from_ms, 0), ms(until_ms, i64::MAX));
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.store.run(move |db| db.prepare(&sql)?.query_map((case, from, until, limit), read)?.collect()).await
+    }
+
     /// Released queries without a proof, those whose session ends first.
     pub async fn unproven(&self, ends_before_ms: u64, limit: u32) -> Result<Vec<QueryRecord>, StoreError> {
         let sql = format!(
@@ -336,6 +354,17 @@ mod tests {
         assert_eq!(records.by_request("r-1").await.unwrap().as_ref(), Some(&record));
         assert_eq!(records.unproven(100, 9).await.unwrap(), [record.clone()]);
         assert!(records.unproven(99, 9).await.unwrap().is_empty());
+        let of_case = async |case: &str, from, until, limit| {
+            records.by_case(case.to_owned(), from, until, limit).await.unwrap().len()
+        };
+        let other = QueryRecord { case_ref: "26-CR-1".into(), at_ms: 50, ..Default::default() };
+        records.keep(other.clone(), None).await.unwrap();
+        records.keep(QueryRecord { at_ms: 60, ..other }, None).await.unwrap();
+        assert_eq!(of_case("26-CR-1", None, None, 9).await, 2);
+        assert_eq!(of_case("26-CR-1", Some(51), None, 9).await, 1);
+        assert_eq!(of_case("26-CR-1", None, Some(50), 9).await, 0);
+        assert_eq!(of_case("26-CR-1", None, None, 1).await, 1);
+        assert_eq!(of_case("", None, None, 9).await, 0, "queries without a case are no case");
         let header = Header { header: vec![1], validators: vec![2] };
         records.proven(record.id, 60, vec![3], header.clone()).await.unwrap();
         assert!(records.unproven(100, 9).await.unwrap().is_empty());

@@ -26,6 +26,8 @@ pub const OPERATOR: &str = "operator";
 pub const ADAPTER: &str = "adapter";
 /// Answers people about their data, and forgets them.
 pub const DATA_PROTECTION: &str = "data-protection";
+/// May take evidence of all of this agency's queries out, and nothing else that an operator may.
+pub const AUDITOR: &str = "auditor";
 /// Shortest token, characters: 32 are 128 bits in hex.
 pub const TOKEN_CHARS_MIN: usize = 32;
 
@@ -131,7 +133,11 @@ impl Caller {
 
     /// The roles that agreements may name.
     pub fn agreement_roles(&self) -> Vec<String> {
-        self.roles.iter().filter(|r| ![OPERATOR, ADAPTER, DATA_PROTECTION].contains(&r.as_str())).cloned().collect()
+        self.roles
+            .iter()
+            .filter(|r| ![OPERATOR, ADAPTER, DATA_PROTECTION, AUDITOR].contains(&r.as_str()))
+            .cloned()
+            .collect()
     }
 }
 

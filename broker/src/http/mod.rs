@@ -11,6 +11,7 @@ mod agreements;
 mod catalogue;
 mod dead_letters;
 mod decisions;
+mod evidence;
 mod health;
 mod ledger;
 mod operations;
@@ -80,6 +81,7 @@ fn resources() -> Router<AppState> {
         .merge(catalogue::routes())
         .merge(dead_letters::routes())
         .merge(admin::routes())
+        .merge(evidence::routes())
         .merge(subjects::routes())
         .merge(ledger::routes())
         .merge(health::routes())

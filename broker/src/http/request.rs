@@ -56,7 +56,9 @@ pub async fn frame(State(state): State<AppState>, mut request: Request, next: Ne
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let quiet = matches!(path.as_str(), "/livez" | "/readyz" | "/metrics");
     let span = info_span!("request", id = %id.0, %method, path);
-    let limit = Duration::from_millis(state.cfg.limits.query_ms) + SPARE;
+    // An export proves up to a thousand operations.
+    let own = (path == super::evidence::PATH).then_some(super::evidence::WITHIN);
+    let limit = own.unwrap_or(Duration::from_millis(state.cfg.limits.query_ms) + SPARE);
     async move {
         let since = Instant::now();
         let response = match tokio::time::timeout(limit, next.run(request)).await {

@@ -5,6 +5,7 @@ pub mod adapter_status;
 pub mod agreement;
 pub mod dataset;
 pub mod dead_letter;
+pub mod evidence;
 pub mod feed;
 pub mod key;
 pub mod ledger_export;

@@ -6,6 +6,7 @@
 
 mod agreements;
 mod bad_input;
+mod bundle;
 mod checkpoints;
 mod commands;
 mod complaint;
@@ -168,6 +169,7 @@ const TESTS: &[(&str, &str, Test)] = &[
         "a_light_client_verifies_a_record",
         outside::a_light_client_verifies_a_record_and_refuses_an_altered_one,
     ),
+    ("bundle", "a_case_is_one_file_that_anybody_checks", bundle::a_case_is_one_file_that_anybody_checks),
     ("outside", "an_outsider_reads_the_exported_log", outside::an_outsider_reads_the_exported_log),
     ("outside", "checkpoints_are_time_stamped", outside::checkpoints_are_time_stamped),
     ("subjects", "a_list_is_complete_and_nobody_is_proven", subjects::a_list_is_complete_and_nobody_is_proven),
