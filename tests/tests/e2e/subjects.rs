@@ -201,9 +201,8 @@ pub fn a_killed_executor_leaves_no_access_out(world: &World) {
             let killing = async {
                 tokio::time::sleep(Duration::from_millis(400)).await;
                 executor.0.kill_hard();
-                vec![]
             };
-            let (answers, _) = tokio::join!(futures::future::join_all(asking), killing);
+            let (answers, ()) = tokio::join!(futures::future::join_all(asking), killing);
             answers
         });
         released.extend(answers.iter().filter(|a| a.status == 200).map(Answer::op));
