@@ -193,13 +193,14 @@ pub fn a_killed_executor_leaves_no_access_out(world: &World) {
     let body = json!({"dataset": STOPS, "purpose": agreement.purpose, "case": "x", "where": {"stop_id": subject}});
     let from = city.log_size("police");
     let mut released = Vec::new();
-    for _ in 0..4 {
+    // Before, while and after the operations are on their way to the ledger.
+    for after_ms in [20, 60, 120, 250] {
         let executor = city.process("police", "executor");
         let court = city.api("court", "clerk");
         let answers = wait(async {
             let asking = (0..12).map(|_| async { court.query_async(&body, &[]).await });
             let killing = async {
-                tokio::time::sleep(Duration::from_millis(400)).await;
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
                 executor.0.kill_hard();
             };
             let (answers, ()) = tokio::join!(futures::future::join_all(asking), killing);
@@ -311,9 +312,9 @@ fn copy_dir(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap().flatten() {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target)
+            copy_dir(&entry.path(), &target);
         } else {
-            drop(std::fs::copy(entry.path(), target).unwrap())
+            std::fs::copy(entry.path(), target).unwrap();
         }
     }
 }
