@@ -175,7 +175,7 @@ async fn prove(
             }
         };
         let bytes = receipt.to_bytes().map_err(ReceiptsError::from)?;
-        match verify(&bytes, trust, None) {
+        match tokio::task::block_in_place(|| verify(&bytes, trust, None)) {
             Ok(verified) => proven.push(Proven { receipt, verified, record }),
             Err(e) => left_out.push(LeftOut {
                 what: OpRef(op).to_string(),

@@ -86,12 +86,12 @@ fn operation(i: usize, op: &Operation, export: &Export, zone: &TimeZone) -> Vec<
     fact("Recorded", format!("{}, at height {} of the ledger", at(op.tick_ms, zone), op.height));
     if let Some(rows) = op.rows {
         let hash = op.opened.iter().find(|(name, _)| name == "content_root");
-        let hash = hash.map_or_else(String::new, |(_, h)| format!(" Fingerprint of the content: {h}."));
+        let hash = hash.map_or_else(String::new, |(_, h)| format!(" Fingerprint of the content: {h}"));
         fact("Rows", format!("{rows} were released. They are not in this bundle.{hash}"));
     }
     // The content's fingerprint and the case stand elsewhere on the page.
     let opened = op.opened.iter().filter(|(n, v)| !v.is_empty() && n != "content_root" && *v != export.case);
-    fact("Opened in the record", opened.map(|(n, v)| format!("{n}: {v}")).collect::<Vec<_>>().join("; "));
+    fact("Record shows", opened.map(|(n, v)| format!("{n}: {v}")).collect::<Vec<_>>().join("; "));
     fact("Standing", standing(op));
     for token in &op.timestamps {
         let tsa = export.timestamps.iter().find(|t| t.token == *token).map_or("", |t| t.tsa.as_str());
