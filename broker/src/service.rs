@@ -222,7 +222,21 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     let disputes = Disputes::new(cfg.agency.clone(), node.clone(), gateway.clone(), shelf, metrics.clone());
     let writer = start_writer(&cfg, &folder, &rpc)?;
     let (tokens, actor_secret) = (Arc::new(tokens), Arc::new(actor_secret));
-    Ok(AppState { cfg, node, rpc, watch, nats, store, gateway, receipts, disputes, metrics, tokens, actor_secret, writer })
+    Ok(AppState {
+        cfg,
+        node,
+        rpc,
+        watch,
+        nats,
+        store,
+        gateway,
+        receipts,
+        disputes,
+        metrics,
+        tokens,
+        actor_secret,
+        writer,
+    })
 }
 
 /// Starts what compares, disputes and cosigns.

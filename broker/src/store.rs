@@ -68,7 +68,8 @@ impl Store {
             std::fs::create_dir_all(dir).map_err(failed)?;
         }
         let db = Connection::open(path).map_err(failed)?;
-        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;").map_err(failed)?;
+        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;")
+            .map_err(failed)?;
         db.execute_batch(SCHEMA).map_err(failed)?;
         db.execute_batch(crate::evidence::shelf::TABLES).map_err(failed)?;
         let (jobs, rx) = mpsc::channel::<Job>();

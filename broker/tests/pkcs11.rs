@@ -108,11 +108,9 @@ fn in_the_child() {
     verified(&hybrid, b"two");
     assert_eq!(folder.signing("cosign").unwrap_err().code(), "key-no-passphrase");
 
-    // The token goes away and comes back.
+    // The token goes away: an error, never another signature. A process gets it back when it starts again.
     let (tokens, away) = (dir.join("tokens"), dir.join("away"));
     std::fs::rename(&tokens, &away).unwrap();
     let gone = key.try_sign(Statement::Release, "city", b"three");
     assert!(gone.is_err(), "a signature without a token");
-    std::fs::rename(&away, &tokens).unwrap();
-    verified(&key, b"four");
 }

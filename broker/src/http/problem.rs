@@ -1,8 +1,8 @@
 //! Errors as RFC 9457 problems: what is wrong, on whose side, under which clause, and what to do next.
 
+use crate::evidence::EvidenceError;
 use crate::gateway::GatewayError;
 use crate::ledger::LedgerError;
-use crate::evidence::EvidenceError;
 use crate::receipts::ReceiptsError;
 use crate::store::StoreError;
 use axum::http::{HeaderValue, StatusCode, header};

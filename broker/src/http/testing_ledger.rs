@@ -106,6 +106,8 @@ impl Ledger {
                 from,
                 entries: self.log.iter().skip(from as usize).take(count as usize).cloned().collect(),
             },
+            Q::Checkpoints { .. } => NodeReply::Checkpoints { body: Vec::new() },
+            Q::Disputes {} => NodeReply::Disputes { body: Vec::new() },
             Q::Agencies {} => NodeReply::Agencies { body: vec![agency("court"), agency("police")] },
             _ => NodeReply::Error { code: 102, detail: "not in this fake".into() },
         }

@@ -193,7 +193,7 @@ async fn one_validator(plan: &Plan, programs: &Programs, results: &mut Results) 
     memory_rows(results, &network, "1v", Some("memory_cometbft_kvstore_1v"));
     let millions = found.operations as f64 / 1e6;
     results.add("memory_growth_1v_per_million", found.growth_mb / millions.max(1e-6), "MB", None);
-    evidence::after_load(&mut network, results).await?;
+    evidence::after_load(&mut network, results, plan.quick).await?;
     drop(network);
     let Some(tessera_program) = tessera_program() else {
         println!("  SKIPPED tessera: CONCORDAT_TESSERA names no program (make bench sets it)");

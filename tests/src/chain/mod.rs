@@ -293,6 +293,10 @@ async fn start_node(
             app = Some(process);
         }
     }
+    if let RpcAddr::Unix(left) = &rpc {
+        // Left by one that was killed; CometBFT does not bind over it. The supervisor does the same.
+        let _ = std::fs::remove_file(left);
+    }
     let mut comet = Process::start_with("comet", &logs, programs, &programs.cometbft, &args, env)?;
     comet.wait_up(20, || matches!(&rpc, RpcAddr::Unix(p) if listens(p))).await?;
     Ok(Node { comet, app, rpc, client: NodeClient::new(cfg.node_socket()) })

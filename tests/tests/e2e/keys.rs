@@ -98,7 +98,8 @@ pub fn a_release_key_is_exchanged_while_others_query(world: &World) {
     assert_eq!((signed_by(&first), signed_by(&second)), (old.clone(), new.clone()));
 
     // It turns out that the old one was copied: what it signed since is contested, in receipts fetched from now on.
-    let since = word(&one, "tick").to_owned();
+    let since =
+        one["tick_ms"].as_i64().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).expect("a time").to_string();
     let not_yet = key(city, "police", &["revoke", &old, "--compromised-since", &since]).ends(2);
     assert!(not_yet.err.contains("--yes"), "{not_yet:?}");
     key(city, "police", &["revoke", &old, "--compromised-since", &since, "--yes"]).done();

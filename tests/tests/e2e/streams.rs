@@ -108,7 +108,8 @@ pub fn another_agency_gets_nothing(world: &World) {
         wait(async { tokio::time::timeout(std::time::Duration::from_millis(200), heard.next()).await })
     {
         // Its own account tells it of its own consumers and streams.
-        let advisory = message.subject.starts_with("$JS.EVENT.") && !message.subject.contains("POLICE");
+        let of_streams = ["$JS.EVENT.", "$JS.API."].iter().any(|s| message.subject.starts_with(s));
+        let advisory = of_streams && !message.subject.contains("POLICE") && !message.subject.contains("COURT");
         let is_own = message.payload == own || message.subject.starts_with("_INBOX") || advisory;
         assert!(is_own, "grid heard {}: {} bytes", message.subject, message.payload.len());
         let reply = cbor::decode::<QueryReply>(&message.payload);

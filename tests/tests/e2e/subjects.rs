@@ -82,7 +82,7 @@ fn shown(found: &Value) -> Vec<u64> {
 
 pub fn a_list_is_complete_and_nobody_is_proven(world: &World) {
     let city = world.shared();
-    let agreement = Agreement::new("AGR-2026-9501", "who-looked");
+    let agreement = Agreement::new("AGR-2026-9551", "who-looked");
     agreement.activate(city);
     let court = city.api("court", "clerk");
     let ask = json!({"dataset": STOPS, "purpose": agreement.purpose, "case": "26-WL-1", "limit": 1000, "where": {}});
@@ -104,7 +104,7 @@ pub fn a_list_is_complete_and_nobody_is_proven(world: &World) {
     let last = &list["accesses"][2];
     assert_eq!((last["consumer"].as_str(), last["case"].as_str()), (Some("court"), Some("26-WL-1")), "{last}");
     assert_eq!(last["sentence"], "The tests may look up stops.");
-    assert_eq!(last["clause"], "AGR-2026-9501/C1");
+    assert_eq!(last["clause"], "AGR-2026-9551/C1");
     // The other one came twice with its day.
     let theirs: Vec<u64> = accesses(&asked(city, STOPS, &other).is(200).body).iter().map(|a| a.0).collect();
     assert_eq!(theirs, [by_day.op(), rows.op()]);
@@ -140,7 +140,7 @@ pub fn a_list_is_complete_and_nobody_is_proven(world: &World) {
 
 pub fn a_sealed_access_is_counted_and_opens_on_its_date(world: &World) {
     let city = world.shared();
-    let mut agreement = Agreement::new("AGR-2026-9502", "sealed-inquiry");
+    let mut agreement = Agreement::new("AGR-2026-9552", "sealed-inquiry");
     agreement.duties.push("{type: seal-access, for: 40s}".into());
     agreement.activate(city);
     let subject = "17-412003-none";
@@ -187,7 +187,7 @@ fn accepted_queries(city: &City, from: u64) -> Vec<u64> {
 
 pub fn a_killed_executor_leaves_no_access_out(world: &World) {
     let city = world.shared();
-    let agreement = Agreement::new("AGR-2026-9503", "killed");
+    let agreement = Agreement::new("AGR-2026-9553", "killed");
     agreement.activate(city);
     let subject = "17-412004-none";
     let body = json!({"dataset": STOPS, "purpose": agreement.purpose, "case": "x", "where": {"stop_id": subject}});
@@ -253,13 +253,13 @@ fn persons(city: &City) -> String {
     let file = dir.join("datasets/persons.yaml").to_string_lossy().into_owned();
     city.at("police", &["dataset", "register", "--file", &file]).done();
     city.at("police", &["adapter", "load", "persons"]).done();
-    let agreement = Agreement::new("AGR-2026-9504", "erasure");
+    let agreement = Agreement::new("AGR-2026-9554", "erasure");
     let text = agreement.yaml().replace(STOPS, PERSONS);
     let text = text.replace("[stop_id, time, problem, citation_issued, neighborhood]", "[person_no, name]");
     for agency in ["police", "court"] {
-        put(&city.dir(agency).join("agreements/AGR-2026-9504.yaml"), &text);
+        put(&city.dir(agency).join("agreements/AGR-2026-9554.yaml"), &text);
     }
-    let path = dir.join("agreements/AGR-2026-9504.yaml").to_string_lossy().into_owned();
+    let path = dir.join("agreements/AGR-2026-9554.yaml").to_string_lossy().into_owned();
     city.at("police", &["agreement", "propose", &path]).done();
     agreement.reaches(city, "court", "proposed");
     for (agency, role) in [("police", "legal"), ("police", "data-steward"), ("court", "legal")] {

@@ -121,7 +121,7 @@ pub fn checkpoints_are_time_stamped(world: &World) {
     city.killed_and_back("court", "broker");
     until("the broker has a checkpoint stamped", SOON, || {
         let all = list(city);
-        if all.iter().any(|t| t["tsa"] == *mine && t["ok"] == true) { Ok(()) } else { Err(format!("{all:?}")) }
+        if all.iter().any(|t| t["tsa"] == *mine && t["check"] == "ok") { Ok(()) } else { Err(format!("{all:?}")) }
     });
     std::fs::write(&file, before).unwrap();
     city.killed_and_back("court", "broker");
