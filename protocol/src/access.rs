@@ -6,7 +6,7 @@
 
 use crate::canon_struct;
 use crate::cbor::Bytes;
-use crate::hash::Hash;
+use crate::hash::{Hash, hmac_sha256};
 use crate::ids::DatasetId;
 use crate::leaves::Redacted;
 use crate::node::StoreRoots;
@@ -14,8 +14,6 @@ use crate::ops::{LogEntry, Tag};
 use crate::receipt::{CheckpointPart, Path};
 use crate::runs::RunView;
 use crate::tree::{SortedLeaf, SortedProof};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 
 /// Version of the format; the first field of a list.
 pub const ACCESS_VERSION: u64 = 1;
@@ -28,12 +26,7 @@ const DAY_MS: u64 = 86_400_000;
 /// random, per subject, and lies in the provider's vault; without it nobody can tell whose tag it is.
 #[must_use]
 pub fn subject_tag(key: &[u8; 32], dataset: &DatasetId, day: u64) -> Tag {
-    // HMAC takes a key of any length.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return Tag::default() };
-    mac.update(dataset.as_str().as_bytes());
-    mac.update(&[0]);
-    mac.update(&day.to_be_bytes());
-    let out = mac.finalize().into_bytes();
+    let out = hmac_sha256(key, &[dataset.as_str().as_bytes(), &[0], &day.to_be_bytes()]);
     let mut tag = Tag::default();
     tag.copy_from_slice(&out[..16]);
     tag

@@ -1,5 +1,6 @@
 //! SHA-256, the one hash of everything hashed or signed here.
 
+use hmac::{Hmac, KeyInit, Mac};
 use sha2::block_api::compress256;
 use sha2::{Digest, Sha256};
 
@@ -29,6 +30,17 @@ pub fn sha256(parts: &[&[u8]]) -> Hash {
     short(&mut block, at).unwrap_or_else(|| long(parts))
 }
 
+/// HMAC-SHA256 (RFC 2104) of the concatenation of `parts` under a key of 32 bytes.
+#[must_use]
+pub fn hmac_sha256(key: &[u8; 32], parts: &[&[u8]]) -> Hash {
+    // HMAC takes a key of any length.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; 32] };
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
 fn long(parts: &[&[u8]]) -> Hash {
     let mut hasher = Sha256::new();
     for part in parts {
@@ -55,7 +67,7 @@ fn short(block: &mut [u8; SHORT], len: usize) -> Option<Hash> {
 
 #[cfg(test)]
 mod tests {
-    use super::{SHORT, long, sha256};
+    use super::{SHORT, hmac_sha256, long, sha256};
 
     #[test]
     fn hashes_the_concatenation() {
@@ -64,6 +76,15 @@ mod tests {
         assert_eq!(hex::encode(sha256(&[b"a", b"", b"bc"])), abc);
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(hex::encode(sha256(&[])), empty);
+    }
+
+    #[test]
+    fn a_keyed_hash_is_that_of_the_rfc() {
+        // RFC 4231, test case 1, whose key of 20 bytes is padded with zeros to a block as HMAC does.
+        let mut key = [0; 32];
+        key[..20].fill(0x0b);
+        let found = hex::encode(hmac_sha256(&key, &[b"Hi ", b"There"]));
+        assert_eq!(found, "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7");
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod genesis;
 pub mod governance;
 pub mod head;
 pub mod history;
+pub mod leaf_keys;
 pub mod ops;
 pub mod overlay;
 pub mod rows;

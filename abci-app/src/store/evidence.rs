@@ -84,8 +84,8 @@ impl Reader<'_> {
             return Ok((within.end, Vec::new()));
         }
         let table = self.table(NAMED)?;
-        let before = table.range((consumer, 0)..=(consumer, within.start)).map_err(|e| self.store.failed(e))?;
-        let first = match before.rev().next() {
+        let mut before = table.range((consumer, 0)..=(consumer, within.start)).map_err(|e| self.store.failed(e))?;
+        let first = match before.next_back() {
             Some(row) => row.map_err(|e| self.store.failed(e))?.0.value().1,
             None => within.start,
         };

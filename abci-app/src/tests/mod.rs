@@ -10,6 +10,7 @@ mod disputes;
 mod epochs;
 mod kit;
 mod model;
+mod named;
 mod path;
 mod proofs;
 mod properties;

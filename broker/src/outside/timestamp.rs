@@ -338,8 +338,8 @@ mod tests {
         let checkpoint = Checkpoint { chain: "city".into(), height: 7, tick_ms: 8, log_size: 9, roots };
         let stamp = TimeStamp { checkpoint, token: Bytes(vec![1, 2]) };
         let kept = store.keep("http://tsa".into(), stamp.clone(), vec![vec![5]]).await.unwrap();
-        assert_eq!(store.newest(9).await.unwrap(), [kept.clone()]);
-        assert_eq!(store.of_checkpoint(7).await.unwrap(), [kept.clone()]);
+        assert_eq!(store.newest(9).await.unwrap(), vec![kept.clone()]);
+        assert_eq!(store.of_checkpoint(7).await.unwrap(), vec![kept.clone()]);
         assert!(store.of_checkpoint(8).await.unwrap().is_empty());
         assert_eq!(store.one(kept.id).await.unwrap(), Some(kept));
     }

@@ -171,8 +171,20 @@ impl Receipts {
         if let Some(made) = self.settled(&x).await? {
             return Ok(made);
         }
-        let (proof, header) = self.proof(index, &x.entry, x.record.as_ref(), x.kept.as_ref()).await?;
+        let (proof, header) = self.shown(&x).await?;
         self.build(&x, &proof, &header, None)
+    }
+
+    /// The proof that was kept; of the newest state where that says something worse of the release key, as long as the
+    /// session still stands in it.
+    async fn shown(&self, x: &Subject) -> Result<(EntryProof, Header), ReceiptsError> {
+        if self.contested(x).await?
+            && let Ok(now) = self.fetch(x.index, &x.entry, x.kept.as_ref()).await
+            && now.0.session.is_some()
+        {
+            return Ok(now);
+        }
+        self.proof(x.index, &x.entry, x.record.as_ref(), x.kept.as_ref()).await
     }
 
     /// The receipt, once it is final; as it is when the time is over.

@@ -84,7 +84,7 @@ impl Receipts {
     }
 
     /// Whether the ledger now says that the key which signed this release was compromised by then.
-    async fn contested(&self, x: &Subject) -> Result<bool, ReceiptsError> {
+    pub(super) async fn contested(&self, x: &Subject) -> Result<bool, ReceiptsError> {
         let Some(released) = x.released() else { return Ok(false) };
         let key = self.node.key(released.release_key).await?;
         Ok(key.is_some_and(|k| k.compromised_since_ms != 0 && k.compromised_since_ms <= x.entry.tick_ms))

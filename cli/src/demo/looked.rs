@@ -40,7 +40,7 @@ pub async fn check(city: &City, court: &Api) -> Checked {
     })?;
     expect(list["complete"] == true, || format!("the list is not complete: {list}"))?;
     let looked = prove(city, &police, LOOKED_AT).await?;
-    expect(looked.iter().any(|o| *o == op), || format!("the proof shows {looked:?} without {op}"))?;
+    expect(looked.contains(&op), || format!("the proof shows {looked:?} without {op}"))?;
     let nobody = prove(city, &police, NOBODY).await?;
     expect(nobody.is_empty(), || format!("nobody asked for {NOBODY}, and its list shows {nobody:?}"))?;
     let n = looked.len();

@@ -216,7 +216,7 @@ fn sign_all(
             let commitment = sha256(&[writer.as_str().as_bytes(), &n.to_be_bytes()]);
             let mut tag = [0; 16];
             tag.copy_from_slice(&commitment[16..]);
-            if licence.writer == 0 && n % LISTED_EVERY == 0 && n <= 1_000 * LISTED_EVERY {
+            if licence.writer == 0 && n.is_multiple_of(LISTED_EVERY) && n <= 1_000 * LISTED_EVERY {
                 tag = LISTED_TAG;
             }
             let tags = Tags::List(vec![tag]);

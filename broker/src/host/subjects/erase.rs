@@ -6,13 +6,11 @@ use super::vault::{Erasing, SubjectId};
 use concordat_executor::holding::{Holding, HoldingError};
 use concordat_executor::subjects::SubjectKey;
 use concordat_protocol::codes::Verdict;
-use concordat_protocol::hash::Hash;
+use concordat_protocol::hash::{Hash, hmac_sha256};
 use concordat_protocol::ids::DatasetId;
 use concordat_protocol::leaves::LeafSet;
 use concordat_protocol::ops::Op;
 use futures::future::try_join_all;
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -35,10 +33,7 @@ pub struct Erased {
 /// the subject's key: whoever still has the key (a restored backup) sees that it is about this subject, nobody else does.
 pub(super) fn erasure(key: &SubjectKey, reference: u64, what: Erasing) -> Result<Op, SubjectsError> {
     let bad = |e: String| SubjectsError::Commitment(e);
-    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_slice()).map_err(|e| bad(e.to_string()))?;
-    mac.update(b"concordat/erase/");
-    mac.update(&reference.to_be_bytes());
-    let secret: [u8; 32] = mac.finalize().into_bytes().into();
+    let secret = hmac_sha256(key, &[b"concordat/erase/", &reference.to_be_bytes()]);
     let reason: &[u8] = if what == Erasing::Records { b"subject" } else { b"subject-traces" };
     let fields = BTreeMap::from([("reason".to_owned(), reason.to_vec())]);
     let commitment = LeafSet::new(&secret, fields).map_err(|e| bad(e.to_string()))?.root();

@@ -4,10 +4,9 @@
 //! padding any more. The file names nobody: a subject's id is a keyed hash of dataset and value.
 
 use concordat_executor::subjects::SubjectKey;
+use concordat_protocol::hash::hmac_sha256;
 use concordat_protocol::ids::DatasetId;
-use hmac::{Hmac, KeyInit, Mac};
 use rusqlite::{Connection, OptionalExtension, params};
-use sha2::Sha256;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -104,12 +103,7 @@ impl Vault {
 
     /// The id of a subject of a dataset. `text` is [`concordat_executor::subjects::SubjectField::text`].
     pub fn id(&self, dataset: &DatasetId, text: &str) -> SubjectId {
-        // HMAC takes a key of any length.
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.secret.as_slice()) else { return [0; 32] };
-        mac.update(dataset.as_str().as_bytes());
-        mac.update(&[0]);
-        mac.update(text.as_bytes());
-        mac.finalize().into_bytes().into()
+        hmac_sha256(&self.secret, &[dataset.as_str().as_bytes(), &[0], text.as_bytes()])
     }
 
     /// The keys of subjects, in order; a subject that was never met gets one, which is durable when this returns.

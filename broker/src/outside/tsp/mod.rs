@@ -289,7 +289,7 @@ fn certificate_fits(certificate: &Certificate, time_ms: i64) -> Result<(), TspEr
 }
 
 /// The one value of an attribute, none if it is not there.
-fn attribute<'a>(signer: &'a SignerInfo, oid: ObjectIdentifier) -> Result<Option<&'a Any>, TspError> {
+fn attribute(signer: &SignerInfo, oid: ObjectIdentifier) -> Result<Option<&Any>, TspError> {
     let mut found = signer.signed_attrs.iter().flat_map(|a| a.iter()).filter(|a| a.oid == oid);
     let Some(first) = found.next() else { return Ok(None) };
     match (first.values.as_slice(), found.next()) {

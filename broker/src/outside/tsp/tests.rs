@@ -158,7 +158,8 @@ proptest! {
     /// Bytes that begin like a token reach deeper.
     #[test]
     fn a_mangled_token_never_panics(edits in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..6), cut in any::<proptest::sample::Index>()) {
-        static TOKEN: OnceLock<Option<(Vec<u8>, Vec<Vec<u8>>)>> = OnceLock::new();
+        type Made = Option<(Vec<u8>, Vec<Vec<u8>>)>;
+        static TOKEN: OnceLock<Made> = OnceLock::new();
         let made = TOKEN.get_or_init(|| lab().map(|lab| (answer(lab, "p384"), certificate(lab, "p384"))));
         let Some((answer, given)) = made else { return Ok(()) };
         let mut bytes = answer.clone();

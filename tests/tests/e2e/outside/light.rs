@@ -135,7 +135,11 @@ pub fn a_light_client_verifies_a_record_and_refuses_an_altered_one(world: &World
     let hash = status["sync_info"]["latest_block_hash"].as_str().unwrap().to_owned();
     let how = Arc::new(Mutex::new(Forgery::Nothing));
     let (socket, now) = (city.dir("police").join("run/rpc.sock"), Arc::clone(&how));
-    let primary = serve(move |client| pass_on(&client, &socket, *now.lock().unwrap()));
+    // The lock is given back before the request is passed on: a stream of events lasts.
+    let primary = serve(move |client| {
+        let how = *now.lock().unwrap();
+        pass_on(&client, &socket, how);
+    });
     let socket = city.dir("grid").join("run/rpc.sock");
     let witness = serve(move |client| pass_on(&client, &socket, Forgery::Nothing));
     let light = Light::start(city, (&height, &hash), primary, witness, home);
