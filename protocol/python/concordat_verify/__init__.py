@@ -1,4 +1,4 @@
-"""An independent verifier of Concordat's receipts and access lists, written from docs/PROTOCOL.md."""
+"""A second verifier of Concordat's receipts and access lists, written from docs/PROTOCOL.md (docs/adr/0022)."""
 
 from .access import verify_list
 from .errors import Invalid
