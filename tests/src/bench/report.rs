@@ -164,7 +164,6 @@ const MEANING: &str = "
   file removed, until it has read the whole chain again.
 - `tessera_appends`: entries a second of the same size that a transparency log in Go (Tessera on POSIX files, its conformance
   server) has sequenced, 1,024 on their way at a time. It signs no entry and judges none.
-- `receipt_bytes`, `receipt_verify_ms`: a final receipt of a query with four agencies, and its check, trust.json read before.
 - `query_strict_4v`: queries a second by key through the consumer's gateway, one record and one ledger operation each, the rows
   released after the ledger accepted the operation. `holding_lookups` reads the same records from the provider's store
   with the same query, without policy, evidence or network: what the evidence costs. `query_strict_4v_keys` asks for many keys
