@@ -4,6 +4,8 @@
 
 #[path = "verify/access.rs"]
 mod access;
+#[path = "verify/chain.rs"]
+mod chain;
 #[path = "verify/comet.rs"]
 mod comet;
 #[path = "verify/forge.rs"]

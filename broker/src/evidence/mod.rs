@@ -26,7 +26,6 @@ use concordat_protocol::receipt::app_hash;
 use concordat_protocol::trust::TrustError;
 use concordat_protocol::verify::{Invalid, comet, verify_block};
 use judge::Doubt;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -212,9 +211,7 @@ impl Evidence {
         if self.x.watch.now().is_none_or(|n| n.height < height) {
             return Err(EvidenceError::NotYet("the next header"));
         }
-        let commit = json!({"signed_header": self.x.rpc.signed_header(height).await?}).to_string();
-        let validators = json!({"validators": self.x.rpc.validators(height).await?}).to_string();
-        let packed = comet::pack(&commit, &validators)?;
+        let packed = self.x.rpc.packed::<EvidenceError>(height).await?;
         let trust = self.x.trust.now().await?;
         let proven = verify_block(&packed.header, &packed.validators, &trust)?;
         if proven.height != height || proven.app_hash != app_hash(&c.roots) || c.chain != self.x.chain {

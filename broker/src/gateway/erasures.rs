@@ -12,6 +12,7 @@ use crate::ledger::rpc::CometRpc;
 use crate::store::{Store, StoreError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use concordat_executor::holding::sqlite::empty_log;
 use concordat_protocol::codes::Verdict;
 use concordat_protocol::ids::{AgencyId, OpRef};
 use concordat_protocol::node::Frame;
@@ -135,7 +136,7 @@ impl Erasures {
             }
         }
         if forgotten > 0 {
-            tokio::task::block_in_place(|| crate::host::subjects::empty_log(&Connection::open(&self.path)?))?;
+            tokio::task::block_in_place(|| empty_log(&Connection::open(&self.path)?))?;
         }
         Ok(forgotten)
     }

@@ -9,7 +9,6 @@ use crate::ledger::acts::{sign_next, submit_act};
 use crate::ledger::node_client::NodeClient;
 use crate::ledger::rpc::CometRpc;
 use concordat_protocol::acts::{ActBody, SessionKey};
-use concordat_protocol::codes;
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::keys::{SigningKey, Suite};
 use concordat_protocol::limits::REQUESTS_PER_SIGNATURE;
@@ -52,7 +51,7 @@ impl ActDesk {
             let tx = sign_next(&self.node, &self.chain, &self.agency, &self.key, body.clone()).await?;
             match submit_act(&self.node, &self.rpc, &tx).await {
                 // The CLI signs with this key too and may have taken the counter meanwhile.
-                Err(e @ LedgerError::Refused { code: codes::CONFLICT | codes::GAP | codes::STALE, .. }) => last = e,
+                Err(e @ LedgerError::Counter { .. }) => last = e,
                 done => return done,
             }
         }

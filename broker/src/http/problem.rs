@@ -269,6 +269,12 @@ impl From<LedgerError> for Problem {
                 p.ledger_code = Some(*code);
                 p
             }
+            LedgerError::Counter { code } => {
+                let p = Self::new(StatusCode::CONFLICT, e.code(), e.to_string()).on(Side::Ledger).retry(true);
+                let mut p = p.next("read the key's counters and sign again");
+                p.ledger_code = Some(*code);
+                p
+            }
             LedgerError::Timeout(_) => {
                 let p = Self::new(StatusCode::GATEWAY_TIMEOUT, e.code(), e.to_string());
                 p.on(Side::Ledger).retry(true).next("look it up before it is sent again")

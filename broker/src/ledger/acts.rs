@@ -45,7 +45,8 @@ pub async fn sign_next(
 }
 
 /// Submits an act and waits until it is in the log; returns its global index and entry. An entry with a code other
-/// than 0 is an error, since an act has no other outcome than to hold or not.
+/// than 0 is an error, since an act has no other outcome than to hold or not. [`LedgerError::Counter`] says that the
+/// act is in no block and that its number is used: it may be signed again.
 pub async fn submit_act(node: &NodeClient, rpc: &CometRpc, tx: &[u8]) -> Result<(u64, LogEntry), LedgerError> {
     let act = match cbor::decode::<Tx>(tx) {
         Ok(Tx::Act { body, .. }) => cbor::decode::<Act>(&body).map_err(|e| LedgerError::Protocol(e.to_string()))?,
@@ -57,17 +58,26 @@ pub async fn submit_act(node: &NodeClient, rpc: &CometRpc, tx: &[u8]) -> Result<
     let hash = act_hash(&act);
     let wait = async {
         let mut resend = tokio::time::interval(RESEND);
+        let (mut seen, mut behind) = (head.height, None);
         loop {
+            if let Some((_, code)) = behind.filter(|(height, _)| seen >= *height) {
+                return Err(LedgerError::Counter { code });
+            }
             tokio::select! {
                 biased;
                 frame = frames.next_frame() => {
+                    seen = frame.height;
                     if let Some((index, entry)) = frame.entries.into_iter().find(|(_, e)| e.op_hash == hash) {
                         return settle(index, entry);
                     }
                 }
                 _ = resend.tick() => {
                     if let Submission::Refused { code, text } = rpc.submit(tx).await {
-                        return Err(LedgerError::Refused { code, text });
+                        if !matches!(code, codes::STALE | codes::GAP) {
+                            return Err(LedgerError::Refused { code, text });
+                        }
+                        // The act that used the number may be this one, sent a moment ago: the frames up to now say.
+                        behind.get_or_insert((node.head().await?.height, code));
                     }
                 }
             }

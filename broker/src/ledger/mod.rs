@@ -36,6 +36,12 @@ pub enum LedgerError {
         /// The code's sentence, with detail.
         text: String,
     },
+    /// The act's number was taken by another act of the same key: it is in no block, and its key may sign it anew.
+    #[error("another act of this key came first, code {code}: sign it again with the key's next number")]
+    Counter {
+        /// Code of `concordat_protocol::codes`.
+        code: u16,
+    },
     /// It did not happen in time; it may still happen.
     #[error(
         "the ledger did not commit it within {0} s: it may still be committed, look it up before you send it again"
@@ -62,6 +68,7 @@ impl LedgerError {
             Self::RpcDown(_) => "ledger-rpc-down",
             Self::Protocol(_) => "ledger-protocol",
             Self::Refused { .. } => "ledger-refused",
+            Self::Counter { .. } => "ledger-counter",
             Self::Timeout(_) => "ledger-timeout",
             Self::Equivocation(_) => "ledger-equivocation",
             Self::Journal(_) => "ledger-journal",

@@ -5,8 +5,9 @@
 
 use super::LedgerError;
 use crate::config::RpcAddr;
+use concordat_protocol::verify::comet::{self, CometError, Packed};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// What a submission's answer means.
@@ -126,6 +127,13 @@ impl CometRpc {
     pub async fn signed_header(&self, height: u64) -> Result<Value, LedgerError> {
         let mut result = self.get(&format!("commit?height={height}")).await?;
         Ok(result["signed_header"].take())
+    }
+
+    /// Header, commit and validators of a height, packed for a proof.
+    pub async fn packed<E: From<LedgerError> + From<CometError>>(&self, height: u64) -> Result<Packed, E> {
+        let commit = json!({"signed_header": self.signed_header(height).await?}).to_string();
+        let validators = json!({"validators": self.validators(height).await?}).to_string();
+        Ok(comet::pack(&commit, &validators)?)
     }
 
     /// The JSON list of validators at a height.

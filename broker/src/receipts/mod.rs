@@ -28,7 +28,6 @@ use concordat_protocol::ops::{Batch, LogEntry, Op, Tx};
 use concordat_protocol::receipt::{self, CheckpointPart, Parts, Receipt, ReceiptError, app_hash};
 use concordat_protocol::session::{Released, SignedRequest};
 use concordat_protocol::verify::comet;
-use serde_json::json;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tracing::warn;
@@ -294,9 +293,7 @@ impl Receipts {
             return Ok(kept);
         }
         let height = height + 1;
-        let commit = json!({"signed_header": self.rpc.signed_header(height).await?}).to_string();
-        let validators = json!({"validators": self.rpc.validators(height).await?}).to_string();
-        let packed = comet::pack(&commit, &validators)?;
+        let packed = self.rpc.packed::<ReceiptsError>(height).await?;
         if packed.app_hash != app_hash(roots) || packed.height != height {
             return Err(ReceiptsError::Mismatch(height));
         }

@@ -1,13 +1,12 @@
 //! `agreement`: documents are checked here, acts are signed here with a person's key file, and travel through the
 //! agency's own gateway. The gateway never holds an approver's key.
 
-use super::Ctx;
+use super::{Ctx, acts};
 use crate::args::{Approve, Stop, StopKind};
 use crate::context::Api;
 use crate::failure::{Exit, Failure, read_text};
 use concordat_broker::config::NodeConfig;
 use concordat_broker::keys::{self, KeyFolder};
-use concordat_broker::ledger::acts::sign_act;
 use concordat_policies::compile::{Compiled, compile};
 use concordat_policies::lint;
 use concordat_protocol::acts::{ActBody, ApprovalKind};
@@ -44,10 +43,7 @@ impl Side {
     /// Signs an act with a key file and submits it through the gateway; waits for the ledger.
     pub async fn act(&self, key: &str, body: ActBody) -> Result<Value, Failure> {
         let key: SigningKey = self.keys.signing(key)?;
-        let counters = self.api.get(&format!("/admin/v1/keys/{}/counters", key.key_id())).await?;
-        let last = counters[if body.is_urgent() { "urgent" } else { "other" }].as_u64().unwrap_or_default();
-        let tx = sign_act(&self.cfg.chain, &self.cfg.agency, &key, last + 1, body)?;
-        self.api.post_bytes("/admin/v1/acts", "application/cbor", tx).await
+        acts::submit(&self.api, &self.cfg, &key, body).await
     }
 
     /// Newest tick of the ledger, milliseconds.

@@ -1,5 +1,6 @@
 //! The commands.
 
+mod acts;
 pub mod adapter;
 pub mod adapter_status;
 pub mod agreement;

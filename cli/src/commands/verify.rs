@@ -4,15 +4,13 @@ use super::Ctx;
 use crate::failure::{Exit, Failure, read_file, read_text};
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::trust::Trust;
-use concordat_protocol::verify::{Status, Verified, verify};
+use concordat_protocol::verify::{Invalid, Status, Verified, verify};
 use serde_json::json;
 use std::path::Path;
 
 /// `verify receipt`
 pub fn receipt(ctx: &Ctx, file: &Path, trust: &Path) -> Result<(), Failure> {
-    let unusable = |e: concordat_protocol::keys::KeyError| Failure::new(Exit::Failed, "self-test", e.to_string());
-    concordat_protocol::keys::self_test().map_err(unusable)?;
-    let trust = Trust::from_json(&read_text(trust)?)?;
+    let trust = trusted(trust)?;
     let bytes = read_file(file)?;
     match verify(&bytes, &trust, None) {
         Ok(v) => {
@@ -36,16 +34,26 @@ pub fn receipt(ctx: &Ctx, file: &Path, trust: &Path) -> Result<(), Failure> {
             ctx.out.result(&v.to_json(), text);
             Ok(())
         }
-        Err(e) => {
-            let problem = json!({"valid": false, "check": e.check, "detail": e.sentence});
-            ctx.out.result(&problem, || format!("INVALID at {}: {}", e.check, e.sentence));
-            Err(Failure {
-                exit: Exit::ProofInvalid,
-                code: e.code().into(),
-                message: format!("{} does not prove itself: {}", file.display(), e.sentence),
-                problem: Some(problem),
-            })
-        }
+        Err(e) => Err(invalid(ctx, file, &e)),
+    }
+}
+
+/// trust.json, read by a verifier that works on this machine.
+pub(super) fn trusted(trust: &Path) -> Result<Trust, Failure> {
+    let unusable = |e: concordat_protocol::keys::KeyError| Failure::new(Exit::Failed, "self-test", e.to_string());
+    concordat_protocol::keys::self_test().map_err(unusable)?;
+    Ok(Trust::from_json(&read_text(trust)?)?)
+}
+
+/// Says at which check a file fails.
+pub(super) fn invalid(ctx: &Ctx, file: &Path, e: &Invalid) -> Failure {
+    let problem = json!({"valid": false, "check": e.check, "detail": e.sentence});
+    ctx.out.result(&problem, || format!("INVALID at {}: {}", e.check, e.sentence));
+    Failure {
+        exit: Exit::ProofInvalid,
+        code: e.code().into(),
+        message: format!("{} does not prove itself: {}", file.display(), e.sentence),
+        problem: Some(problem),
     }
 }
 

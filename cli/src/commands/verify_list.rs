@@ -1,32 +1,20 @@
 //! `verify list`: nothing but a list of accesses and trust.json; no network, no node, no clock.
 
 use super::Ctx;
-use crate::failure::{Exit, Failure, read_file, read_text};
-use concordat_protocol::trust::Trust;
+use super::verify::{invalid, trusted};
+use crate::failure::{Failure, read_file};
 use concordat_protocol::verify::{Access, AccessState, VerifiedAccess, verify_access};
-use serde_json::json;
 use std::path::Path;
 
 /// `verify list`
 pub fn list(ctx: &Ctx, file: &Path, trust: &Path) -> Result<(), Failure> {
-    let unusable = |e: concordat_protocol::keys::KeyError| Failure::new(Exit::Failed, "self-test", e.to_string());
-    concordat_protocol::keys::self_test().map_err(unusable)?;
-    let trust = Trust::from_json(&read_text(trust)?)?;
+    let trust = trusted(trust)?;
     match verify_access(&read_file(file)?, &trust) {
         Ok(v) => {
             ctx.out.result(&v.to_json(), || text(&v));
             Ok(())
         }
-        Err(e) => {
-            let problem = json!({"valid": false, "check": e.check, "detail": e.sentence});
-            ctx.out.result(&problem, || format!("INVALID at {}: {}", e.check, e.sentence));
-            Err(Failure {
-                exit: Exit::ProofInvalid,
-                code: e.code().into(),
-                message: format!("{} does not prove itself: {}", file.display(), e.sentence),
-                problem: Some(problem),
-            })
-        }
+        Err(e) => Err(invalid(ctx, file, &e)),
     }
 }
 

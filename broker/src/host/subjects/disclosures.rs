@@ -3,6 +3,7 @@
 
 use super::SubjectId;
 use crate::host::releases::State;
+use concordat_executor::holding::sqlite::empty_log;
 use concordat_protocol::cbor;
 use concordat_protocol::hash::Hash;
 use concordat_protocol::leaves::Redacted;
@@ -120,8 +121,8 @@ impl Disclosures {
         tx.execute(&format!("UPDATE deliver SET secret = zeroblob(32), openings = x'' WHERE {DELIVERED}"), [id])?;
         tx.execute("DELETE FROM deliver_subject WHERE subject = ?1", [id])?;
         tx.commit()?;
-        super::empty_log(&self.releases)?;
-        super::empty_log(&self.feeds)
+        empty_log(&self.releases)?;
+        empty_log(&self.feeds)
     }
 
     /// Destroys what opens one operation, whomever it touched.
@@ -130,8 +131,8 @@ impl Disclosures {
         self.releases.execute(&format!("{wipe} WHERE op_hash = ?1"), [op_hash])?;
         let wipe = "UPDATE deliver SET secret = zeroblob(32), openings = x'' WHERE op_hash = ?1";
         self.feeds.execute(wipe, [op_hash])?;
-        super::empty_log(&self.releases)?;
-        super::empty_log(&self.feeds)
+        empty_log(&self.releases)?;
+        empty_log(&self.feeds)
     }
 
     /// Height up to which the ledger's erasures are carried out here; none for a store that never knew.

@@ -21,8 +21,7 @@ use concordat_protocol::ops::{LogEntry, Op, Tag, Tags};
 use concordat_protocol::receipt::{CheckpointPart, Path, app_hash};
 use concordat_protocol::runs::{BULK_TAG, RunProof, RunView};
 use concordat_protocol::tree::TreeError;
-use concordat_protocol::verify::comet::{self, CometError};
-use serde_json::json;
+use concordat_protocol::verify::comet::CometError;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -298,9 +297,7 @@ impl Listing {
     /// The header that carries the app hash, with its validators, packed for a proof.
     async fn header(&self, height: u64, roots: &StoreRoots) -> Result<(Vec<u8>, Vec<u8>), ListError> {
         let height = height + 1;
-        let commit = json!({"signed_header": self.rpc.signed_header(height).await?}).to_string();
-        let validators = json!({"validators": self.rpc.validators(height).await?}).to_string();
-        let packed = comet::pack(&commit, &validators)?;
+        let packed = self.rpc.packed::<ListError>(height).await?;
         if packed.app_hash != app_hash(roots) || packed.height != height {
             return Err(ListError::Mismatch(height));
         }

@@ -22,14 +22,10 @@ pub use vault::{SubjectId, Vault, VaultError};
 
 use crate::ledger::LedgerError;
 use concordat_executor::holding::HoldingError;
-use rusqlite::Connection;
-use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Socket on which an executor answers its own broker, in the node's folder.
 pub const EXECUTOR_SOCKET: &str = "run/executor.sock";
-/// How long others may read an SQLite file's log before it can be emptied.
-const READS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Why a question about a subject is not answered.
 #[derive(Debug, Error)]
@@ -78,20 +74,4 @@ impl SubjectsError {
             Self::Io(_) => "executor-socket",
         }
     }
-}
-
-/// Moves everything from an SQLite file's log into the file and empties the log, so that nothing deleted is left in it.
-pub(crate) fn empty_log(db: &Connection) -> rusqlite::Result<()> {
-    let end = Instant::now() + READS_WITHIN;
-    loop {
-        let busy: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))?;
-        if busy == 0 || Instant::now() >= end {
-            return if busy == 0 { Ok(()) } else { Err(rusqlite::Error::SqliteFailure(busy_error(), None)) };
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn busy_error() -> rusqlite::ffi::Error {
-    rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY)
 }

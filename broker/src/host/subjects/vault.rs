@@ -3,6 +3,7 @@
 //! From a subject's key follow its tags on the ledger. Destroying the key forgets the subject: nobody can tell its tags from
 //! padding any more. The file names nobody: a subject's id is a keyed hash of dataset and value.
 
+use concordat_executor::holding::sqlite::empty_log;
 use concordat_executor::subjects::SubjectKey;
 use concordat_protocol::hash::hmac_sha256;
 use concordat_protocol::ids::DatasetId;
@@ -172,7 +173,7 @@ impl Vault {
         let sql = "INSERT INTO subject (id, erased_ms) VALUES (?1, ?2)
                    ON CONFLICT (id) DO UPDATE SET key = NULL, erasing = 0, erased_ms = ?2";
         db.execute(sql, params![id, now_ms as i64])?;
-        super::empty_log(&db)?;
+        empty_log(&db)?;
         Ok(())
     }
 }

@@ -2,12 +2,11 @@
 
 use super::{confirmed, passphrases, root_key};
 use crate::args::keys::{Opening, Revoke};
-use crate::commands::Ctx;
+use crate::commands::{Ctx, acts};
 use crate::context::Api;
 use crate::failure::{Exit, Failure};
 use concordat_broker::config::NodeConfig;
 use concordat_broker::keys::{self, KeyContent, KeyFolder};
-use concordat_broker::ledger::acts::sign_act;
 use concordat_broker::ledger::node_client::NodeClient;
 use concordat_protocol::acts::{ActBody, KeyRole};
 use concordat_protocol::keys::{KemKey, KeyError, KeyId, PublicKey, SigningKey};
@@ -56,19 +55,16 @@ impl Desk {
 
     /// The next counter of a key.
     pub(super) async fn counter(&self, key: KeyId, body: &ActBody) -> Result<u64, Failure> {
-        let counters = self.api.get(&format!("/admin/v1/keys/{key}/counters")).await?;
-        Ok(counters[if body.is_urgent() { "urgent" } else { "other" }].as_u64().unwrap_or_default() + 1)
+        acts::next_counter(&self.api, key, body).await
     }
 
     /// Signs an act and submits it through the gateway; waits for the ledger.
     pub(super) async fn act(&self, key: &SigningKey, body: ActBody) -> Result<Value, Failure> {
-        let counter = self.counter(key.key_id(), &body).await?;
-        let tx = sign_act(&self.cfg.chain, &self.cfg.agency, key, counter, body)?;
-        self.submit(tx).await
+        acts::submit(&self.api, &self.cfg, key, body).await
     }
 
     pub(super) async fn submit(&self, tx: Vec<u8>) -> Result<Value, Failure> {
-        self.api.post_bytes("/admin/v1/acts", "application/cbor", tx).await
+        acts::submit_signed(&self.api, tx).await
     }
 
     /// Waits until the own node shows a key: its processes look there when they start.

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How long the write-ahead log may be in use by reads before it can be emptied.
 const READS_WITHIN: Duration = Duration::from_secs(10);
+/// How often it is tried meanwhile.
+const LOOK: Duration = Duration::from_millis(20);
 
 impl SqliteHolding {
     pub(super) fn forget_rows(
@@ -45,23 +47,28 @@ impl SqliteHolding {
             // Deleted cells are overwritten (secure_delete); what earlier versions of the rows left behind is not.
             conn.execute_batch("VACUUM").map_err(told)?;
         }
-        empty_log(&conn)?;
+        empty_log(&conn).map_err(told)?;
         Ok(count)
     }
 }
 
-/// Moves everything from the write-ahead log into the file and empties the log.
-fn empty_log(conn: &Connection) -> Result<(), HoldingError> {
+/// Moves everything from an SQLite file's write-ahead log into the file and empties the log, so that nothing deleted is left in
+/// it. Readers hold it for as long as they read: this waits for them, on a blocking thread.
+///
+/// # Errors
+/// SQLite's; `SQLITE_BUSY` when reads went on for ten seconds.
+pub fn empty_log(db: &Connection) -> rusqlite::Result<()> {
     let end = Instant::now() + READS_WITHIN;
     loop {
-        let busy: i64 = conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0)).map_err(told)?;
+        let busy: i64 = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))?;
         if busy == 0 {
             return Ok(());
         }
         if Instant::now() >= end {
-            return Err(HoldingError::Locked);
+            return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        // Nothing tells when a reader of another connection ends.
+        std::thread::sleep(LOOK);
     }
 }
 

@@ -10,6 +10,7 @@ mod agree;
 #[cfg(test)]
 mod tests;
 
+pub use forget::empty_log;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
