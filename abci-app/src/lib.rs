@@ -17,6 +17,7 @@ pub mod query;
 pub mod run;
 pub mod server;
 pub mod service;
+pub mod sorted;
 pub mod state;
 pub mod store;
 #[cfg(test)]

@@ -14,7 +14,7 @@ use prost::Message;
 use tendermint_proto::v0_38::abci::{RequestQuery, ResponseQuery};
 use tendermint_proto::v0_38::crypto::{Proof, ProofOp, ProofOps, ValueOp};
 
-use self::evidence::{At, checkpoints, leaves, named, prove, prove_run};
+use self::evidence::{At, checkpoints, leaves, named, proofs, prove, prove_run};
 use crate::app::App;
 use crate::state::trees::{app_hash, heads_value, meta_value, store_path};
 use crate::state::{APP_VERSION, State};
@@ -181,6 +181,9 @@ fn try_ask(app: &App, question: &NodeRequest) -> Result<NodeReply, QueryError> {
         }
         NodeRequest::Proof { index, height, keys, session } => {
             NodeReply::Proof { body: prove(app, &committed, *index, *height, keys, *session)? }
+        }
+        NodeRequest::Proofs { height, indexes } => {
+            NodeReply::Proofs { body: proofs(app, &committed, *height, indexes)? }
         }
         NodeRequest::Subscription { provider, subscription } => {
             let row = t.subscriptions.get(&(provider.clone(), *subscription));

@@ -4,6 +4,7 @@
 //! [`Store::commit`] returns; a crash before leaves the block before. Recovery reads everything back but the log.
 
 mod evidence;
+mod lists;
 mod read;
 mod write;
 
@@ -15,28 +16,29 @@ use concordat_protocol::cbor::{self, Canon, CborError};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::node::StoreRoots;
 use concordat_protocol::ops::LogEntry;
-use concordat_protocol::runs::{RunView, entry_key};
-use concordat_protocol::tree::{Frontier, SortedLeaf, root};
+use concordat_protocol::runs::RunView;
+use concordat_protocol::tree::Frontier;
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
+use crate::sorted::{Entry, SortedRun, entry};
 use crate::state::apply::Applied;
 use crate::state::history::{BatchKey, History, PAST_LEN, PastOp};
 use crate::state::rows::Head;
 use crate::state::trees::Undo;
 use crate::state::{State, Tables};
-use crate::tiles::{TileKey, TileSource, grow};
+use crate::tiles::{TILE_HASHES, TileKey, TileSource, grow};
 
 /// Pages of the file kept in memory. A block needs a few of the newest ones only; the library's default is 1 GB.
 const CACHE_BYTES: usize = 64 << 20;
 /// Version of the store's layout. A store of another version is refused.
-pub const STORE_FORMAT: u64 = 3;
+pub const STORE_FORMAT: u64 = 4;
 
 pub use read::{Reader, RunTiles};
 use write::{write_block, write_undo};
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
-/// Entries of a block, by the global index of the first.
+/// Entries of a block, [`LOG_ROW`] a row, by the global index of the first.
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 /// [`PastOp`]s of a block, by the global index of the first.
 const PAST: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("past");
@@ -44,10 +46,14 @@ const MARKS: TableDefinition<'_, u64, u8> = TableDefinition::new("marks");
 const BATCHES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("batches");
 const TILES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("tiles");
 /// Entries of a block in a subject run, as they came, by (run, log index of the first): one row a block, since a row each
-/// would cost more than all else of an operation. They are sorted when they are read.
+/// would cost more than all else of an operation. A run that enters state is sorted and moves on.
 const RUN_ENTRIES: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("run-entries");
-/// Bytes of an entry: tag, log index, hash of the operation.
-const RUN_ENTRY_BYTES: usize = 16 + 8 + 32;
+/// Entries of a run in state by key, 256 a row, by (run, row).
+const RUN_SORTED: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("run-sorted");
+/// Tiles of its tree above the leaves, by (run, tile level, index).
+const RUN_TREES: TableDefinition<'_, (u64, u8, u64), &[u8]> = TableDefinition::new("run-trees");
+/// Entries in a row of the log: a proof of one reads so many, and a row each would cost more than the entry.
+const LOG_ROW: usize = 64;
 /// Runs that are in state.
 const RUNS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("runs");
 const RUN_TILES: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("run-tiles");
@@ -191,6 +197,8 @@ impl Store {
             write.open_table(BATCHES)?;
             write.open_table(TILES)?;
             write.open_table(RUN_ENTRIES)?;
+            write.open_table(RUN_SORTED)?;
+            write.open_table(RUN_TREES)?;
             write.open_table(RUNS)?;
             write.open_table(RUN_TILES)?;
             write.open_table(HEIGHTS)?;

@@ -111,6 +111,18 @@ canon_struct! {
 }
 
 canon_struct! {
+    /// Entries of the log at one height.
+    pub struct LogProofs {
+        /// The height whose app hash the proofs lead to; that hash stands in the header of `height + 1`.
+        pub height: u64,
+        /// Roots at that height.
+        pub roots: StoreRoots,
+        /// The entries asked for, in the log tree.
+        pub entries: Vec<LeafProof>,
+    }
+}
+
+canon_struct! {
     /// A time-stamp token kept beside a checkpoint (RFC 3161).
     pub struct TimeStamp {
         /// The checkpoint whose canonical bytes the token's message imprint is the SHA-256 of.

@@ -67,6 +67,8 @@ pub const RECEIPT_BYTES_MAX: usize = 16_384;
 pub const NODE_FRAME_BYTES_MAX: usize = 16 << 20;
 /// Largest stretch of log entries one question may ask for.
 pub const LOG_RANGE_MAX: u64 = 10_000;
+/// Most proofs that one question to a node may ask for.
+pub const PROOFS_MAX: usize = 1_024;
 /// Subscriptions one consumer may have created at one provider, those that ended not counted.
 pub const SUBSCRIPTIONS_PER_CONSUMER: usize = 256;
 /// Longest name of a subscription, bytes.

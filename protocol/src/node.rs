@@ -5,7 +5,7 @@
 
 use crate::acts::{ApprovalKind, KeyRole};
 use crate::cbor::Bytes;
-use crate::evidence::{CheckpointView, DisputeView, EpochView, LeavesProof, NamedOp};
+use crate::evidence::{CheckpointView, DisputeView, EpochView, LeavesProof, LogProofs, NamedOp};
 use crate::hash::Hash;
 use crate::ids::{AgencyId, AgreementId, DatasetId, WriterId};
 use crate::keys::{KeyId, PublicKey};
@@ -253,6 +253,8 @@ canon_enum! {
         21 => Disputes {},
         /// Leaves of keys and sessions at a height (0: the newest whose app hash stands in a header).
         22 => Leaves { height: u64, keys: Vec<KeyId>, sessions: Vec<u64> },
+        /// Entries of the log at a height (0: the newest whose app hash stands in a header), at most 1,024.
+        23 => Proofs { height: u64, indexes: Vec<u64> },
     }
 }
 
@@ -302,6 +304,8 @@ canon_enum! {
         21 => Disputes { body: Vec<DisputeView> },
         /// Proofs.
         22 => Leaves { body: LeavesProof },
+        /// Proofs of entries, in the order they were asked for.
+        23 => Proofs { body: LogProofs },
     }
 }
 

@@ -1,24 +1,21 @@
 //! Evidence: proofs at a height, checkpoints with their cosignatures, and the operations that name an agency's sessions.
 
 use concordat_protocol::cbor;
-use concordat_protocol::evidence::LeavesProof;
+use concordat_protocol::evidence::{LeavesProof, LogProofs};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::keys::KeyId;
-use concordat_protocol::limits::LOG_RANGE_MAX;
+use concordat_protocol::limits::{LOG_RANGE_MAX, PROOFS_MAX};
 use concordat_protocol::node::{EntryProof, LeafProof, NodeReply, key_leaf_key, session_leaf_key};
 use concordat_protocol::ops::{Tag, log_key};
 use concordat_protocol::runs::{RunProof, run_key};
-use concordat_protocol::tree::{SortedProof, inclusion_path_from};
+use concordat_protocol::tree::{SubtreeSource, inclusion_path_from};
 
 use super::QueryError;
 use crate::app::{App, Committed};
 use crate::state::trees::Undo;
 use crate::store::{HeightRow, Reader};
-use crate::tiles::Subtrees;
-
-/// Most keys and sessions that one question may ask proofs for.
-const LEAVES_MAX: usize = 1_024;
+use crate::tiles::{Kept, Subtrees};
 
 /// The trees at a height whose app hash stands in a header.
 pub(super) struct At<'a> {
@@ -93,6 +90,11 @@ impl<'a> At<'a> {
     }
 
     pub(super) fn log_proof(&self, index: u64) -> Result<LeafProof, QueryError> {
+        self.log_proof_from(&Subtrees(self.reader), index)
+    }
+
+    /// The proof of an entry, its path out of a source of the log's subtrees.
+    fn log_proof_from(&self, source: &impl SubtreeSource, index: u64) -> Result<LeafProof, QueryError> {
         let size = self.row.log_size;
         if index >= size {
             let reason = format!("op:{index} is not in the log of height {}, which has {size} entries", self.height);
@@ -101,8 +103,7 @@ impl<'a> At<'a> {
         }
         let entry = self.reader.entries(index, 1)?;
         let entry = entry.first().ok_or_else(|| QueryError::NotFound(format!("op:{index} is not kept")))?;
-        let path = inclusion_path_from(&Subtrees(self.reader), index, size)
-            .map_err(|e| QueryError::NotFound(e.to_string()))?;
+        let path = inclusion_path_from(source, index, size).map_err(|e| QueryError::NotFound(e.to_string()))?;
         let (key, value) = (log_key(index).to_vec().into(), cbor::encode(entry).into());
         Ok(LeafProof { key, value, index, size, path })
     }
@@ -125,6 +126,18 @@ pub(super) fn prove(
     Ok(EntryProof { height: at.height, roots: at.row.roots.clone(), entry, keys, session })
 }
 
+/// Log entries at one height.
+pub(super) fn proofs(app: &App, committed: &Committed, height: u64, indexes: &[u64]) -> Result<LogProofs, QueryError> {
+    if indexes.len() > PROOFS_MAX {
+        return Err(QueryError::Malformed(format!("{} entries are over {PROOFS_MAX}: ask in parts", indexes.len())));
+    }
+    let reader = app.inner.store.reader()?;
+    let at = At::new(committed, &reader, height)?;
+    let kept = Kept::new(&reader);
+    let entries: Result<Vec<LeafProof>, QueryError> = indexes.iter().map(|i| at.log_proof_from(&kept, *i)).collect();
+    Ok(LogProofs { height: at.height, roots: at.row.roots.clone(), entries: entries? })
+}
+
 /// Everything that a run holds under a tag.
 pub(super) fn prove_run(
     app: &App,
@@ -136,7 +149,8 @@ pub(super) fn prove_run(
     let reader = app.inner.store.reader()?;
     let at = At::new(committed, &reader, height)?;
     let run = at.run_proof(number)?;
-    let list = SortedProof::prove(&reader.run_leaves(number)?, tag).map_err(|e| QueryError::NotFound(e.to_string()))?;
+    let count = reader.run(number)?.map_or(0, |run| run.count);
+    let list = reader.list(number, count, tag)?;
     Ok(RunProof { height: at.height, roots: at.row.roots.clone(), run, list })
 }
 
@@ -150,8 +164,8 @@ pub(super) fn leaves(
     sessions: &[u64],
 ) -> Result<LeavesProof, QueryError> {
     let asked = keys.len() + sessions.len();
-    if asked > LEAVES_MAX {
-        return Err(QueryError::Malformed(format!("{asked} leaves are over {LEAVES_MAX}: ask in parts")));
+    if asked > PROOFS_MAX {
+        return Err(QueryError::Malformed(format!("{asked} leaves are over {PROOFS_MAX}: ask in parts")));
     }
     let reader = app.inner.store.reader()?;
     let at = At::new(committed, &reader, height)?;

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use concordat_protocol::codes::Verdict;
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::WriterId;
-use concordat_protocol::tree::empty_root;
+
+use crate::sorted::SortedRun;
 
 /// Marks on an operation: what was said of it later.
 pub mod mark {
@@ -92,8 +93,8 @@ pub trait History {
     fn marks(&self, index: u64) -> u8;
     /// The hash of the batch that begins there.
     fn batch(&self, key: &BatchKey) -> Option<Hash>;
-    /// The root of the sorted tree over a closed run's entries.
-    fn run_root(&self, number: u64) -> Hash;
+    /// A closed run that is not in state yet, in order.
+    fn run(&self, number: u64) -> SortedRun;
 }
 
 /// What a block adds to history.
@@ -156,7 +157,7 @@ impl History for NoHistory {
     fn batch(&self, _: &BatchKey) -> Option<Hash> {
         None
     }
-    fn run_root(&self, _: u64) -> Hash {
-        empty_root()
+    fn run(&self, _: u64) -> SortedRun {
+        SortedRun::of(Vec::new())
     }
 }

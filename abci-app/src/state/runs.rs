@@ -5,6 +5,7 @@
 //! anything else of it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use concordat_protocol::canon_struct;
 use concordat_protocol::cbor;
@@ -15,6 +16,7 @@ use concordat_protocol::runs::{BULK_TAG, RUN_ENTRIES_MAX, RunView, run_key};
 use concordat_protocol::tree::{Frontier, value_leaf};
 
 use super::apply::Work;
+use crate::sorted::SortedRun;
 use crate::tiles::{self, Completed};
 
 canon_struct! {
@@ -74,13 +76,24 @@ impl Runs {
 /// An entry: (run, tag, log index, operation's hash).
 pub type RunEntry = (u64, Tag, u64, Hash);
 
+/// A run whose root entered state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entered {
+    /// Its number.
+    pub number: u64,
+    /// The run.
+    pub run: RunView,
+    /// Its entries.
+    pub sorted: Arc<SortedRun>,
+}
+
 /// What a block does to the runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RunNews {
     /// Entries, in the order of the log.
     pub entries: Vec<RunEntry>,
-    /// Runs that entered state, with their number.
-    pub entered: Vec<(u64, RunView)>,
+    /// Runs that entered state.
+    pub entered: Vec<Entered>,
     /// Subtrees that their tree completed and tiles keep.
     pub completed: Vec<Completed>,
 }
@@ -101,14 +114,15 @@ impl Work<'_> {
         }
         while let Some(due) = self.head.runs.closed.first().filter(|c| c.height + delay <= height) {
             let (number, mut run) = (self.head.runs.size, due.run.clone());
-            run.root = self.recall.past.run_root(number);
+            let sorted = self.recall.past.run(number);
+            run.root = sorted.root;
             let mut tree = self.head.runs.tree();
             let leaf = value_leaf(&run_key(number), &cbor::encode(&run));
             tiles::push(&mut tree, leaf, &mut self.runs.completed);
             let runs = &mut self.head.runs;
             (runs.size, runs.peaks) = (tree.size(), tree.peaks().to_vec());
             runs.closed.remove(0);
-            self.runs.entered.push((number, run));
+            self.runs.entered.push(Entered { number, run, sorted: Arc::new(sorted) });
         }
     }
 

@@ -72,20 +72,22 @@ impl<'a> Reader<'a> {
         Ok(out)
     }
 
-    /// The sorted leaves of a run.
+    /// A closed run that is not in state yet, in order.
     ///
     /// # Errors
     /// Database trouble or damage.
-    pub fn run_leaves(&self, number: u64) -> Result<Vec<SortedLeaf>, StoreError> {
+    pub fn closed_run(&self, number: u64) -> Result<SortedRun, StoreError> {
         let table = self.table(RUN_ENTRIES)?;
-        let mut out = Vec::new();
+        let mut out: Vec<Entry> = Vec::new();
         for row in table.range((number, 0)..=(number, u64::MAX)).map_err(|e| self.store.failed(e))? {
             let (_, value) = row.map_err(|e| self.store.failed(e))?;
-            let entries = value.value().chunks_exact(RUN_ENTRY_BYTES).map(|entry| entry.split_at(24));
-            out.extend(entries.map(|(key, op)| SortedLeaf::new(key, op)));
+            let (entries, rest) = value.value().as_chunks();
+            if !rest.is_empty() {
+                return Err(self.store.damaged("an entry of a run is cut off"));
+            }
+            out.extend(entries);
         }
-        out.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        Ok(out)
+        Ok(SortedRun::of(out))
     }
 
     /// A run that is in state.
@@ -133,9 +135,8 @@ impl History for Reader<'_> {
         found.and_then(|v| v.value().try_into().ok())
     }
 
-    fn run_root(&self, number: u64) -> Hash {
-        let hashes: Vec<Hash> = must(self.run_leaves(number)).iter().map(SortedLeaf::hash).collect();
-        root(&hashes)
+    fn run(&self, number: u64) -> SortedRun {
+        must(self.closed_run(number))
     }
 }
 

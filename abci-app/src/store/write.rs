@@ -20,7 +20,10 @@ pub(super) fn write_block(write: &WriteTransaction, block: &Applied) -> Result<(
         };
     }
     if !block.entries.is_empty() {
-        write.open_table(LOG)?.insert(block.first_index, cbor::encode(&block.entries).as_slice())?;
+        let mut log = write.open_table(LOG)?;
+        for (first, part) in (block.first_index..).step_by(LOG_ROW).zip(block.entries.chunks(LOG_ROW)) {
+            log.insert(first, cbor::encode(&part.to_vec()).as_slice())?;
+        }
         let past: Vec<u8> = block.news.ops.iter().flat_map(|p| p.to_bytes()).collect();
         write.open_table(PAST)?.insert(block.first_index, past.as_slice())?;
     }
@@ -61,18 +64,32 @@ fn write_runs(write: &WriteTransaction, block: &Applied) -> Result<(), redb::Err
     let mut entries = write.open_table(RUN_ENTRIES)?;
     for part in block.runs.entries.chunk_by(|a, b| a.0 == b.0) {
         let Some((number, _, first, _)) = part.first() else { continue };
-        let bytes: Vec<u8> =
-            part.iter().flat_map(|(_, tag, index, op)| [&entry_key(tag, *index), &op[..]].concat()).collect();
+        let bytes: Vec<u8> = part.iter().flat_map(|(_, tag, index, op)| entry(tag, *index, op)).collect();
         entries.insert((*number, *first), bytes.as_slice())?;
     }
     let mut runs = write.open_table(RUNS)?;
-    for (number, run) in &block.runs.entered {
-        runs.insert(number, cbor::encode(run).as_slice())?;
+    for entered in &block.runs.entered {
+        runs.insert(entered.number, cbor::encode(&entered.run).as_slice())?;
+        // In order from now on.
+        entries.retain_in((entered.number, 0)..=(entered.number, u64::MAX), |_, _| false)?;
+        write_sorted(write, entered.number, &entered.sorted)?;
     }
     let mut tiles = write.open_table(RUN_TILES)?;
     let changed = grow(&WriteTiles(&tiles), &block.runs.completed);
     for (key, hashes) in changed {
         tiles.insert(key, hashes.concat().as_slice())?;
+    }
+    Ok(())
+}
+
+pub(super) fn write_sorted(write: &WriteTransaction, number: u64, run: &SortedRun) -> Result<(), redb::Error> {
+    let mut sorted = write.open_table(RUN_SORTED)?;
+    for (at, part) in run.entries.chunks(TILE_HASHES as usize).enumerate() {
+        sorted.insert((number, at as u64), part.as_flattened())?;
+    }
+    let mut trees = write.open_table(RUN_TREES)?;
+    for ((level, index), hashes) in &run.tiles {
+        trees.insert((number, *level, *index), hashes.as_flattened())?;
     }
     Ok(())
 }

@@ -78,7 +78,7 @@ fn a_store_of_another_format_is_refused_with_a_sentence() {
     drop(db);
     let error = Store::open(&path).unwrap_err();
     assert!(matches!(error, StoreError::Format { found: 9, .. }));
-    assert!(error.to_string().contains("has format 9, this version reads 3"), "{error}");
+    assert!(error.to_string().contains("has format 9, this version reads 4"), "{error}");
 }
 
 #[test]

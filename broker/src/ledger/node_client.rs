@@ -3,7 +3,7 @@
 use super::LedgerError;
 use concordat_protocol::acts::KeyRole;
 use concordat_protocol::cbor;
-use concordat_protocol::evidence::{CheckpointView, DisputeView, EpochView, LeavesProof, NamedOp};
+use concordat_protocol::evidence::{CheckpointView, DisputeView, EpochView, LeavesProof, LogProofs, NamedOp};
 use concordat_protocol::ids::{AgencyId, WriterId};
 use concordat_protocol::keys::KeyId;
 use concordat_protocol::limits::NODE_FRAME_BYTES_MAX;
@@ -139,6 +139,10 @@ impl NodeClient {
         /// Proof of an entry; height 0 asks for the newest that a header already covers.
         proof(index: u64, height: u64, keys: Vec<KeyId>, session: u64) -> EntryProof,
         NodeRequest::Proof { index, height, keys, session }, NodeReply::Proof { body } => body);
+    question!(
+        /// Proofs of at most 1,024 entries at one height, in the order they were asked for.
+        proofs(height: u64, indexes: Vec<u64>) -> LogProofs,
+        NodeRequest::Proofs { height, indexes }, NodeReply::Proofs { body } => body);
     question!(
         /// Last anchored sub_seq of a subscription.
         subscription(provider: &AgencyId, subscription: u64) -> u64,

@@ -79,17 +79,17 @@ async fn list(network: &Network, results: &mut Results) -> Result<(), BenchError
             return Err(BenchError::refused("the list of run 0", format!("it has {} entries", found.len())));
         }
         let begun = Instant::now();
-        for index in &found {
-            let proof = client.proof(*index, body.height, Vec::new(), 0).await?;
-            Path::of(proof.entry.index, proof.entry.size, &proof.entry.path)
-                .map_err(|e| BenchError::refused("a log path", e))?;
+        let proofs = client.proofs(body.height, found).await?;
+        for proof in &proofs.entries {
+            Path::of(proof.index, proof.size, &proof.path).map_err(|e| BenchError::refused("a log path", e))?;
         }
         paths_ms.push(ms(begun));
     }
     let median = |samples: &[f64]| percentile(samples, 0.5);
-    results.add("list_1000_prove_ms", median(&run_ms), "ms", None);
-    results.add("list_1000_verify_ms", median(&check_ms), "ms", Some("list_1000_prove_ms"));
-    results.add("list_1000_log_paths_ms", median(&paths_ms), "ms", Some("list_1000_prove_ms"));
+    results.add("list_1000_ms", median(&run_ms) + median(&paths_ms), "ms", None);
+    results.add("list_1000_prove_ms", median(&run_ms), "ms", Some("list_1000_ms"));
+    results.add("list_1000_verify_ms", median(&check_ms), "ms", Some("list_1000_ms"));
+    results.add("list_1000_log_paths_ms", median(&paths_ms), "ms", Some("list_1000_ms"));
     Ok(())
 }
 

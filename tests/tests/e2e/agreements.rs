@@ -179,3 +179,16 @@ pub fn versions_only_rise(world: &World) {
     second.reaches(city, "court", "active");
     first.reaches(city, "court", "superseded");
 }
+
+pub fn proposals_at_once_are_all_taken(world: &World) {
+    let city = world.shared();
+    // One key signs them all: whoever comes second finds its number used, and signs again.
+    let of = |n: u32| Agreement::new(&format!("AGR-2026-{n}"), "at-once-test");
+    let paths: Vec<String> = (9511..9515).map(|n| of(n).write(city)).collect();
+    std::thread::scope(|scope| {
+        let propose = |path: &String| city.at("police", &["agreement", "propose", path]).done();
+        let running: Vec<_> = paths.iter().map(|path| scope.spawn(move || propose(path))).collect();
+        running.into_iter().for_each(|r| drop(r.join().unwrap()));
+    });
+    (9511..9515).for_each(|n| of(n).reaches(city, "court", "proposed"));
+}

@@ -141,6 +141,7 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("agreements", "only_parties_propose", agreements::only_parties_propose),
     ("agreements", "suspended_resumes_and_revoked_is_final", agreements::suspended_resumes_and_revoked_is_final),
     ("agreements", "versions_only_rise", agreements::versions_only_rise),
+    ("agreements", "proposals_at_once_are_all_taken", agreements::proposals_at_once_are_all_taken),
     ("revocation", "no_read_is_released_after_a_suspension", revocation::no_read_is_released_after_a_suspension),
     ("ledger", "bad_batches_are_refused", ledger::bad_batches_are_refused),
     ("ledger", "bad_acts_are_refused", ledger::bad_acts_are_refused),

@@ -1,6 +1,7 @@
 //! A ledger of two agencies in memory: the shipped state, and the history that a store would keep.
 
 use bytes::Bytes;
+use concordat_abci_app::sorted::SortedRun;
 use concordat_abci_app::state::State;
 use concordat_abci_app::state::apply::{Applied, Block, apply};
 use concordat_abci_app::state::genesis::{GENESIS_VERSION, Genesis, GenesisAgency, GenesisKey};
@@ -12,7 +13,6 @@ use concordat_protocol::hash::{Hash, sha256};
 use concordat_protocol::ids::{AgencyId, WriterId};
 use concordat_protocol::keys::{PublicKey, Signature, SigningKey, Statement, Suite};
 use concordat_protocol::ops::{Batch, LogEntry, Op, Tx, batch_hash};
-use concordat_protocol::tree::{SortedLeaf, root};
 use std::collections::BTreeMap;
 use std::hash::{Hash as StdHash, Hasher};
 use std::sync::Arc;
@@ -66,7 +66,6 @@ pub struct Past {
     ops: BTreeMap<u64, PastOp>,
     marks: BTreeMap<u64, u8>,
     batches: BTreeMap<BatchKey, Hash>,
-    runs: BTreeMap<u64, Vec<SortedLeaf>>,
 }
 
 impl History for Past {
@@ -79,10 +78,8 @@ impl History for Past {
     fn batch(&self, key: &BatchKey) -> Option<Hash> {
         self.batches.get(key).copied()
     }
-    fn run_root(&self, number: u64) -> Hash {
-        let mut leaves = self.runs.get(&number).cloned().unwrap_or_default();
-        leaves.sort_by(|a, b| a.key.cmp(&b.key));
-        root(&leaves.iter().map(SortedLeaf::hash).collect::<Vec<_>>())
+    fn run(&self, _: u64) -> SortedRun {
+        SortedRun::of(Vec::new())
     }
 }
 

@@ -16,6 +16,7 @@ use concordat_protocol::access::{ACCESS_VERSION, AccessEntry, AccessList, RunPar
 use concordat_protocol::cbor;
 use concordat_protocol::ids::DatasetId;
 use concordat_protocol::leaves::{Redacted, commitment as leaf};
+use concordat_protocol::limits::PROOFS_MAX;
 use concordat_protocol::node::{LeafProof, StoreRoots};
 use concordat_protocol::ops::{LogEntry, Op, Tag, Tags};
 use concordat_protocol::receipt::{CheckpointPart, Path, app_hash};
@@ -166,10 +167,7 @@ impl Listing {
         }
         let at = self.at().await?;
         let (runs, found) = self.runs(&at, dataset, &key, from_ms).await?;
-        let mut logged = Vec::with_capacity(found.len());
-        for index in &found {
-            logged.push(self.logged(*index, at.height).await?);
-        }
+        let logged = self.logged(&found, at.height).await?;
         let asked = |(index, entry, _): &Logged| OpAsked { index: *index, op_hash: entry.op_hash };
         let ops = logged.iter().map(asked).collect();
         let details = Ask::Details { dataset: dataset.clone(), subject: subject.to_owned(), ops };
@@ -253,13 +251,23 @@ impl Listing {
         Ok(run)
     }
 
-    /// An entry of the log with its path at a height.
-    async fn logged(&self, index: u64, height: u64) -> Result<Logged, ListError> {
-        let proof = self.node.proof(index, height, vec![], 0).await?;
-        let bad = |e: cbor::CborError| LedgerError::Protocol(e.to_string());
-        let entry: LogEntry = cbor::decode(&proof.entry.value).map_err(bad)?;
-        let path = log_path(&proof.entry).map_err(|e| ListError::Proof(index, e))?;
-        Ok((index, entry, path))
+    /// Entries of the log with their paths at a height.
+    async fn logged(&self, found: &Found, height: u64) -> Result<Vec<Logged>, ListError> {
+        let mut logged = Vec::with_capacity(found.len());
+        let indexes: Vec<u64> = found.iter().copied().collect();
+        for part in indexes.chunks(PROOFS_MAX) {
+            let proofs = self.node.proofs(height, part.to_vec()).await?;
+            if proofs.entries.iter().map(|p| p.index).ne(part.iter().copied()) {
+                return Err(LedgerError::Protocol("proofs of other entries than were asked for".into()).into());
+            }
+            for proof in proofs.entries {
+                let bad = |e: cbor::CborError| LedgerError::Protocol(e.to_string());
+                let entry: LogEntry = cbor::decode(&proof.value).map_err(bad)?;
+                let path = log_path(&proof).map_err(|e| ListError::Proof(proof.index, e))?;
+                logged.push((proof.index, entry, path));
+            }
+        }
+        Ok(logged)
     }
 
     async fn entry(&self, logged: Logged, told: OpTold) -> Result<AccessEntry, ListError> {
