@@ -83,6 +83,8 @@ pub enum Reason {
     Expired,
     /// The request lacks the reference the clause asks for.
     Reference,
+    /// The person has not signed in as the clause asks for.
+    StepUp,
     /// The executor cannot fulfil a duty of the clause.
     UnfulfillableDuty,
     /// Several clauses match and none is named.
@@ -108,6 +110,7 @@ impl Reason {
             Self::NotYet => "not-yet",
             Self::Expired => "expired",
             Self::Reference => "reference",
+            Self::StepUp => "step-up",
             Self::UnfulfillableDuty => "unfulfillable-duty",
             Self::Ambiguous => "ambiguous",
             Self::BadRequest => "bad-request",

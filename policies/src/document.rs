@@ -4,12 +4,13 @@
 //! themselves. What it returns is complete: the compiler after it cannot fail on a term.
 
 use crate::duty::{Duty, DutyKind};
+use crate::groups::COUNT;
 use crate::time::utc_text;
 use crate::yaml::{Pos, YamlError};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::{AgencyId, AgreementId, DatasetId};
 use concordat_protocol::terms::{Action, Effect, Evidence, Quota};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A paper the agreement rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,8 +64,10 @@ pub enum Who {
 pub struct Clause {
     /// `C1`: a capital letter, then capitals, digits and `-`, at most 16.
     pub id: String,
-    /// The sentence.
+    /// The sentence; of several languages, the one of [`Agreement::language`].
     pub text: String,
+    /// The sentence by language; empty where the document names none.
+    pub texts: BTreeMap<String, String>,
     /// Permit, prohibit or break-glass.
     pub effect: Effect,
     /// Whom it speaks of.
@@ -75,8 +78,10 @@ pub struct Clause {
     pub evidence: Evidence,
     /// `purp:pending-case`; `None` is any purpose (prohibitions and public data only).
     pub purpose: Option<String>,
-    /// The legal basis.
+    /// The legal basis, in the same language as `text`.
     pub legal_basis: Option<String>,
+    /// The legal basis by language.
+    pub legal_bases: BTreeMap<String, String>,
     /// Duties, in the document's order.
     pub duties: Vec<Duty>,
     /// The clause's window, inside the agreement's.
@@ -128,6 +133,8 @@ pub struct Agreement {
     pub assigner_roles: Vec<String>,
     /// Approval roles of the consumer, sorted; empty for public data.
     pub assignee_roles: Vec<String>,
+    /// The language that prevails where the languages differ; none: all bind alike.
+    pub prevails: Option<String>,
     /// The clauses, in the document's order.
     pub clauses: Vec<Clause>,
 }
@@ -143,6 +150,11 @@ impl Agreement {
     /// The clause with this id.
     pub fn clause(&self, id: &str) -> Option<&Clause> {
         self.clauses.iter().find(|c| c.id == id)
+    }
+
+    /// The languages of its texts, sorted; none where it does not say.
+    pub fn languages(&self) -> Vec<&str> {
+        self.clauses.first().map_or_else(Vec::new, |c| c.texts.keys().map(String::as_str).collect())
     }
 
     /// Whether the data is public (`assignee: any`).
@@ -218,12 +230,15 @@ fn check_clause(doc: &Agreement, c: &Clause) -> Result<(), String> {
         return Err("its window is not inside the agreement's".to_owned());
     }
     check_who(doc, c)?;
+    use DutyKind::{Coarsen, Mask, Notify, Pseudonymise};
     let mut kinds = BTreeSet::new();
     for d in &c.duties {
-        if !kinds.insert(d.kind()) && d.kind() != DutyKind::Notify {
+        let often = matches!(d.kind(), Notify | Mask | Pseudonymise | Coarsen);
+        if !kinds.insert(d.kind()) && !often {
             return Err(format!("the duty {} stands twice; keep one", d.kind()));
         }
     }
+    check_altered(c, &kinds)?;
     match c.effect {
         Effect::Prohibit if !c.duties.is_empty() => {
             Err("a prohibition has no duties: nothing happens under it".to_owned())
@@ -231,6 +246,34 @@ fn check_clause(doc: &Agreement, c: &Clause) -> Result<(), String> {
         Effect::Prohibit => Ok(()),
         Effect::BreakGlass => check_break_glass(doc, c, &kinds),
         Effect::Permit => check_permit(doc, c, &kinds),
+    }
+}
+
+/// Duties that alter values: each field once, of single rows of a query, and never one that a filter must name.
+fn check_altered(c: &Clause, kinds: &BTreeSet<DutyKind>) -> Result<(), String> {
+    let mut altered = BTreeSet::new();
+    for field in c.duties.iter().flat_map(Duty::altered) {
+        if !altered.insert(field) {
+            return Err(format!("{field} is altered twice; keep one of mask, pseudonymise, coarsen"));
+        }
+    }
+    if altered.is_empty() {
+        return Ok(());
+    }
+    if c.actions != [Action::Query] {
+        return Err(
+            "mask, pseudonymise and coarsen are duties of queries alone (a feed shows what was signed, or hides \
+                    it): split the clause"
+                .to_owned(),
+        );
+    }
+    if kinds.contains(&DutyKind::Aggregate) {
+        return Err("aggregate shows no single value to alter: leave out mask, pseudonymise, coarsen".to_owned());
+    }
+    let needed = c.duties.iter().filter(|d| d.kind() == DutyKind::RequireFilter).flat_map(Duty::field_names);
+    match needed.into_iter().find(|f| altered.contains(f)) {
+        Some(f) => Err(format!("requests must name {f}, which is shown altered: a filter would find its true value")),
+        None => Ok(()),
     }
 }
 
@@ -273,6 +316,18 @@ fn check_read_duties(c: &Clause, kinds: &BTreeSet<DutyKind>) -> Result<(), Strin
     if kinds.contains(&DutyKind::Aggregate) && c.actions != [Action::Query] {
         return Err("aggregate is a duty of queries alone: split the clause".to_owned());
     }
+    if c.duties
+        .iter()
+        .any(|d| matches!(d, Duty::Aggregate { group_by, .. } if group_by.iter().any(|g| g.field == COUNT)))
+    {
+        return Err(format!("a group has the member {COUNT} already: it cannot be grouped by a field of that name"));
+    }
+    if kinds.contains(&DutyKind::StepUp) && c.actions.contains(&Action::Subscribe) {
+        return Err("step-up is for what a person does at once, not for subscribe: split the clause".to_owned());
+    }
+    if kinds.contains(&DutyKind::Delay) && c.actions.iter().any(|a| !matches!(a, Action::Query | Action::Subscribe)) {
+        return Err("delay is a duty of query and subscribe: split the clause".to_owned());
+    }
     if kinds.contains(&DutyKind::RequireFilter) && !c.actions.contains(&Action::Query) {
         return Err("require-filter is a duty of queries: only they have a filter".to_owned());
     }
@@ -280,14 +335,17 @@ fn check_read_duties(c: &Clause, kinds: &BTreeSet<DutyKind>) -> Result<(), Strin
 }
 
 fn check_public(c: &Clause, kinds: &BTreeSet<DutyKind>) -> Result<(), String> {
-    use DutyKind::{Aggregate, Fields, RequireFilter, RowFilter};
+    use DutyKind::{Aggregate, Coarsen, Delay, Fields, Mask, Pseudonymise, RequireFilter, RowFilter};
+    let open = |k: &DutyKind| {
+        matches!(k, RequireFilter | RowFilter | Fields | Aggregate | Mask | Pseudonymise | Coarsen | Delay)
+    };
     if c.evidence != (Evidence::None {}) {
         return Err("public data (assignee any) has evidence none: nobody signs for its use".to_owned());
     }
     if let Some(a) = c.actions.iter().find(|a| !matches!(a, Action::Query | Action::Subscribe)) {
         return Err(format!("public data can be read only, not {a}"));
     }
-    if let Some(k) = kinds.iter().find(|k| !matches!(k, RequireFilter | RowFilter | Fields | Aggregate)) {
+    if let Some(k) = kinds.iter().find(|k| !open(k)) {
         return Err(format!("the duty {k} needs a known consumer; public data has none"));
     }
     check_read_duties(c, kinds)

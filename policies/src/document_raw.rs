@@ -2,6 +2,7 @@
 
 use crate::document::{Agreement, Clause, Paper, Who, Window};
 use crate::duty_raw::{RawDuty, word};
+use crate::languages::{RawText, agree, read as read_text};
 use crate::time::{DurationMs, duration_text, utc_ms};
 use crate::yaml::{Pos, Spanned, YamlError, parse};
 use concordat_protocol::ids::{AgencyId, AgreementId, DatasetId, IdError};
@@ -26,6 +27,7 @@ struct RawAgreement {
     target: Spanned<String>,
     valid: RawValid,
     approvals: RawApprovals,
+    prevails: Option<Spanned<String>>,
     clauses: Spanned<Vec<RawClause>>,
 }
 
@@ -54,13 +56,13 @@ struct RawApprovals {
 #[serde(deny_unknown_fields)]
 struct RawClause {
     id: Spanned<String>,
-    text: Spanned<String>,
+    text: Spanned<RawText>,
     effect: Spanned<String>,
     assignee: Spanned<RawWho>,
     actions: Spanned<Vec<Spanned<String>>>,
     evidence: Option<Spanned<RawEvidence>>,
     purpose: Option<Spanned<String>>,
-    legal_basis: Option<Spanned<String>>,
+    legal_basis: Option<Spanned<RawText>>,
     valid: Option<RawValid>,
     duties: Option<Vec<RawDuty>>,
 }
@@ -131,12 +133,12 @@ fn with_prefix(v: Spanned<String>, prefix: &str) -> Result<String, YamlError> {
 }
 
 /// Text that people sign must look like what it is: no control, no invisible and no direction-changing characters.
-fn plain(v: Spanned<String>, what: &str) -> Result<String, YamlError> {
+pub(crate) fn plain(v: &Spanned<String>, what: &str) -> Result<String, YamlError> {
     let hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{ad}')
     };
-    let at = Pos::of(&v);
+    let at = Pos::of(v);
     let text = v.value.trim();
     if text.is_empty() || text.chars().count() > TEXT_CHARS_MAX {
         return Err(YamlError::new(at, format!("{what} must have 1 to {TEXT_CHARS_MAX} characters")));
@@ -177,7 +179,7 @@ fn paper(p: RawPaper) -> Result<Paper, YamlError> {
     hex::decode_to_slice(&p.sha256.value, &mut sha256).map_err(|_| {
         YamlError::new(Pos::of(&p.sha256), "paper.sha256 must be 64 hexadecimal digits: take them from sha256sum")
     })?;
-    Ok(Paper { title: plain(p.title, "paper.title")?, sha256 })
+    Ok(Paper { title: plain(&p.title, "paper.title")?, sha256 })
 }
 
 /// Reads a document; the rules of the whole are checked by the caller.
@@ -199,6 +201,8 @@ pub(crate) fn read(yaml: &str) -> Result<Agreement, YamlError> {
         ));
     }
     let assignee = if raw.assignee.value == "any" { None } else { Some(id(&raw.assignee, AgencyId::from_org)?) };
+    let mut clauses: Vec<Clause> = raw.clauses.value.into_iter().map(|c| clause(c, valid)).collect::<Result<_, _>>()?;
+    let prevails = agree(&mut clauses, raw.prevails.as_ref())?;
     Ok(Agreement {
         agreement: id(&raw.agreement, |s| AgreementId::new(s))?,
         version: raw.version.value,
@@ -209,7 +213,8 @@ pub(crate) fn read(yaml: &str) -> Result<Agreement, YamlError> {
         valid,
         assigner_roles,
         assignee_roles: raw.approvals.assignee.as_ref().map_or(Ok(Vec::new()), roles)?,
-        clauses: raw.clauses.value.into_iter().map(|c| clause(c, valid)).collect::<Result<_, _>>()?,
+        prevails,
+        clauses,
     })
 }
 
@@ -232,15 +237,20 @@ fn clause(c: RawClause, outer: Window) -> Result<Clause, YamlError> {
     let at = Pos::of(&c.id);
     let effect = word(&c.effect, "effect", Effect::ALL)?;
     let actions = actions(&c.actions)?;
+    let (text, texts) = read_text(c.text, "text")?;
+    let legal = c.legal_basis.map(|t| read_text(t, "legal_basis")).transpose()?;
+    let (legal_basis, legal_bases) = legal.map_or_else(Default::default, |(plain, all)| (Some(plain), all));
     Ok(Clause {
         id: clause_id(&c.id)?,
-        text: plain(c.text, "text")?,
+        text,
+        texts,
         effect,
         who: who(c.assignee)?,
         evidence: evidence(c.evidence, effect, &actions, at)?,
         actions,
         purpose: c.purpose.map(|p| with_prefix(p, "purp:")).transpose()?,
-        legal_basis: c.legal_basis.map(|t| plain(t, "legal_basis")).transpose()?,
+        legal_basis,
+        legal_bases,
         duties: c.duties.unwrap_or_default().into_iter().map(|d| d.duty().map(|(d, _)| d)).collect::<Result<_, _>>()?,
         valid: c.valid.as_ref().map_or(Ok(outer), window)?,
         at,

@@ -1,10 +1,10 @@
 //! Duties: what must hold or happen when a clause is used. Data only; who fulfils each is said by [`DutyKind`].
 //!
-//! `reference` is checked here ([`check_reference`]); filters and fields are the executor's; quotas are the ledger's
-//! (per person the executor's). A duty that the executor cannot fulfil denies its clause.
+//! `reference` and `step-up` are checked here; filters and fields are the executor's; quotas are the ledger's (per person
+//! the executor's). A duty that the executor cannot fulfil denies its clause.
 
 use crate::filter;
-use crate::time::duration_text;
+use crate::time::{duration_text, utc_text};
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::terms::{Per, Quota, QuotaBy, QuotaUnit};
 use regex::Regex;
@@ -70,6 +70,18 @@ words! {
         Review = "review",
         /// The person whose record it is learns at first only that there was an access. The executor seals it.
         SealAccess = "seal-access",
+        /// Values are shown as asterisks, with their last characters if wanted ([`crate::view`]).
+        Mask = "mask",
+        /// Values are replaced by keyed pseudonyms ([`crate::view`]).
+        Pseudonymise = "pseudonymise",
+        /// Values are rounded down or cut short ([`crate::view`]).
+        Coarsen = "coarsen",
+        /// The consumer deletes what it received. Its gateway would have to.
+        Retention = "retention",
+        /// The person has signed in strongly a short while ago. Checked here.
+        StepUp = "step-up",
+        /// Only rows of some age are visible. The executor adds it to the filter ([`row_filters`]).
+        Delay = "delay",
     }
 }
 
@@ -105,6 +117,27 @@ pub struct GroupKey {
     /// For a time field: the calendar unit it is cut to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut: Option<Cut>,
+}
+
+/// How a value is made coarser. Each way is for one type of value; others are left out of the row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Coarse {
+    /// A time becomes the beginning of its hour, day, month or year (UTC).
+    Time {
+        /// The unit.
+        to: Cut,
+    },
+    /// A number is rounded down to a multiple of this decimal.
+    Number {
+        /// As text, above 0, like `0.01`.
+        step: String,
+    },
+    /// A text is cut to its first characters.
+    Text {
+        /// How many, at least 1.
+        first: u64,
+    },
 }
 
 fn as_word<T: fmt::Display, S: serde::Serializer>(v: &T, s: S) -> Result<S::Ok, S::Error> {
@@ -176,6 +209,48 @@ pub enum Duty {
         /// Milliseconds.
         for_ms: u64,
     },
+    /// Values of these fields are shown as `***`.
+    Mask {
+        /// Which.
+        fields: Vec<String>,
+        /// How many of the last characters are shown after it, of values at least twice as long.
+        keep_last: u64,
+    },
+    /// Values of these fields are replaced by pseudonyms of the agreement.
+    Pseudonymise {
+        /// Which.
+        fields: Vec<String>,
+        /// After this calendar unit they change; none: never, within the agreement.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        per: Option<Cut>,
+    },
+    /// Values of a field are made coarser.
+    Coarsen {
+        /// Which.
+        field: String,
+        /// How.
+        #[serde(flatten)]
+        how: Coarse,
+    },
+    /// The consumer deletes what it received.
+    Retention {
+        /// Within so many milliseconds.
+        keep_ms: u64,
+    },
+    /// The person has signed in with a strength, not long ago.
+    StepUp {
+        /// The strength, as the issuer names it (`acr` of OpenID Connect).
+        level: String,
+        /// Milliseconds.
+        within_ms: u64,
+    },
+    /// Rows are visible only when they are so old.
+    Delay {
+        /// The time field.
+        field: String,
+        /// Milliseconds.
+        for_ms: u64,
+    },
 }
 
 impl Duty {
@@ -192,6 +267,24 @@ impl Duty {
             Self::Notify { .. } => DutyKind::Notify,
             Self::Review { .. } => DutyKind::Review,
             Self::SealAccess { .. } => DutyKind::SealAccess,
+            Self::Mask { .. } => DutyKind::Mask,
+            Self::Pseudonymise { .. } => DutyKind::Pseudonymise,
+            Self::Coarsen { .. } => DutyKind::Coarsen,
+            Self::Retention { .. } => DutyKind::Retention,
+            Self::StepUp { .. } => DutyKind::StepUp,
+            Self::Delay { .. } => DutyKind::Delay,
+        }
+    }
+
+    /// The fields whose values a consumer sees altered (mask, pseudonymise, coarsen). A filter on one of them would
+    /// find its true value: whoever applies the duty refuses such filters.
+    pub fn altered(&self) -> Vec<&str> {
+        match self {
+            Self::Mask { fields, .. } | Self::Pseudonymise { fields, .. } => {
+                fields.iter().map(String::as_str).collect()
+            }
+            Self::Coarsen { field, .. } => vec![field],
+            _ => Vec::new(),
         }
     }
 
@@ -215,66 +308,9 @@ impl Duty {
             Self::RowFilter { filter } => filter::field_names(filter),
             Self::Fields { allow } => allow.iter().map(String::as_str).collect(),
             Self::Aggregate { group_by, .. } => group_by.iter().map(|g| g.field.as_str()).collect(),
-            _ => Vec::new(),
+            Self::Delay { field, .. } => vec![field],
+            other => other.altered(),
         }
-    }
-
-    /// The duty as a plain sentence, part of the rendered terms.
-    pub fn sentence(&self) -> String {
-        match self {
-            Self::Reference { field, pattern } => format!("The request must name a {field} of the form {pattern}."),
-            Self::RequireFilter { any_of } => {
-                let ways: Vec<String> = any_of.iter().map(Need::words).collect();
-                format!("The request must name {}.", ways.join(" or "))
-            }
-            Self::RowFilter { filter } => {
-                format!("Only rows that match {} are visible.", filter::canonical_json(filter))
-            }
-            Self::Fields { allow } => {
-                format!("Only these fields are visible: {}. All others are removed.", allow.join(", "))
-            }
-            Self::Quota { max, per, by, unit } => {
-                let by = if *by == QuotaBy::Session { ", in each session" } else { "" };
-                format!("At most {max} {unit} a calendar {per} (UTC){by}.")
-            }
-            Self::Aggregate { group_by, min_group } => {
-                let keys: Vec<String> = group_by.iter().map(GroupKey::words).collect();
-                format!(
-                    "Only totals by {} are given, and only for groups of at least {min_group} rows.",
-                    keys.join(" and ")
-                )
-            }
-            Self::Justification => "The person must state the reason.".to_owned(),
-            Self::Notify { to } => format!("{} is told at once.", to.org()),
-            Self::Review { within_ms } => {
-                format!(
-                    "Each use is reviewed within {}; an overdue review stops this clause.",
-                    duration_text(*within_ms)
-                )
-            }
-            Self::SealAccess { for_ms } => {
-                format!(
-                    "For {} the person concerned is told only that there was an access; then by whom and why.",
-                    duration_text(*for_ms)
-                )
-            }
-        }
-    }
-}
-
-impl Need {
-    /// The need in words, for sentences and reasons.
-    pub fn words(&self) -> String {
-        match self.within_ms {
-            None => self.field.clone(),
-            Some(ms) => format!("a span of {} of at most {}", self.field, duration_text(ms)),
-        }
-    }
-}
-
-impl GroupKey {
-    fn words(&self) -> String {
-        self.cut.map_or_else(|| self.field.clone(), |c| format!("{} of {}", c, self.field))
     }
 }
 
@@ -283,14 +319,21 @@ impl GroupKey {
 pub struct Capabilities(pub BTreeSet<DutyKind>);
 
 impl Default for Capabilities {
-    /// What the executor fulfils today: reference, require-filter, row-filter, fields, quota, seal-access.
+    /// What the executor fulfils today: reference, require-filter, row-filter, fields, quota, seal-access, step-up.
     fn default() -> Self {
-        use DutyKind::{Fields, Quota, Reference, RequireFilter, RowFilter, SealAccess};
-        Self([Reference, RequireFilter, RowFilter, Fields, Quota, SealAccess].into_iter().collect())
+        use DutyKind::{Fields, Quota, Reference, RequireFilter, RowFilter, SealAccess, StepUp};
+        Self([Reference, RequireFilter, RowFilter, Fields, Quota, SealAccess, StepUp].into_iter().collect())
     }
 }
 
 impl Capabilities {
+    /// These and more, for an executor that fulfils more.
+    #[must_use]
+    pub fn and(mut self, more: impl IntoIterator<Item = DutyKind>) -> Self {
+        self.0.extend(more);
+        self
+    }
+
     /// The first duty of a list that cannot be fulfilled.
     pub fn first_missing(&self, duties: &[Duty]) -> Option<DutyKind> {
         duties.iter().map(Duty::kind).find(|k| !self.0.contains(k))
@@ -325,40 +368,44 @@ pub fn check_reference(duties: &[Duty], case: Option<&str>) -> Result<(), String
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn accepts(p: &str, case: Option<&str>) -> bool {
-        check_reference(&[Duty::Reference { field: "case".to_owned(), pattern: p.to_owned() }], case).is_ok()
-    }
-
-    #[test]
-    fn a_pattern_describes_the_whole_reference() {
-        let p = "^[0-9]{2}-[A-Z]{2}-[0-9]{4}$";
-        assert!(accepts(p, Some("26-CR-1042")));
-        for bad in
-            [None, Some(""), Some("26-CR-10420"), Some("x26-CR-1042"), Some("26-CR-1042\n"), Some("26-CR-1042\nx")]
-        {
-            assert!(!accepts(p, bad), "{bad:?}");
-        }
-        assert!(accepts("^a|b$", Some("b")));
-        assert!(!accepts("^a|b$", Some("ax")));
-        assert!(!accepts("^(?m)a$", Some("a\nb")));
-    }
-
-    #[test]
-    fn a_pattern_cannot_leave_its_anchors() {
-        for bad in ["^a)|(b$", "a$", "^a", "^a\\$", "", "^", "$", "^($", "^(a{1000}){1000}$"] {
-            assert!(pattern(bad).is_err(), "{bad}");
-            assert!(!accepts(bad, Some("ax")), "{bad}");
-        }
-    }
-
-    #[test]
-    fn an_unknown_field_is_never_satisfied() {
-        let d = Duty::Reference { field: "warrant".to_owned(), pattern: "^.*$".to_owned() };
-        assert!(check_reference(&[d], Some("x")).is_err());
-    }
+/// How and when the person behind a request signed in, as the consumer's gateway vouches for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignIn {
+    /// The strength, as the issuer names it (`acr`).
+    pub level: String,
+    /// When, milliseconds since 1970.
+    pub at_ms: u64,
 }
+
+/// Checks every `step-up` duty. The error is the missing term. A sign-in of the future counts for nothing.
+pub fn check_step_up(duties: &[Duty], sign_in: Option<&SignIn>, now_ms: u64) -> Result<(), String> {
+    for d in duties {
+        let Duty::StepUp { level, within_ms } = d else { continue };
+        let fresh = |s: &SignIn| now_ms.checked_sub(s.at_ms).is_some_and(|age| age <= *within_ms);
+        if !sign_in.is_some_and(|s| s.level == *level && fresh(s)) {
+            return Err(format!("a sign-in of the strength {level} at most {} ago", duration_text(*within_ms)));
+        }
+    }
+    Ok(())
+}
+
+/// The filters that confine rows at a time (ledger time, milliseconds): those of `row-filter` as written, and one a
+/// `delay`. In the query language; all of them hold for every visible row.
+pub fn row_filters(duties: &[Duty], at_ms: u64) -> Vec<Value> {
+    let filter = |d: &Duty| match d {
+        Duty::RowFilter { filter } => Some(filter.clone()),
+        Duty::Delay { field, for_ms } => {
+            // A time that cannot be written hides everything.
+            let end = utc_text(at_ms.saturating_sub(*for_ms)).unwrap_or_else(|| "1970-01-01T00:00:00.000Z".to_owned());
+            let mut named = serde_json::Map::new();
+            named.insert(field.clone(), serde_json::json!({"range": {"to": end}}));
+            Some(Value::Object(named))
+        }
+        _ => None,
+    };
+    duties.iter().filter_map(filter).collect()
+}
+
+#[cfg(test)]
+#[path = "duty_tests.rs"]
+mod tests;

@@ -1,6 +1,7 @@
 //! Duties as the document writes them: every key read with its place, then sorted out by the kind of duty.
 
-use crate::duty::{Cut, Duty, DutyKind, GroupKey, Need, REFERENCE_FIELDS, pattern};
+use crate::decimal::Decimal;
+use crate::duty::{Coarse, Cut, Duty, DutyKind, GroupKey, Need, REFERENCE_FIELDS, pattern};
 use crate::filter;
 use crate::time::{DurationMs, duration_ms};
 use crate::yaml::{Pos, Spanned, YamlError};
@@ -39,6 +40,16 @@ impl<'de> Deserialize<'de> for WordOrPair {
 
 /// Longest time for which an access is sealed, milliseconds.
 const SEAL_MS_MAX: u64 = 366 * 86_400_000;
+/// Most characters that a mask leaves.
+const KEEP_MAX: u64 = 16;
+/// Most characters that a coarsened text keeps.
+const FIRST_MAX: u64 = 64;
+/// Longest retention, milliseconds.
+const KEEP_MS_MAX: u64 = 36_525 * 86_400_000;
+/// How long ago a sign-in may lie at most, milliseconds.
+const STEP_UP_MS_MAX: u64 = 86_400_000;
+/// Longest delay, milliseconds.
+const DELAY_MS_MAX: u64 = 3_653 * 86_400_000;
 
 /// A duty as the document writes it: every key of every kind, sorted out by [`RawDuty::duty`].
 #[derive(Deserialize)]
@@ -59,9 +70,16 @@ pub(crate) struct RawDuty {
     to: Option<Spanned<String>>,
     within: Option<Spanned<DurationMs>>,
     r#for: Option<Spanned<DurationMs>>,
+    fields: Option<Spanned<Vec<Spanned<String>>>>,
+    keep_last: Option<Spanned<u64>>,
+    step: Option<Spanned<Value>>,
+    first: Option<Spanned<u64>>,
+    keep: Option<Spanned<DurationMs>>,
+    level: Option<Spanned<String>>,
 }
 
-fn keys_of(kind: DutyKind) -> &'static [&'static str] {
+/// The keys of a kind of duty as documents write them; those of [`required_keys`] must be there.
+pub(crate) fn keys_of(kind: DutyKind) -> &'static [&'static str] {
     match kind {
         DutyKind::Reference => &["type", "field", "pattern"],
         DutyKind::RequireFilter => &["type", "any_of"],
@@ -73,6 +91,22 @@ fn keys_of(kind: DutyKind) -> &'static [&'static str] {
         DutyKind::Notify => &["type", "to"],
         DutyKind::Review => &["type", "within"],
         DutyKind::SealAccess => &["type", "for"],
+        DutyKind::Mask => &["type", "fields", "keep_last"],
+        DutyKind::Pseudonymise => &["type", "fields", "per"],
+        DutyKind::Coarsen => &["type", "field", "to", "step", "first"],
+        DutyKind::Retention => &["type", "keep"],
+        DutyKind::StepUp => &["type", "level", "within"],
+        DutyKind::Delay => &["type", "field", "for"],
+    }
+}
+
+/// The keys that a kind of duty cannot do without.
+pub(crate) fn required_keys(kind: DutyKind) -> &'static [&'static str] {
+    match kind {
+        DutyKind::Quota => &["type", "max", "per"],
+        DutyKind::Mask | DutyKind::Pseudonymise => &["type", "fields"],
+        DutyKind::Coarsen => &["type", "field"],
+        other => keys_of(other),
     }
 }
 
@@ -93,7 +127,7 @@ impl RawDuty {
                 filter::check(&w.value).map_err(|e| e.at(Pos::of(&w)))?;
                 Duty::RowFilter { filter: w.value }
             }
-            DutyKind::Fields => fields(self.allow.ok_or_else(|| need("allow"))?)?,
+            DutyKind::Fields => Duty::Fields { allow: names(&self.allow.ok_or_else(|| need("allow"))?, "allow")? },
             DutyKind::Quota => Duty::Quota {
                 max: positive(self.max.ok_or_else(|| need("max"))?)?,
                 per: word(&self.per.ok_or_else(|| need("per"))?, "period", Per::ALL)?,
@@ -105,26 +139,46 @@ impl RawDuty {
                 self.min_group.ok_or_else(|| need("min_group"))?,
             )?,
             DutyKind::Justification => Duty::Justification,
-            DutyKind::Notify => {
-                let to = self.to.ok_or_else(|| need("to"))?;
-                Duty::Notify {
-                    to: AgencyId::from_org(&to.value).map_err(|e| YamlError::new(Pos::of(&to), e.to_string()))?,
-                }
-            }
-            DutyKind::Review => {
-                let within = self.within.ok_or_else(|| need("within"))?;
-                if within.value.0 == 0 {
-                    return Err(YamlError::new(Pos::of(&within), "a review within no time cannot be kept"));
-                }
-                Duty::Review { within_ms: within.value.0 }
-            }
+            DutyKind::Notify => Duty::Notify { to: agency(&self.to.ok_or_else(|| need("to"))?)? },
+            DutyKind::Review => Duty::Review { within_ms: review(&self.within.ok_or_else(|| need("within"))?)? },
             DutyKind::SealAccess => {
                 let span = self.r#for.ok_or_else(|| need("for"))?;
-                if !(1..=SEAL_MS_MAX).contains(&span.value.0) {
-                    let rule = "an access is sealed for some time, at most a year: the person must learn of it";
-                    return Err(YamlError::new(Pos::of(&span), rule));
+                let rule = "an access is sealed for some time, at most a year: the person must learn of it";
+                Duty::SealAccess { for_ms: bounded(&span, SEAL_MS_MAX, rule)? }
+            }
+            DutyKind::Mask => Duty::Mask {
+                fields: names(&self.fields.ok_or_else(|| need("fields"))?, "fields")?,
+                keep_last: self.keep_last.map_or(Ok(0), |n| {
+                    let rule = format!("keep_last is at most {KEEP_MAX}: more is hardly a mask");
+                    if n.value <= KEEP_MAX { Ok(n.value) } else { Err(YamlError::new(Pos::of(&n), rule)) }
+                })?,
+            },
+            DutyKind::Pseudonymise => Duty::Pseudonymise {
+                fields: names(&self.fields.ok_or_else(|| need("fields"))?, "fields")?,
+                per: self.per.map(|p| word(&p, "unit of time", Cut::ALL)).transpose()?,
+            },
+            DutyKind::Coarsen => Duty::Coarsen {
+                field: self.field.ok_or_else(|| need("field")).and_then(|f| field_name(Pos::of(&f), &f.value))?,
+                how: coarse(at, self.to, self.step, self.first)?,
+            },
+            DutyKind::Retention => {
+                let span = self.keep.ok_or_else(|| need("keep"))?;
+                Duty::Retention { keep_ms: bounded(&span, KEEP_MS_MAX, "keep is some time, at most 100 years")? }
+            }
+            DutyKind::StepUp => {
+                let within = self.within.ok_or_else(|| need("within"))?;
+                Duty::StepUp {
+                    level: level(&self.level.ok_or_else(|| need("level"))?)?,
+                    within_ms: bounded(&within, STEP_UP_MS_MAX, "within is some time, at most a day")?,
                 }
-                Duty::SealAccess { for_ms: span.value.0 }
+            }
+            DutyKind::Delay => {
+                let span = self.r#for.ok_or_else(|| need("for"))?;
+                let rule = "a delay is some time, at most 10 years";
+                Duty::Delay {
+                    field: self.field.ok_or_else(|| need("field")).and_then(|f| field_name(Pos::of(&f), &f.value))?,
+                    for_ms: bounded(&span, DELAY_MS_MAX, rule)?,
+                }
             }
         };
         Ok((duty, at))
@@ -132,7 +186,7 @@ impl RawDuty {
 
     /// A key that belongs to another kind of duty is as unknown as any other.
     fn refuse_foreign(&self, kind: DutyKind) -> Result<(), YamlError> {
-        let given: [(&str, Option<Pos>); 14] = [
+        let given: [(&str, Option<Pos>); 20] = [
             ("field", self.field.as_ref().map(Pos::of)),
             ("pattern", self.pattern.as_ref().map(Pos::of)),
             ("any_of", self.any_of.as_ref().map(Pos::of)),
@@ -147,6 +201,12 @@ impl RawDuty {
             ("to", self.to.as_ref().map(Pos::of)),
             ("within", self.within.as_ref().map(Pos::of)),
             ("for", self.r#for.as_ref().map(Pos::of)),
+            ("fields", self.fields.as_ref().map(Pos::of)),
+            ("keep_last", self.keep_last.as_ref().map(Pos::of)),
+            ("step", self.step.as_ref().map(Pos::of)),
+            ("first", self.first.as_ref().map(Pos::of)),
+            ("keep", self.keep.as_ref().map(Pos::of)),
+            ("level", self.level.as_ref().map(Pos::of)),
         ];
         let known = keys_of(kind);
         match given.iter().find(|(k, at)| at.is_some() && !known.contains(k)) {
@@ -189,15 +249,65 @@ fn not_empty<T>(list: &Spanned<Vec<T>>, what: &str) -> Result<(), YamlError> {
     }
 }
 
-fn fields(allow: Spanned<Vec<Spanned<String>>>) -> Result<Duty, YamlError> {
-    not_empty(&allow, "allow")?;
+/// A list of distinct field names.
+fn names(list: &Spanned<Vec<Spanned<String>>>, what: &str) -> Result<Vec<String>, YamlError> {
+    not_empty(list, what)?;
     let mut out = Vec::new();
-    for f in &allow.value {
+    for f in &list.value {
         let name = field_name(Pos::of(f), &f.value)?;
         no_repeat(&out, &name, Pos::of(f), &name)?;
         out.push(name);
     }
-    Ok(Duty::Fields { allow: out })
+    Ok(out)
+}
+
+fn agency(to: &Spanned<String>) -> Result<AgencyId, YamlError> {
+    AgencyId::from_org(&to.value).map_err(|e| YamlError::new(Pos::of(to), e.to_string()))
+}
+
+fn review(within: &Spanned<DurationMs>) -> Result<u64, YamlError> {
+    bounded(within, u64::MAX, "a review within no time cannot be kept")
+}
+
+/// A length of time from 1 ms to a bound.
+fn bounded(span: &Spanned<DurationMs>, max: u64, rule: &str) -> Result<u64, YamlError> {
+    if (1..=max).contains(&span.value.0) { Ok(span.value.0) } else { Err(YamlError::new(Pos::of(span), rule)) }
+}
+
+/// Exactly one way of making a value coarser.
+fn coarse(
+    at: Pos,
+    to: Option<Spanned<String>>,
+    step: Option<Spanned<Value>>,
+    first: Option<Spanned<u64>>,
+) -> Result<Coarse, YamlError> {
+    match (to, step, first) {
+        (Some(to), None, None) => Ok(Coarse::Time { to: word(&to, "unit of time", Cut::ALL)? }),
+        (None, Some(step), None) => {
+            let text = match &step.value {
+                Value::String(s) => s.clone(),
+                other => other.to_string(),
+            };
+            let rule = "step is a decimal above 0 with at most 9 digits on either side of the point, like 0.01";
+            Decimal::step(&text).ok_or_else(|| YamlError::new(Pos::of(&step), rule))?;
+            Ok(Coarse::Number { step: text })
+        }
+        (None, None, Some(first)) if (1..=FIRST_MAX).contains(&first.value) => Ok(Coarse::Text { first: first.value }),
+        (None, None, Some(first)) => Err(YamlError::new(Pos::of(&first), format!("first is 1 to {FIRST_MAX}"))),
+        _ => {
+            let rule = "the duty coarsen needs exactly one of \"to\" (a time: hour, day, month, year), \"step\" (a number), \"first\" (a text)";
+            Err(YamlError::new(at, rule))
+        }
+    }
+}
+
+fn level(v: &Spanned<String>) -> Result<String, YamlError> {
+    let ok = |c: char| c.is_ascii_alphanumeric() || ":._/-+".contains(c);
+    if !v.value.is_empty() && v.value.len() <= 128 && v.value.chars().all(ok) {
+        return Ok(v.value.clone());
+    }
+    let rule = "level is the name of a strength at the issuer (acr): 1 to 128 of letters, digits and : . _ / - +";
+    Err(YamlError::new(Pos::of(v), rule))
 }
 
 fn require_filter(any_of: Spanned<Vec<Spanned<WordOrPair>>>) -> Result<Duty, YamlError> {

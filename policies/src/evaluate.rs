@@ -5,7 +5,7 @@
 use crate::ask::{Ask, ClauseRef, Decision, Denial, Grant, Reason};
 use crate::compile::Compiled;
 use crate::document::{Clause, Who};
-use crate::duty::{Capabilities, check_reference};
+use crate::duty::{Capabilities, SignIn, check_reference, check_step_up};
 use crate::gate::{Gate, GateError, Probe, ROLE_SEPARATOR};
 use crate::rows::BREAK_GLASS;
 use crate::time::utc_text;
@@ -20,9 +20,9 @@ use std::sync::{Arc, Mutex};
 const CACHE_MAX: usize = 4_096;
 
 /// A term of a clause that an ask does not meet.
-struct Missing {
-    reason: Reason,
-    what: String,
+pub(crate) struct Missing {
+    pub(crate) reason: Reason,
+    pub(crate) what: String,
 }
 
 /// Decides asks on one agreement version. Immutable: a new version gets a new evaluator.
@@ -82,7 +82,7 @@ impl Evaluator {
 
     /// Decides an ask on this agreement alone. [`AgreementSet::decide`] also minds the others' prohibitions.
     pub fn decide(&self, ask: &Ask) -> Decision {
-        decide(&[self], ask)
+        decide(&[self], ask, None)
     }
 
     fn reference(&self, c: &Clause) -> ClauseRef {
@@ -143,7 +143,7 @@ impl Evaluator {
     }
 
     /// A clause whose every term is met: permitted unless Casbin differs, a duty cannot be kept or a reference is missing.
-    fn grant(&self, index: usize, c: &Clause, ask: &Ask) -> Decision {
+    fn grant(&self, index: usize, c: &Clause, ask: &Ask, sign_in: Option<&SignIn>) -> Decision {
         match self.casbin(ask, Some(&c.id)) {
             Ok(true) => {}
             Ok(false) => return deny(engine_denial("the policy engine does not confirm the clause")),
@@ -167,6 +167,15 @@ impl Evaluator {
                 clause: Some(self.reference(c)),
                 text: format!("clause {} (\"{}\") needs {what}", c.id, c.text),
                 next: format!("ask again with {what}"),
+                missing: Some(what),
+            });
+        }
+        if let Err(what) = check_step_up(&c.duties, sign_in, ask.at_ms) {
+            return deny(Denial {
+                reason: Reason::StepUp,
+                clause: Some(self.reference(c)),
+                text: format!("clause {} (\"{}\") needs {what}", c.id, c.text),
+                next: "sign in again with that strength, then ask again".to_owned(),
                 missing: Some(what),
             });
         }
@@ -214,11 +223,16 @@ impl AgreementSet {
 
     /// Decides an ask: prohibitions of every agreement win, then exactly one clause must permit.
     pub fn decide(&self, ask: &Ask) -> Decision {
+        self.decide_for(ask, None)
+    }
+
+    /// The same for a person who signed in, so that a clause with the duty step-up can permit.
+    pub fn decide_for(&self, ask: &Ask, sign_in: Option<&SignIn>) -> Decision {
         if ask.consumer != self.consumer {
             return deny(no_agreement(ask));
         }
         let all: Vec<&Evaluator> = self.evaluators.iter().map(Arc::as_ref).collect();
-        decide(&all, ask)
+        decide(&all, ask, sign_in)
     }
 }
 
@@ -251,7 +265,7 @@ fn act(ask: &Ask) -> &'static str {
 }
 
 /// The terms of a clause that an ask does not meet, in the order action, override, party, role, purpose, time.
-fn missing(c: &Clause, ask: &Ask) -> Vec<Missing> {
+pub(crate) fn missing(c: &Clause, ask: &Ask) -> Vec<Missing> {
     let mut out = Vec::new();
     let mut miss = |reason, what: String| out.push(Missing { reason, what });
     if !c.actions.contains(&ask.action) {
@@ -284,7 +298,7 @@ fn missing(c: &Clause, ask: &Ask) -> Vec<Missing> {
 }
 
 /// The rule of PROTOCOL 6: prohibitions of all win; one clause decides; all else is denied.
-fn decide(all: &[&Evaluator], ask: &Ask) -> Decision {
+fn decide(all: &[&Evaluator], ask: &Ask, sign_in: Option<&SignIn>) -> Decision {
     if let Err(e) = ask.check() {
         let next = "correct the request".to_owned();
         return deny(Denial { reason: Reason::BadRequest, clause: None, missing: None, text: e, next });
@@ -306,7 +320,7 @@ fn decide(all: &[&Evaluator], ask: &Ask) -> Decision {
     }
     let matching: Vec<_> = candidates.iter().filter(|(_, _, c)| missing(c, ask).is_empty()).copied().collect();
     match one_of(&matching) {
-        Some((e, i, c)) => e.grant(i, c, ask),
+        Some((e, i, c)) => e.grant(i, c, ask, sign_in),
         None if matching.is_empty() => deny(nearest_denial(&candidates, ask)),
         None => Decision::Ambiguous { clauses: matching.iter().map(|(e, _, c)| e.reference(c)).collect() },
     }

@@ -8,14 +8,18 @@
 pub mod ask;
 pub mod compile;
 pub mod dataset;
+pub mod decimal;
 pub mod document;
 mod document_raw;
 pub mod duty;
 mod duty_raw;
+mod duty_text;
 pub mod evaluate;
 pub mod filter;
 mod gate;
 pub use gate::GateError;
+pub mod groups;
+mod languages;
 pub mod lint;
 pub mod render;
 pub mod rows;
@@ -23,4 +27,5 @@ pub mod template;
 #[cfg(test)]
 mod testing;
 pub mod time;
+pub mod view;
 pub mod yaml;

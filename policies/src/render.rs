@@ -20,9 +20,20 @@ pub fn render(doc: &Agreement) -> String {
     if let Some(a) = &doc.assignee {
         let _ = writeln!(out, "{} approves as: {}.", a.org(), doc.assignee_roles.join(", "));
     }
+    if let [_, ..] = doc.languages().as_slice() {
+        let bind = doc.prevails.as_ref().map_or_else(|| "All bind alike.".to_owned(), |l| format!("{l} prevails."));
+        let _ = writeln!(out, "The clauses are written in {}. {bind}", doc.languages().join(", "));
+    }
     let _ = writeln!(out, "Prohibitions win over everything. What no clause permits is denied.");
     for c in &doc.clauses {
-        let _ = writeln!(out, "\n{}. {}", c.id, c.text);
+        if c.texts.is_empty() {
+            let _ = writeln!(out, "\n{}. {}", c.id, c.text);
+        } else {
+            let _ = writeln!(out, "\n{}.", c.id);
+        }
+        for (language, text) in &c.texts {
+            let _ = writeln!(out, "  [{language}] {text}");
+        }
         for s in sentences(doc, c) {
             let _ = writeln!(out, "  - {s}");
         }
@@ -39,8 +50,9 @@ fn sentences(doc: &Agreement, c: &Clause) -> Vec<String> {
     if c.grants() {
         out.push(evidence(&c.evidence));
     }
-    if let Some(b) = &c.legal_basis {
-        out.push(format!("Legal basis: {b}"));
+    match &c.legal_basis {
+        Some(b) if c.legal_bases.is_empty() => out.push(format!("Legal basis: {b}")),
+        _ => out.extend(c.legal_bases.iter().map(|(language, b)| format!("Legal basis [{language}]: {b}"))),
     }
     out.extend(c.duties.iter().map(crate::duty::Duty::sentence));
     out
