@@ -132,6 +132,13 @@ impl City {
         Ok((RpcAddr::Tcp(cfg.listen), found.token))
     }
 
+    /// `trust.json` as the consumer exports it.
+    pub async fn trust(&self) -> Result<String, BenchError> {
+        let (dir, path) = (text(&self.dir(CONSUMER)), self.root.join("bench-trust.json"));
+        self.run(&["trust", "export", &text(&path), "--dir", &dir, "--quiet"]).await?;
+        std::fs::read_to_string(&path).map_err(|e| BenchError::io(format!("reading {}", path.display()), e))
+    }
+
     /// The provider's holding.
     pub fn holding(&self) -> Result<PathBuf, BenchError> {
         Ok(self.config(PROVIDER)?.holdings())

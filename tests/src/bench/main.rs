@@ -9,6 +9,7 @@ mod feed;
 mod kvstore;
 mod ordered;
 mod query;
+mod receipt;
 mod report;
 mod rows;
 mod tessera;

@@ -43,6 +43,25 @@ impl Clerk {
         Ok(Self { addr, headers: headers.into() })
     }
 
+    /// Where the gateway listens.
+    pub fn addr(&self) -> &concordat_broker::config::RpcAddr {
+        &self.addr
+    }
+
+    /// Header lines of every request.
+    pub fn headers(&self) -> &str {
+        &self.headers
+    }
+
+    /// Asks for one record and returns the operation.
+    pub async fn operation(&self, connection: &mut Connection, key: &str) -> Result<String, BenchError> {
+        let body = json!({"dataset": DATASET, "purpose": PURPOSE, "clause": format!("{AGREEMENT}/C1"),
+            "where": {"stop_id": {"eq": key}}, "limit": 1});
+        let answer = self.ask(connection, body.to_string().as_bytes()).await?;
+        let op = answer["operation"].as_str();
+        op.map(str::to_owned).ok_or_else(|| BenchError::refused("a query", "its answer names no operation"))
+    }
+
     async fn ask(&self, connection: &mut Connection, body: &[u8]) -> Result<Value, BenchError> {
         let answer =
             connection.post("/v1/queries", &self.headers, body).await.map_err(|e| BenchError::io("the gateway", e))?;

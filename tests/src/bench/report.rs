@@ -158,7 +158,8 @@ const MEANING: &str = "
   `chain_op_bytes` is the operation itself, the rest is a batch's signature and a block's own. `ledger_store_bytes_per_op` is the
   application's file: entries, tiles, history, subject runs.
 - `list_1000_*`: the 1,000 operations under one tag of a subject run of a million entries: proven by the node, checked by whoever asks,
-  and the paths of the 1,000 entries in the log, one by one.
+  and the paths of the 1,000 entries in the log. `list_1000_ms` is what the node takes for both.
+- `receipt_bytes`, `receipt_verify_ms`: a final receipt of a strict query in a city of four agencies, and checking it offline.
 - `memory_growth_1v_per_million`: by how much the application's resident memory grew a million operations under load.
 - `cold_restart_seconds`: application and CometBFT killed, started, and the next block made. `replay_*`: the same with the application's
   file removed, until it has read the whole chain again.

@@ -9,6 +9,7 @@ use super::kvstore;
 use super::ordered::{self, Stretch, Throughput};
 use super::process::{Process, peak_mb};
 use super::query::{Clerk, holding_lookups};
+use super::receipt;
 use super::report::{Results, percentile};
 use super::supply::{self, Amount, Licence};
 use super::tessera;
@@ -266,6 +267,9 @@ async fn queries(plan: &Plan, programs: &Programs, results: &mut Results) -> Res
     results.add("query_strict_4v_keys", batch.per_second * KEYS as f64, "keys/s", Some("query_strict_4v"));
     latency_rows(results, "query_strict_4v_keys_latency", &batch.latencies, "commit_latency_4v");
     cpu_rows(results, "query_strict_4v_keys", &batch.cpu);
+    if let Some(key) = all.first() {
+        receipt::rows(&city, &clerk, key, results).await?;
+    }
     for (kind, pids) in city.groups() {
         let most = pids.into_iter().map(peak_mb).fold(0.0, f64::max);
         results.add(&format!("memory_{kind}_query"), most, "MB", None);
