@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS leaf (
   height INTEGER NOT NULL, key BLOB NOT NULL, proof BLOB NOT NULL, PRIMARY KEY (height, key)) STRICT, WITHOUT ROWID;
 ";
 
-/// Checkpoints kept without leaves: as many as the ledger itself keeps.
+/// Checkpoints kept without leaves or time-stamp: as many as the ledger itself keeps.
 const BARE_KEPT: u32 = 16;
 /// Mark: the first log index whose operations were not compared with what this agency asked.
 const NAMED: &str = "named";
@@ -217,7 +217,8 @@ impl Shelf {
             .await
     }
 
-    /// The newest final checkpoint that covers an operation and has these leaves at its height, with them in order.
+    /// The final checkpoint that covers an operation and has these leaves at its height, with them in order: of those that
+    /// an authority stamped the newest, before all others, so that a receipt and a time-stamp meet in one checkpoint.
     pub async fn final_with(
         &self,
         index: u64,
@@ -225,7 +226,8 @@ impl Shelf {
     ) -> Result<Option<(KeptCheckpoint, Vec<LeafProof>)>, StoreError> {
         self.store
             .run(move |db| {
-                let sql = "SELECT height FROM checkpoint WHERE final AND log_size > ?1 ORDER BY height DESC";
+                let sql = "SELECT height FROM checkpoint WHERE final AND log_size > ?1
+                           ORDER BY height IN (SELECT height FROM timestamp) DESC, height DESC";
                 let mut statement = db.prepare_cached(sql)?;
                 let mut heights = statement.query_map([index as i64], |r| r.get::<_, i64>(0))?;
                 while let Some(height) = heights.next().transpose()? {
@@ -279,7 +281,8 @@ fn leaf(db: &Connection, height: i64, key: &[u8]) -> rusqlite::Result<Option<Lea
 /// Checkpoints without leaves matter only while the ledger shows them.
 fn prune(db: &Connection) -> rusqlite::Result<()> {
     let sql = "DELETE FROM checkpoint WHERE height NOT IN (SELECT height FROM checkpoint ORDER BY height DESC LIMIT ?1)
-               AND NOT EXISTS (SELECT 1 FROM leaf WHERE leaf.height = checkpoint.height)";
+               AND NOT EXISTS (SELECT 1 FROM leaf WHERE leaf.height = checkpoint.height)
+               AND height NOT IN (SELECT height FROM timestamp)";
     db.execute(sql, [BARE_KEPT]).map(drop)
 }
 

@@ -99,3 +99,24 @@ async fn bare_checkpoints_are_forgotten_those_with_leaves_are_not() {
     assert_eq!(heights, (14..30).rev().collect::<Vec<_>>());
     assert!(shelf.final_with(5, vec![session_leaf_key(7)]).await.unwrap().is_some());
 }
+
+#[tokio::test]
+async fn a_stamped_checkpoint_is_kept_and_taken_first() {
+    let (_dir, shelf, _) = shelf();
+    let stamp = |height: i64| {
+        let sql = "INSERT INTO timestamp (height, tsa, at_ms, stamp, certificates) VALUES (?1, 't', 1, x'00', x'00')";
+        shelf.store.run(move |db| db.execute(sql, [height]).map(drop))
+    };
+    for height in 1..30 {
+        shelf.keep(kept(height, 10), None).await.unwrap();
+        shelf.cosigned(cosigned(height, 10), true).await.unwrap();
+        if height == 2 || height == 4 {
+            stamp(height as i64).await.unwrap();
+        }
+    }
+    let found = async || shelf.final_with(5, vec![]).await.unwrap().unwrap().0.view.checkpoint.height;
+    assert_eq!(found().await, 4, "the newest that was stamped");
+    stamp(29).await.unwrap();
+    assert_eq!(found().await, 29);
+    assert_eq!(shelf.final_with(10, vec![]).await.unwrap(), None, "a stamp covers no more than its checkpoint");
+}

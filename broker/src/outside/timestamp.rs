@@ -16,7 +16,8 @@ use std::time::Duration;
 use thiserror::Error;
 use tracing::{info, warn};
 
-const TABLES: &str = "
+/// Table of this module, made when the store opens.
+pub(crate) const TABLES: &str = "
 CREATE TABLE IF NOT EXISTS timestamp (
   id INTEGER PRIMARY KEY, height INTEGER NOT NULL, tsa TEXT NOT NULL, at_ms INTEGER NOT NULL,
   stamp BLOB NOT NULL, certificates BLOB NOT NULL) STRICT;
@@ -209,17 +210,6 @@ impl TimeStamps {
         Self { store }
     }
 
-    async fn run<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let job = move |db: &Connection| {
-            db.execute_batch(TABLES)?;
-            job(db)
-        };
-        self.store.run(job).await
-    }
-
     /// Keeps one; returns it with its number.
     ///
     /// # Errors
@@ -230,6 +220,7 @@ impl TimeStamps {
         let given = cbor::encode(&certificates.iter().cloned().map(Bytes).collect::<Vec<_>>());
         let (row, name) = (cbor::encode(&stamp), tsa.clone());
         let id = self
+            .store
             .run(move |db| {
                 let sql = "INSERT INTO timestamp (height, tsa, at_ms, stamp, certificates) VALUES (?1, ?2, ?3, ?4, ?5)";
                 db.execute(sql, (height, name, at_ms, row, given))?;
@@ -245,7 +236,7 @@ impl TimeStamps {
     /// The store's.
     pub async fn newest(&self, limit: u32) -> Result<Vec<Kept>, StoreError> {
         let sql = format!("{COLUMNS} ORDER BY id DESC LIMIT ?1");
-        self.run(move |db| db.prepare(&sql)?.query_map([limit], kept)?.collect()).await
+        self.store.run(move |db| db.prepare(&sql)?.query_map([limit], kept)?.collect()).await
     }
 
     /// Those of one checkpoint.
@@ -255,7 +246,7 @@ impl TimeStamps {
     pub async fn of_checkpoint(&self, height: u64) -> Result<Vec<Kept>, StoreError> {
         let height = i64::try_from(height).unwrap_or(i64::MAX);
         let sql = format!("{COLUMNS} WHERE height = ?1 ORDER BY id");
-        self.run(move |db| db.prepare(&sql)?.query_map([height], kept)?.collect()).await
+        self.store.run(move |db| db.prepare(&sql)?.query_map([height], kept)?.collect()).await
     }
 
     /// One.
@@ -264,7 +255,8 @@ impl TimeStamps {
     /// The store's.
     pub async fn one(&self, id: i64) -> Result<Option<Kept>, StoreError> {
         let sql = format!("{COLUMNS} WHERE id = ?1");
-        self.run(move |db| Ok(db.prepare(&sql)?.query_map([id], kept)?.collect::<rusqlite::Result<Vec<_>>>()?.pop()))
+        self.store
+            .run(move |db| Ok(db.prepare(&sql)?.query_map([id], kept)?.collect::<rusqlite::Result<Vec<_>>>()?.pop()))
             .await
     }
 

@@ -34,7 +34,7 @@ pub struct CometSettings {
 impl CometSettings {
     /// For one host or one city's network. A round whose proposer is gone costs `propose` and `vote`; a round that was
     /// lost because these are short for a loaded moment costs as much, and `delta` gives the next one room.
-    pub const BASE: Self = Self { propose: 300, vote: 50, delta: 200, commit: 100, gossip: 10, flush: 10 };
+    pub const BASE: Self = Self { propose: 250, vote: 50, delta: 250, commit: 100, gossip: 10, flush: 10 };
     /// For loopback only.
     pub const FAST: Self = Self { propose: 200, vote: 50, delta: 100, commit: 20, gossip: 5, flush: 2 };
 }

@@ -3,9 +3,10 @@
 use super::chain::Network;
 use super::failed::BenchError;
 use super::http::Connection;
+use super::ordered;
 use super::process::Process;
 use super::report::{Results, percentile};
-use super::supply::LISTED_TAG;
+use super::supply::{self, Amount, LISTED_TAG, Licence};
 use concordat_protocol::node::{NodeReply, NodeRequest};
 use concordat_protocol::receipt::Path;
 use std::time::{Duration, Instant};
@@ -14,13 +15,21 @@ use std::time::{Duration, Instant};
 const REPLAY_SECONDS: u64 = 300;
 /// Times a thing is measured that takes milliseconds.
 const ROUNDS: usize = 9;
+/// Batches that may be needed until a closed run is in state.
+const BATCHES: usize = 200;
 
 /// Everything that is measured on a loaded network of one validator after the load.
-pub async fn after_load(network: &mut Network, results: &mut Results, quick: bool) -> Result<(), BenchError> {
-    super::ordered::drained(network).await?;
+pub async fn after_load(
+    network: &mut Network,
+    results: &mut Results,
+    quiet: &[Licence],
+    quick: bool,
+) -> Result<(), BenchError> {
+    ordered::drained(network).await?;
     chain_bytes(network, results).await?;
     // A short run does not fill a subject run.
     if !quick {
+        enters(network, quiet).await?;
         list(network, results).await?;
     }
     restarts(network, results).await
@@ -55,6 +64,22 @@ async fn chain_bytes(network: &Network, results: &mut Results) -> Result<(), Ben
     results.add("chain_op_bytes", super::supply::operation_bytes() as f64, "bytes", Some("chain_bytes_per_op"));
     let store = std::fs::metadata(network.ledger_store(0)).map_or(0, |m| m.len());
     results.add("ledger_store_bytes_per_op", store as f64 / operations, "bytes", Some("chain_bytes_per_op"));
+    Ok(())
+}
+
+/// Small batches until the first run is in state: a run enters some blocks after it closed, and idle blocks do nothing.
+async fn enters(network: &mut Network, quiet: &[Licence]) -> Result<(), BenchError> {
+    let supplies = supply::sign(network, quiet, Amount { batches: BATCHES, bytes: 0 })?;
+    for mut supply in supplies {
+        while !supply.batches.is_empty() {
+            if network.node_of(0).client.runs().await?.0 > 0 {
+                return Ok(());
+            }
+            let later = supply.batches.split_off(supply.batches.len().min(10));
+            ordered::latency(network, &supply, Duration::ZERO).await?;
+            supply.batches = later;
+        }
+    }
     Ok(())
 }
 

@@ -185,16 +185,22 @@ async fn one_validator(plan: &Plan, programs: &Programs, results: &mut Results) 
     throughput_rows(results, "kvstore_ops_1v", &found, None);
     memory_rows(results, &network, "kvstore_1v", None);
     drop(network);
-    let spec =
-        Spec { kind: Kind::Concordat, validators: &["police"], others: &["court"], writers: WRITERS_1V, comet: COMET };
+    let spec = Spec {
+        kind: Kind::Concordat,
+        validators: &["police"],
+        others: &["court"],
+        writers: WRITERS_1V + 1,
+        comet: COMET,
+    };
     let mut network = Network::start(programs, &spec).await?;
-    let licences = supply::licence(&network).await?;
-    let found = loaded(plan, &mut network, &licences, 15).await?;
+    let (quiet, loud): (Vec<_>, Vec<_>) =
+        supply::licence(&network).await?.into_iter().partition(|l| l.writer == WRITERS_1V);
+    let found = loaded(plan, &mut network, &loud, 15).await?;
     throughput_rows(results, "ordered_ops_1v", &found, Some("kvstore_ops_1v"));
     memory_rows(results, &network, "1v", Some("memory_cometbft_kvstore_1v"));
     let millions = found.operations as f64 / 1e6;
     results.add("memory_growth_1v_per_million", found.growth_mb / millions.max(1e-6), "MB", None);
-    evidence::after_load(&mut network, results, plan.quick).await?;
+    evidence::after_load(&mut network, results, &quiet, plan.quick).await?;
     drop(network);
     let Some(tessera_program) = tessera_program() else {
         println!("  SKIPPED tessera: CONCORDAT_TESSERA names no program (make bench sets it)");
