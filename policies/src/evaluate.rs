@@ -75,6 +75,10 @@ impl Evaluator {
     pub fn compiled(&self) -> &Compiled {
         &self.compiled
     }
+    /// What the executor it was built for can fulfil.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
     /// Hash of the agreed terms.
     pub fn terms_hash(&self) -> &Hash {
         &self.terms_hash

@@ -4,28 +4,39 @@
 //! sentences. An [`evaluate::Evaluator`] decides asks on one agreement version, an [`evaluate::AgreementSet`] on all
 //! that are active between two agencies for a dataset. One clause decides; prohibitions win; all else is denied, with
 //! its reason.
+//!
+//! Before anybody signs: [`lint`], [`uniqueness`], [`diff`], [`simulate`], [`explain`], [`readers`]; [`schema`] and
+//! [`templates`] help to write a document. [`view`] and [`groups`] say what duties show of a row.
 
 pub mod ask;
 pub mod compile;
 pub mod dataset;
 pub mod decimal;
+pub mod diff;
 pub mod document;
 mod document_raw;
 pub mod duty;
 mod duty_raw;
 mod duty_text;
 pub mod evaluate;
+pub mod explain;
 pub mod filter;
 mod gate;
 pub use gate::GateError;
 pub mod groups;
 mod languages;
 pub mod lint;
+pub mod lint_whole;
+pub mod readers;
 pub mod render;
 pub mod rows;
+pub mod schema;
+pub mod simulate;
 pub mod template;
+pub mod templates;
 #[cfg(test)]
 mod testing;
 pub mod time;
+pub mod uniqueness;
 pub mod view;
 pub mod yaml;

@@ -70,10 +70,11 @@ pub fn lint(doc: &Agreement) -> Vec<Finding> {
         out.extend(lint_clause(c, &able, doc.is_public()));
     }
     out.extend(overlaps(doc));
+    out.extend(crate::lint_whole::cut_by_prohibitions(doc));
     out
 }
 
-fn finding(severity: Severity, rule: &'static str, c: &Clause, text: String) -> Finding {
+pub(crate) fn finding(severity: Severity, rule: &'static str, c: &Clause, text: String) -> Finding {
     Finding { severity, rule, clause: Some(c.id.clone()), at: c.at, text }
 }
 
@@ -107,6 +108,18 @@ fn lint_clause(c: &Clause, able: &Capabilities, public: bool) -> Vec<Finding> {
     if let Some(sealed) = c.duties.iter().find(|d| d.kind() == DutyKind::SealAccess) {
         out.push(finding(Severity::Note, "sealed-access", c, sealed.sentence()));
     }
+    if let Some(allow) = allowed(c) {
+        for f in c.duties.iter().flat_map(Duty::altered).filter(|f| !allow.iter().any(|a| a == f)) {
+            let text = format!("{f} is altered but not among the visible fields: it is hidden anyway");
+            out.push(finding(Severity::Note, "altered-hidden", c, text));
+        }
+    }
+    if let Some(Duty::Aggregate { min_group, .. }) =
+        c.duties.iter().find(|d| matches!(d, Duty::Aggregate { min_group, .. } if *min_group < crate::uniqueness::FEW))
+    {
+        let text = format!("groups of {min_group} tell of single people to whoever knows the others: use 10 or more");
+        out.push(finding(Severity::Warning, "small-groups", c, text));
+    }
     if let (Some(allow), Some(needs)) = (allowed(c), needs(c)) {
         for n in needs.iter().filter(|n| !allow.contains(n)) {
             let text = format!(
@@ -118,7 +131,7 @@ fn lint_clause(c: &Clause, able: &Capabilities, public: bool) -> Vec<Finding> {
     out
 }
 
-fn allowed(c: &Clause) -> Option<&[String]> {
+pub(crate) fn allowed(c: &Clause) -> Option<&[String]> {
     c.duties.iter().find_map(|d| if let Duty::Fields { allow } = d { Some(allow.as_slice()) } else { None })
 }
 
@@ -149,7 +162,7 @@ fn overlaps(doc: &Agreement) -> Vec<Finding> {
     out
 }
 
-fn same_people(a: &Who, b: &Who) -> bool {
+pub(crate) fn same_people(a: &Who, b: &Who) -> bool {
     match (a, b) {
         (Who::Org { org: o1, role: r1 }, Who::Org { org: o2, role: r2 }) => {
             o1 == o2 && (r1.is_none() || r2.is_none() || r1 == r2)
@@ -172,11 +185,15 @@ pub fn lint_fields(doc: &Agreement, fields: &FieldMap) -> Vec<Finding> {
         if c.duties.iter().any(|d| d.kind() == DutyKind::Aggregate) {
             continue;
         }
-        for (name, kind) in fields.iter().filter_map(|(n, k)| k.as_ref().map(|k| (n, k))) {
+        let altered: Vec<&str> = c.duties.iter().flat_map(Duty::altered).collect();
+        let plain = |n: &&String| !altered.contains(&n.as_str());
+        for (name, kind) in fields.iter().filter_map(|(n, k)| k.as_ref().map(|k| (n, k))).filter(|(n, _)| plain(n)) {
             if allowed(c).is_none_or(|a| a.contains(name)) {
                 // An override may have to show everything; it is explained, told and reviewed.
                 let severity = if c.effect == Effect::BreakGlass { Severity::Warning } else { Severity::Error };
-                let text = format!("the sensitive field {name} ({kind}) is visible: leave it out of a fields duty");
+                let text = format!(
+                    "the sensitive field {name} ({kind}) is visible: leave it out of a fields duty, or mask, pseudonymise or coarsen it"
+                );
                 out.push(finding(severity, "sensitive-visible", c, text));
             }
         }

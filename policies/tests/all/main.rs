@@ -3,4 +3,6 @@
 
 mod golden;
 mod oracle;
+mod readers;
 mod robust;
+mod schema;
