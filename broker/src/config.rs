@@ -96,6 +96,10 @@ pub struct NodeLimits {
     pub queries_in_flight: usize,
     /// How long a query may take in all, milliseconds.
     pub query_ms: u64,
+    /// Requests a second that a caller of the HTTP API may send for long; adapters are not counted.
+    pub requests_per_second: u32,
+    /// Requests that it may send at once.
+    pub request_burst: u32,
 }
 
 impl Default for NodeLimits {
@@ -106,6 +110,8 @@ impl Default for NodeLimits {
             page_rows: 1_000,
             queries_in_flight: 1_024,
             query_ms: 30_000,
+            requests_per_second: 5_000,
+            request_burst: 10_000,
         }
     }
 }
@@ -152,6 +158,9 @@ pub struct NodeConfig {
     /// Time-stamps of checkpoints that the broker asks for by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<crate::outside::timestamp::TimestampConfig>,
+    /// The issuer at which people of this agency sign in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<crate::people::OidcConfig>,
     /// The folder the file was read from; not part of the file.
     #[serde(skip)]
     pub dir: PathBuf,
@@ -196,6 +205,9 @@ impl NodeConfig {
         }
         if let Some(rule) = self.timestamp.as_ref().and_then(|t| t.every().err()) {
             return Err(field(path, "timestamp.every", rule));
+        }
+        if let Some((name, rule)) = self.oidc.as_ref().and_then(|o| o.check().err()) {
+            return Err(field(path, name, rule));
         }
         if self.peers.iter().any(|p| p.agency == self.agency) {
             return Err(field(path, "peers", "names this agency itself: list only the others"));

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod ledger;
 pub mod metrics;
 pub mod outside;
+pub mod people;
 pub mod receipts;
 pub mod service;
 pub mod store;

@@ -9,6 +9,7 @@ use crate::gateway::watch::LedgerWatch;
 use crate::gateway::{Gateway, GatewaySetup};
 use crate::host::{HostError, connect_streams, load_datasets};
 use crate::http::auth::{TOKENS_FILE, TokenError, Tokens};
+use crate::http::rates::Rates;
 use crate::http::{AppState, router};
 use crate::intake::{Intake, IntakeSetup, IntakeStartError};
 use crate::keys::{self, KeyFileError, KeyFolder};
@@ -19,6 +20,7 @@ use crate::ledger::writer::{Writer, WriterSetup};
 use crate::metrics::Metrics;
 use crate::outside::timestamp::TimeStamps;
 use crate::outside::tsp;
+use crate::people::{self, Issuer};
 use crate::receipts::Receipts;
 use crate::stop_signal;
 use crate::store::{Store, StoreError};
@@ -51,6 +53,9 @@ pub enum ServiceError {
     /// The tokens.
     #[error(transparent)]
     Tokens(#[from] TokenError),
+    /// The sign-in of people.
+    #[error(transparent)]
+    People(#[from] people::SetupError),
     /// The ledger client.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -100,6 +105,7 @@ impl ServiceError {
             Self::Config(e) => e.code(),
             Self::Key(e) => e.code(),
             Self::Tokens(e) => e.code(),
+            Self::People(e) => e.code(),
             Self::Ledger(e) => e.code(),
             Self::Store(e) => e.code(),
             Self::Streams(e) => e.code(),
@@ -192,7 +198,8 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     let cfg = Arc::new(NodeConfig::load(dir)?);
     let folder = KeyFolder::of(&cfg);
     let tokens = Tokens::load(&cfg.keys().join(TOKENS_FILE))?;
-    if tokens.is_empty() {
+    let issuer = cfg.oidc.as_ref().map(|oidc| Issuer::load(oidc, &cfg.dir)).transpose()?;
+    if tokens.is_empty() && issuer.is_none() {
         warn!("keys/{TOKENS_FILE} names no token: nobody can call the API");
     }
     let store = Store::open(&cfg.broker_store())?;
@@ -222,6 +229,7 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     let disputes = Disputes::new(cfg.agency.clone(), node.clone(), gateway.clone(), shelf, metrics.clone());
     let writer = start_writer(&cfg, &folder, &rpc)?;
     let (tokens, actor_secret) = (Arc::new(tokens), Arc::new(actor_secret));
+    let rates = Arc::new(Rates::new(&cfg.limits));
     Ok(AppState {
         cfg,
         node,
@@ -234,6 +242,8 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
         disputes,
         metrics,
         tokens,
+        issuer: issuer.map(Arc::new),
+        rates,
         actor_secret,
         writer,
     })

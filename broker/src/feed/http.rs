@@ -1,9 +1,10 @@
 //! `/v1/subscriptions`: list, messages by pull and by server-sent events, acknowledgements.
 
-use super::manage::{act, create, delete, refused, refused_one};
+use super::manage::{NewBody, SeekBody, act, create, delete, refused, refused_one};
 use super::view::view;
 use super::{Cursor, Subscriptions, sse};
 use crate::http::body::{Body, Params, header, json as read_json};
+use crate::http::openapi::{Doc, PEOPLE};
 use crate::http::{AppState, Caller, Problem, RequestId};
 use axum::extract::Path;
 use axum::http::HeaderMap;
@@ -13,6 +14,7 @@ use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
+use utoipa::{IntoParams, ToSchema};
 
 /// Messages of one answer at most, and where nothing is asked for.
 const MAX: (usize, usize) = (1_000, 100);
@@ -32,6 +34,55 @@ pub fn routes() -> Router<AppState> {
         .route("/v1/subscriptions/{id}/dead-letters/{n}", get(refused_one))
 }
 
+pub(crate) fn docs() -> Vec<Doc> {
+    let doc = |method, path, summary| Doc::new(method, path, summary, PEOPLE);
+    vec![
+        doc("get", "/v1/subscriptions", "The subscriptions of this agency.").gives(
+            200,
+            "The subscriptions.",
+            "subscriptions:[@Subscription]",
+        ),
+        doc("post", "/v1/subscriptions", "A subscription under an agreement or of public data.")
+            .header("Idempotency-Key", "the same key makes the same subscription")
+            .takes::<NewBody>()
+            .gives(200, "It is there already.", "@Subscription")
+            .gives(201, "It was created.", "@Subscription"),
+        doc("get", "/v1/subscriptions/{id}", "One of them.").gives(200, "The subscription.", "@Subscription"),
+        doc("delete", "/v1/subscriptions/{id}", "Ends a created subscription everywhere.")
+            .gives_nothing(204, "It ended."),
+        doc("post", "/v1/subscriptions/{id}:pause", "Nothing is fetched until it is resumed.").gives(
+            200,
+            "The subscription.",
+            "@Subscription",
+        ),
+        doc("post", "/v1/subscriptions/{id}:resume", "Goes on.").gives(200, "The subscription.", "@Subscription"),
+        doc("post", "/v1/subscriptions/{id}:seek", "Reads again from a place.")
+            .takes::<SeekBody>()
+            .gives(200, "The subscription.", "@Subscription")
+            .gives(202, "It is kept and goes on.", "@Subscription"),
+        doc("get", "/v1/subscriptions/{id}/messages", "Messages that proved themselves, behind a cursor.")
+            .query::<Ask>()
+            .gives(200, "Messages.", "messages:[@Message] cursor:str?"),
+        doc("post", "/v1/subscriptions/{id}/acks", "Acknowledges everything up to and with a cursor.")
+            .takes::<Ack>()
+            .gives(200, "Durable.", "acked_sub_seq:int acked_messages:int"),
+        doc("get", "/v1/subscriptions/{id}/events", "The same as server-sent events.")
+            .query::<Events>()
+            .header("Last-Event-ID", "the cursor behind which it goes on")
+            .gives_bytes(200, "An open stream.", "text/event-stream"),
+        doc("get", "/v1/subscriptions/{id}/dead-letters", "Deliveries that did not prove themselves.").gives(
+            200,
+            "The newest.",
+            "dead_letters:[@Refused]",
+        ),
+        doc("get", "/v1/subscriptions/{id}/dead-letters/{n}", "One of them with its bytes.").gives(
+            200,
+            "The delivery.",
+            "@Refused",
+        ),
+    ]
+}
+
 async fn list(Extension(subs): Extension<Subscriptions>, caller: Caller) -> Result<Json<Value>, Problem> {
     caller.require_person()?;
     let tick_ms = subs.tick_ms();
@@ -47,7 +98,7 @@ async fn one(
     Ok(Json(view(&*subs.get(&id)?, subs.tick_ms())))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 struct Ask {
     max: Option<usize>,
@@ -82,7 +133,7 @@ async fn messages(
     Ok(Json(json!({"messages": found, "cursor": last.map(|c| c.to_string())})))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Ack {
     cursor: String,
@@ -101,7 +152,7 @@ async fn acks(
     Ok(Json(json!({"acked_sub_seq": acked.sub_seq, "acked_messages": acked.messages})))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 struct Events {
     after: Option<String>,

@@ -16,10 +16,11 @@ use concordat_protocol::ids::DatasetId;
 use concordat_protocol::subscribe::FeedStart;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct NewBody {
+pub(super) struct NewBody {
     dataset: String,
     name: Option<String>,
     #[serde(default)]
@@ -179,9 +180,9 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct SeekBody {
+pub(super) struct SeekBody {
     to: Value,
 }
 

@@ -2,6 +2,7 @@
 
 use super::auth::OPERATOR;
 use super::body::Body;
+use super::openapi::Doc;
 use super::{AppState, Caller, Problem};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -21,6 +22,24 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/admin/v1/acts", post(act))
         .route("/admin/v1/keys/{key_id}/counters", get(counters))
         .route("/admin/v1/agencies/{agency}/keys", get(keys))
+}
+
+pub(super) fn docs() -> Vec<Doc> {
+    vec![
+        Doc::new("post", "/admin/v1/acts", "A signed act of this agency, handed to the ledger.", OPERATOR)
+            .takes_bytes("application/cbor", "The transaction's canonical CBOR.")
+            .gives(200, "The ledger took it.", "operation:str height:int tick_ms:int"),
+        Doc::new("get", "/admin/v1/keys/{key_id}/counters", "The last counters that a key used.", OPERATOR).gives(
+            200,
+            "The counters.",
+            "key_id:str urgent:int other:int",
+        ),
+        Doc::new("get", "/admin/v1/agencies/{agency}/keys", "The keys of an agency.", OPERATOR).gives(
+            200,
+            "The keys.",
+            "agency:str keys:[obj]",
+        ),
+    ]
 }
 
 /// Room for the signature beside an act's body: a hybrid one has 3,373 bytes.

@@ -1,6 +1,7 @@
 //! `GET /v1/agreements[/{id}]`: agreements as the ledger has them, with their sentences where this agency's folder
 //! holds the very document that was approved.
 
+use super::openapi::{Doc, PEOPLE};
 use super::{AppState, Caller, Problem};
 use axum::extract::{Path, State};
 use axum::routing::get;
@@ -16,6 +17,21 @@ use std::collections::BTreeMap;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/v1/agreements", get(list)).route("/v1/agreements/{id}", get(show))
+}
+
+pub(super) fn docs() -> Vec<Doc> {
+    vec![
+        Doc::new("get", "/v1/agreements", "Every version of every agreement on the ledger.", PEOPLE).gives(
+            200,
+            "The agreements.",
+            "agreements:[@Agreement]",
+        ),
+        Doc::new("get", "/v1/agreements/{id}", "The versions of one agreement, the newest first.", PEOPLE).gives(
+            200,
+            "The agreement.",
+            "agreement:str newest:@Agreement versions:[@Agreement]",
+        ),
+    ]
 }
 
 /// Sentences of clauses by terms hash and clause id.

@@ -6,12 +6,11 @@
 
 use super::AppState;
 use super::problem::Problem;
-use axum::extract::FromRequestParts;
-use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
+use crate::people::StepUp;
+use axum::http::StatusCode;
 use concordat_protocol::hash::{Hash, sha256};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -101,10 +100,12 @@ pub struct Tokens {
 /// An authenticated caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Name of the token.
+    /// Name of the token; of a person `oidc:` and the issuer's name of them.
     pub name: String,
     /// Roles.
     pub roles: BTreeSet<String>,
+    /// Roles that a person would have after a stronger or fresher sign-in.
+    pub after_step_up: BTreeMap<String, StepUp>,
 }
 
 impl Caller {
@@ -118,17 +119,27 @@ impl Caller {
         if roles.iter().any(|r| self.has(r)) {
             return Ok(());
         }
+        if let Some((role, wanted)) = self.after_step_up.iter().find(|(role, _)| roles.contains(&role.as_str())) {
+            let detail = format!("{} may do this as {role} after a stronger or fresher sign-in", self.name);
+            let problem = Problem::new(StatusCode::UNAUTHORIZED, "step-up", detail).challenge(wanted.challenge());
+            return Err(problem.next("sign in again as the WWW-Authenticate header asks"));
+        }
         let detail = format!("{} may not do this: it takes a token with the role {}", self.name, roles.join(" or "));
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).next("use another token of keys/tokens.yaml"))
     }
 
     /// 403 for a caller that is an adapter and nothing else.
     pub fn require_person(&self) -> Result<(), Problem> {
-        if self.roles.iter().any(|r| r != ADAPTER) {
+        if !self.is_adapter() || !self.after_step_up.is_empty() {
             return Ok(());
         }
         let detail = format!("{} is an adapter: it may only hand in messages", self.name);
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
+    }
+
+    /// Whether the caller is an adapter and nothing else.
+    pub fn is_adapter(&self) -> bool {
+        self.roles.iter().all(|r| r == ADAPTER)
     }
 
     /// The roles that agreements may name.
@@ -191,7 +202,10 @@ impl Tokens {
             if known.iter().any(|(h, _)| *h == hash) {
                 return Err(format!("tokens.token of {}: another name has the same one", entry.name));
             }
-            known.push((hash, Caller { name: entry.name, roles: entry.roles.into_iter().collect() }));
+            known.push((
+                hash,
+                Caller { name: entry.name, roles: entry.roles.into_iter().collect(), after_step_up: BTreeMap::new() },
+            ));
         }
         Ok(Self { known })
     }
@@ -208,24 +222,6 @@ impl Tokens {
             let differs = known.iter().zip(&hash).fold(0, |d, (a, b)| d | (a ^ b));
             if std::hint::black_box(differs) == 0 { Some(caller) } else { found }
         })
-    }
-}
-
-impl FromRequestParts<AppState> for Caller {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Problem> {
-        let refuse = |detail: &str| {
-            Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
-                .next("send `Authorization: Bearer <token>` with a token of this agency's keys/tokens.yaml")
-        };
-        let value = parts.headers.get(header::AUTHORIZATION).ok_or_else(|| refuse("no token was sent"))?;
-        let text = value.to_str().map_err(|_| refuse("the Authorization header is not text"))?;
-        let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(refuse("the Authorization header does not hold a Bearer token"));
-        }
-        state.tokens.find(token.trim()).cloned().ok_or_else(|| refuse("the token is not known here"))
     }
 }
 
@@ -279,9 +275,10 @@ mod tests {
     #[test]
     fn operator_and_adapter_are_no_roles_of_agreements() {
         let roles = ["clerk", OPERATOR, ADAPTER].map(String::from).into();
-        let caller = Caller { name: "x".into(), roles };
+        let caller = |roles| Caller { name: "x".into(), roles, after_step_up: BTreeMap::new() };
+        let adapter = caller([ADAPTER.to_owned()].into());
+        let caller = caller(roles);
         assert_eq!(caller.agreement_roles(), ["clerk"]);
-        let adapter = Caller { name: "x".into(), roles: [ADAPTER.to_owned()].into() };
         assert_eq!(adapter.require_person().unwrap_err().status.as_u16(), 403);
         assert_eq!(adapter.require(&[OPERATOR]).unwrap_err().code, "forbidden");
         assert!(adapter.require(&[OPERATOR, ADAPTER]).is_ok());

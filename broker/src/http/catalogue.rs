@@ -1,8 +1,16 @@
 //! `GET /v1/catalogue/datasets[/{dataset}[/schema]]`: what the ledger knows of datasets, and what this node's folder
 //! knows of them beyond that. A schema counts as known when some file here has the hash that the ledger has.
+//! `GET /catalogue.jsonld`: the same for portals, by DCAT-AP; without a token only what is public.
+
+mod about;
+mod dcat;
+mod search;
 
 use super::agreements::actions;
+use super::body::Params;
+use super::openapi::{ANYBODY, Doc, PEOPLE};
 use super::{AppState, Caller, Problem, Side};
+use about::About;
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -14,6 +22,7 @@ use concordat_protocol::hash::{Hash, sha256};
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::node::{AgreementView, DatasetView};
 use concordat_protocol::terms::{Status, Terms};
+use search::{Search, Wanted};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,12 +30,44 @@ use std::path::{Path as FilePath, PathBuf};
 
 /// Largest schema that is read, bytes.
 const SCHEMA_BYTES_MAX: u64 = 1 << 20;
+/// How this agency can come by the data: anybody may read it; by an agreement with the owner; it is its own and agreed with
+/// nobody; not at all.
+const ACCESS: [&str; 4] = ["public", "agreed", "own", "none"];
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
+        .route("/catalogue.jsonld", get(linked))
         .route("/v1/catalogue/datasets", get(list))
         .route("/v1/catalogue/datasets/{dataset}", get(show))
         .route("/v1/catalogue/datasets/{dataset}/schema", get(schema))
+}
+
+pub(super) fn docs() -> Vec<Doc> {
+    vec![
+        Doc::new("get", "/catalogue.jsonld", "The catalogue by DCAT-AP; without a token what is public.", ANYBODY)
+            .query::<Search>()
+            .gives_bytes(200, "JSON-LD.", dcat::MEDIA_TYPE),
+        Doc::new(
+            "get",
+            "/v1/catalogue/datasets",
+            "The datasets of the ledger, and what is known of them here.",
+            PEOPLE,
+        )
+        .query::<Search>()
+        .gives(200, "A page.", "datasets:[@Dataset] next_cursor:str? unusable:[str]"),
+        Doc::new("get", "/v1/catalogue/datasets/{dataset}", "One dataset with its fields.", PEOPLE).gives(
+            200,
+            "The dataset.",
+            "@Dataset",
+        ),
+        Doc::new(
+            "get",
+            "/v1/catalogue/datasets/{dataset}/schema",
+            "Its registered JSON Schema, byte for byte.",
+            PEOPLE,
+        )
+        .gives_bytes(200, "The schema.", "application/schema+json"),
+    ]
 }
 
 /// What the node's folder has: documents with their schema's hash, and every schema by its hash.
@@ -34,6 +75,9 @@ pub(super) fn routes() -> Router<AppState> {
 struct Folder {
     documents: BTreeMap<DatasetId, (DatasetDoc, Hash)>,
     schemas: BTreeMap<Hash, Vec<u8>>,
+    about: BTreeMap<DatasetId, About>,
+    /// Documents of the catalogue that cannot be used, and why.
+    unusable: Vec<String>,
 }
 
 fn files(dir: &FilePath, extension: &str) -> Vec<PathBuf> {
@@ -50,7 +94,8 @@ fn read_small(path: &FilePath) -> Option<Vec<u8>> {
 impl Folder {
     /// Reads `datasets/` and `schemas/`. A document that is wrong is not ours to report here: `dataset register` does.
     fn read(node: &FilePath) -> Self {
-        let mut found = Self::default();
+        let (about, unusable) = about::read(node);
+        let mut found = Self { about, unusable, ..Self::default() };
         for path in files(&node.join("schemas"), "json") {
             found.add_schema(&path);
         }
@@ -117,6 +162,17 @@ fn agreements(views: &[AgreementView], dataset: &DatasetId, own: &AgencyId) -> R
     Ok(found)
 }
 
+fn access(d: &DatasetView, agreements: &[Value], own: &AgencyId) -> &'static str {
+    let any = |sides: &[&str]| agreements.iter().any(|a| sides.iter().any(|s| a["as"] == *s));
+    match () {
+        () if any(&["public"]) => ACCESS[0],
+        () if agreements.iter().any(|a| a["as"] == "provider" && a["consumer"].is_null()) => ACCESS[0],
+        () if any(&["provider", "consumer"]) => ACCESS[1],
+        () if d.id.owner() == *own => ACCESS[2],
+        () => ACCESS[3],
+    }
+}
+
 fn view(
     d: &DatasetView,
     folder: &Folder,
@@ -125,8 +181,10 @@ fn view(
 ) -> Result<Map<String, Value>, Problem> {
     let doc = folder.document(d);
     let other = folder.documents.get(&d.id).is_some_and(|(_, hash)| *hash != d.schema_hash);
+    let agreements = agreements(views, &d.id, own)?;
     let mut members = json!({
         "dataset": d.id,
+        "access": access(d, &agreements, own),
         "number": d.number,
         "owner": d.id.owner(),
         "schema_sha256": hex::encode(d.schema_hash),
@@ -134,8 +192,13 @@ fn view(
         "head": d.head,
         "held_here": doc.is_some_and(DatasetDoc::is_held),
         "fed_here": d.id.owner() == *own && doc.is_some_and(DatasetDoc::is_feed),
-        "agreements": agreements(views, &d.id, own)?,
+        "agreements": agreements,
     });
+    if let (Some(members), Some(Value::Object(about))) =
+        (members.as_object_mut(), folder.about.get(&d.id).and_then(|a| serde_json::to_value(a).ok()))
+    {
+        members.extend(about);
+    }
     if let Some(doc) = doc {
         members["title"] = json!(doc.title);
         members["kind"] = json!(doc.kind);
@@ -166,12 +229,94 @@ async fn find(state: &AppState, name: &str) -> Result<DatasetView, Problem> {
     })
 }
 
-async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {
+/// A dataset of the ledger with everything that is known of it here.
+struct Known {
+    id: DatasetId,
+    members: Map<String, Value>,
+    fields: Value,
+}
+
+impl Known {
+    fn text(&self, name: &str) -> &str {
+        self.members.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// What is looked for, in the order of ids.
+fn found(
+    datasets: &[DatasetView],
+    folder: &Folder,
+    views: &[AgreementView],
+    own: &AgencyId,
+    wanted: &Wanted,
+) -> Result<Vec<Known>, Problem> {
+    let mut found = Vec::new();
+    for d in datasets {
+        let members = view(d, folder, views, own)?;
+        let known = Known { id: d.id.clone(), members, fields: folder.fields(d).unwrap_or(Value::Null) };
+        let entry = search::Entry {
+            id: known.id.as_str(),
+            owner: known.text("owner"),
+            access: known.text("access"),
+            title: known.text("title"),
+            fields: &known.fields,
+            about: folder.about.get(&d.id),
+        };
+        if wanted.matches(&entry) {
+            found.push(known);
+        }
+    }
+    found.sort_by(|a, b| a.id.as_str().cmp(b.id.as_str()));
+    Ok(found)
+}
+
+async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    Params(search): Params<Search>,
+) -> Result<Json<Value>, Problem> {
     caller.require_person()?;
+    let wanted = search.read()?;
     let (all, views) = (state.node.datasets().await?, state.node.agreements().await?);
     let folder = folder(&state).await;
-    let list: Result<Vec<_>, _> = all.iter().map(|d| view(d, &folder, &views, &state.cfg.agency)).collect();
-    Ok(Json(json!({"datasets": list?})))
+    let found = found(&all, &folder, &views, &state.cfg.agency, &wanted)?;
+    let (page, next) = wanted.page(found, |k| k.id.as_str());
+    let page: Vec<_> = page.into_iter().map(|k| k.members).collect();
+    Ok(Json(json!({"datasets": page, "next_cursor": next, "unusable": folder.unusable})))
+}
+
+/// Public, agreed and own datasets for a caller of this agency, public ones for anybody.
+async fn linked(
+    State(state): State<AppState>,
+    caller: Option<Caller>,
+    Params(search): Params<Search>,
+) -> Result<Response, Problem> {
+    caller.as_ref().map_or(Ok(()), Caller::require_person)?;
+    let wanted = search.read()?;
+    let (all, views) = (state.node.datasets().await?, state.node.agreements().await?);
+    let folder = folder(&state).await;
+    let own = &state.cfg.agency;
+    let mut found = found(&all, &folder, &views, own, &wanted)?;
+    found.retain(|k| k.text("access") == ACCESS[0] || (caller.is_some() && k.text("access") != ACCESS[3]));
+    let (page, next) = wanted.page(found, |k| k.id.as_str());
+    let entries: Vec<_> = page.iter().map(|k| linked_entry(k, &folder, caller.is_some())).collect();
+    let next = next.map(|cursor| search.next(&cursor));
+    let body = dcat::catalogue(&state.cfg.chain, own, &entries, next).to_string();
+    Ok(([(CONTENT_TYPE, dcat::MEDIA_TYPE)], body).into_response())
+}
+
+fn linked_entry<'a>(known: &'a Known, folder: &'a Folder, whole: bool) -> dcat::Entry<'a> {
+    let agreements = known.members.get("agreements").and_then(Value::as_array).into_iter().flatten();
+    // To strangers not even the number of an agreement of two.
+    let shown = agreements.filter(|a| whole || a["consumer"].is_null());
+    dcat::Entry {
+        id: &known.id,
+        access: known.text("access"),
+        title: known.text("title"),
+        kind: known.text("kind"),
+        agreements: shown.filter_map(|a| a["agreement"].as_str()).collect(),
+        about: folder.about.get(&known.id),
+    }
 }
 
 async fn show(State(state): State<AppState>, caller: Caller, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
@@ -206,7 +351,9 @@ async fn schema(State(state): State<AppState>, caller: Caller, Path(name): Path<
 }
 
 #[cfg(test)]
-mod tests {
+mod tests;
+#[cfg(test)]
+mod shown {
     #![allow(clippy::unwrap_used)]
     use super::*;
 

@@ -3,6 +3,7 @@
 
 use super::auth::OPERATOR;
 use super::body::Params;
+use super::openapi::Doc;
 use super::{AppState, Caller, Problem};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path as FilePath, PathBuf};
+use utoipa::IntoParams;
 
 /// Dead letters of one answer at most, and where nothing is asked for.
 const LIMIT: (usize, usize) = (1_000, 100);
@@ -24,6 +26,24 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/admin/v1/dead-letters", get(adapters))
         .route("/admin/v1/dead-letters/{adapter}", get(list))
         .route("/admin/v1/dead-letters/{adapter}/{id}", get(show))
+}
+
+pub(super) fn docs() -> Vec<Doc> {
+    let path = "/admin/v1/dead-letters/{adapter}";
+    vec![
+        Doc::new("get", "/admin/v1/dead-letters", "Which adapters have rows that were refused.", OPERATOR).gives(
+            200,
+            "The adapters.",
+            "adapters:[obj]",
+        ),
+        Doc::new("get", path, "Refused rows of an adapter, the oldest first.", OPERATOR).query::<Ask>().gives(
+            200,
+            "A page.",
+            "dead_letters:[@DeadLetter] next_after:str?",
+        ),
+        Doc::new("get", "/admin/v1/dead-letters/{adapter}/{id}", "One of them with its original bytes.", OPERATOR)
+            .gives(200, "The row.", "@DeadLetter"),
+    ]
 }
 
 /// One line of the file.
@@ -138,7 +158,7 @@ async fn adapters(State(state): State<AppState>, caller: Caller) -> Result<Json<
     Ok(Json(json!({"adapters": read("adapters/".into(), move || summary(&folder)).await?})))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 struct Ask {
     limit: Option<usize>,

@@ -1,6 +1,7 @@
 //! `GET /v1/decisions/{id}`: why one of this agency's own requests was answered or denied. The id is an operation's
 //! (`op:5824`) or a request's.
 
+use super::openapi::{Doc, PEOPLE};
 use super::operations::{entry_json, may_see, record_json};
 use super::{AppState, Caller, Problem};
 use axum::extract::{Path, State};
@@ -15,6 +16,14 @@ const OWN_NODE_BEHIND: Duration = Duration::from_secs(3);
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/v1/decisions/{id}", get(why))
+}
+
+pub(super) fn docs() -> Vec<Doc> {
+    vec![Doc::new("get", "/v1/decisions/{id}", "Why a request of this agency was answered or denied.", PEOPLE).gives(
+        200,
+        "The decision.",
+        "request_id:str outcome:str sentence:str ledger:@Entry?",
+    )]
 }
 
 async fn why(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<Value>, Problem> {

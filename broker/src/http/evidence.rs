@@ -2,6 +2,7 @@
 
 use super::auth::{AUDITOR, OPERATOR};
 use super::body::{self, Body};
+use super::openapi::Doc;
 use super::{AppState, Caller, Problem, Side};
 use crate::bundle::collect::{self, Sources, Wanted};
 use crate::bundle::{BundleError, MEDIA_TYPE};
@@ -15,6 +16,7 @@ use axum::routing::post;
 use serde::Deserialize;
 use std::time::Duration;
 use tracing::info;
+use utoipa::ToSchema;
 
 /// The resource.
 pub(super) const PATH: &str = "/admin/v1/evidence";
@@ -27,7 +29,15 @@ pub(super) fn routes() -> Router<AppState> {
     Router::new().route(PATH, post(export))
 }
 
-#[derive(Deserialize)]
+pub(super) fn docs() -> Vec<Doc> {
+    vec![
+        Doc::new("post", PATH, "The evidence of a case, as one file for a court.", "operator, auditor")
+            .takes::<Ask>()
+            .gives_bytes(200, "The bundle.", MEDIA_TYPE),
+    ]
+}
+
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Ask {
     case: String,

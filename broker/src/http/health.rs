@@ -1,6 +1,7 @@
 //! `/livez`, `/readyz`, `/metrics`: for supervisors and scrapers, without a token. None says anything of a query.
 
 use super::AppState;
+use super::openapi::{ANYBODY, Doc};
 use crate::host::feed::FeedsStatus;
 use crate::streams::EXECUTOR_FEEDS;
 use axum::extract::State;
@@ -17,6 +18,16 @@ const CHECK: Duration = Duration::from_secs(2);
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(ready)).route("/metrics", get(metrics))
+}
+
+pub(super) fn docs() -> Vec<Doc> {
+    vec![
+        Doc::new("get", "/livez", "Whether the process serves.", ANYBODY).gives_bytes(200, "It does.", "text/plain"),
+        Doc::new("get", "/readyz", "Whether it can do its work.", ANYBODY)
+            .gives(200, "It can.", "ready:bool checks:obj")
+            .gives(503, "It cannot: each failing check says why.", "ready:bool checks:obj"),
+        Doc::new("get", "/metrics", "Metrics of Prometheus.", ANYBODY).gives_bytes(200, "Text.", "text/plain"),
+    ]
 }
 
 async fn checked<E: std::fmt::Display>(check: impl Future<Output = Result<(), E>>) -> Result<(), String> {

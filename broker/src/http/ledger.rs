@@ -1,6 +1,7 @@
 //! `/v1/ledger`: where the own node stands, and the way in for other agencies' signed batches.
 
 use super::body::Body;
+use super::openapi::{ANYBODY, Doc, PEOPLE};
 use super::{AppState, Caller, Problem, Side};
 use crate::ledger::rpc::Submission;
 use axum::extract::State;
@@ -15,6 +16,21 @@ use serde_json::{Value, json};
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/v1/ledger/status", get(status)).route("/v1/ledger/batches", post(batch))
+}
+
+pub(super) fn docs() -> Vec<Doc> {
+    vec![
+        Doc::new("get", "/v1/ledger/status", "Where this agency's node of the ledger stands.", PEOPLE).gives(
+            200,
+            "The node's head.",
+            "agency:str chain:str height:int tick_ms:int app_hash:str log_size:int meta_rev:int app_version:int head_age_s:int? \
+             stale:bool agencies:[any] comet:obj",
+        ),
+        Doc::new("post", "/v1/ledger/batches", "A signed batch of any agency.", ANYBODY)
+            .takes_bytes("application/cbor", "The transaction's canonical CBOR.")
+            .gives(200, "It was committed before.", "result:str last_seq:int last_hash:str")
+            .gives(202, "It was handed on.", "result:str last_seq:int"),
+    ]
 }
 
 async fn status(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {

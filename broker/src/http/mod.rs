@@ -1,6 +1,7 @@
 //! The HTTP API of an agency's broker. Clients speak only to their own agency's broker.
 //!
-//! Every resource is a module with `pub fn routes() -> Router<AppState>`, merged in [`router`].
+//! Every resource is a module with `routes()`, merged in [`router`], and beside it `docs()`, which says the same in the
+//! OpenAPI document.
 
 pub mod auth;
 pub mod body;
@@ -14,10 +15,13 @@ mod decisions;
 mod evidence;
 mod health;
 mod ledger;
+pub(crate) mod openapi;
 mod operations;
 mod queries;
+pub mod rates;
 mod request;
 mod subjects;
+mod who;
 
 pub use auth::Caller;
 pub use problem::{Problem, Side};
@@ -31,6 +35,7 @@ use crate::ledger::node_client::NodeClient;
 use crate::ledger::rpc::CometRpc;
 use crate::ledger::writer::Writer;
 use crate::metrics::Metrics;
+use crate::people::Issuer;
 use crate::receipts::Receipts;
 use crate::store::Store;
 use auth::Tokens;
@@ -65,6 +70,10 @@ pub struct AppState {
     pub metrics: Metrics,
     /// Who may call.
     pub tokens: Arc<Tokens>,
+    /// Where people sign in.
+    pub issuer: Option<Arc<Issuer>>,
+    /// How much each may call.
+    pub rates: Arc<rates::Rates>,
     /// From this and a token's name a pseudonym is made that only this agency can trace back.
     pub actor_secret: Arc<zeroize::Zeroizing<[u8; 32]>>,
     /// The writer `<agency>/broker`; absent until the ledger knows it.
@@ -85,9 +94,20 @@ fn resources() -> Router<AppState> {
         .merge(subjects::routes())
         .merge(ledger::routes())
         .merge(health::routes())
+        .merge(openapi::routes())
+        .merge(who::routes())
         .merge(crate::intake::http::routes())
         .merge(crate::feed::http::routes())
         .merge(crate::outside::http::routes())
+}
+
+/// What the OpenAPI document says of them.
+fn docs() -> Vec<openapi::Doc> {
+    let own = [queries::docs(), operations::docs(), decisions::docs(), agreements::docs(), catalogue::docs()];
+    let administration = [dead_letters::docs(), admin::docs(), evidence::docs(), subjects::docs()];
+    let rest = [ledger::docs(), health::docs(), openapi::docs(), who::docs()];
+    let elsewhere = [crate::intake::http::docs(), crate::feed::http::docs(), crate::outside::http::docs()];
+    own.into_iter().chain(administration).chain(rest).chain(elsewhere).flatten().collect()
 }
 
 /// The API.
@@ -101,6 +121,7 @@ pub fn router(state: AppState) -> Router {
             Problem::not_found("unknown-resource", "there is no such resource: check the path and its version")
         })
         .layer(DefaultBodyLimit::max(limit))
+        .layer(axum::middleware::from_fn_with_state(state.clone(), who::identify))
         .layer(axum::middleware::from_fn_with_state(state.clone(), request::frame))
         .with_state(state)
 }

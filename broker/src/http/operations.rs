@@ -3,6 +3,7 @@
 
 use super::auth::OPERATOR;
 use super::body::{self, Body, Params};
+use super::openapi::{Doc, PEOPLE};
 use super::{AppState, Caller, Problem};
 use crate::gateway::records::QueryRecord;
 use axum::extract::{Path, State};
@@ -17,6 +18,7 @@ use concordat_protocol::receipt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
+use utoipa::{IntoParams, ToSchema};
 
 /// Most entries of one page.
 const PAGE_MAX: u64 = 1_000;
@@ -31,6 +33,28 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/v1/operations/{op}", get(show))
         .route("/v1/operations/{op}/receipt", get(receipt_of))
         .route("/v1/operations/{op}/dispute", post(dispute))
+}
+
+pub(super) fn docs() -> Vec<Doc> {
+    let receipt = "/v1/operations/{op}/receipt";
+    vec![
+        Doc::new("get", "/v1/operations", "The ledger's log, newest first, or upwards from an index.", PEOPLE)
+            .query::<Page>()
+            .gives(200, "A page.", "operations:[@Entry] log_size:int next_from:int?"),
+        Doc::new("get", "/v1/operations/{op}", "One entry, and what this agency knows of it.", PEOPLE).gives(
+            200,
+            "The entry.",
+            "operation:str height:int verdict:str request:@Request? disputed:obj? checkpoint:obj?",
+        ),
+        Doc::new("get", receipt, "The receipt of an operation, provisional or final.", PEOPLE)
+            .query::<Wait>()
+            .header("Accept", "application/json for reading")
+            .gives_bytes(200, "The receipt.", "application/cbor")
+            .gives(200, "The receipt.", ""),
+        Doc::new("post", "/v1/operations/{op}/dispute", "This agency did not make the request it names.", OPERATOR)
+            .takes::<DisputeBody>()
+            .gives(200, "The dispute was filed.", "disputed:str operation:str? by:any"),
+    ]
 }
 
 /// A log entry as JSON.
@@ -83,7 +107,7 @@ pub(super) fn op_ref(text: &str) -> Result<u64, Problem> {
     Ok(op.0)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 struct Page {
     from: Option<u64>,
@@ -147,7 +171,7 @@ async fn disputed(state: &AppState, caller: &Caller, index: u64) -> Result<Value
     }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct DisputeBody {
     reason: String,
@@ -175,7 +199,7 @@ async fn dispute(
     })))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 struct Wait {
     /// Seconds to wait until the receipt is final.

@@ -88,6 +88,9 @@ pub struct Members {
     /// Set on the way out.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub request_id: String,
+    /// `WWW-Authenticate` of a 401.
+    #[serde(skip)]
+    pub challenge: String,
 }
 
 fn status_number<S: serde::Serializer>(status: &StatusCode, s: S) -> Result<S::Ok, S::Error> {
@@ -114,6 +117,7 @@ impl Problem {
             retry: false,
             next: String::new(),
             request_id: String::new(),
+            challenge: "Bearer".into(),
         }))
     }
 
@@ -148,6 +152,13 @@ impl Problem {
         self
     }
 
+    /// What a 401 asks for.
+    #[must_use]
+    pub fn challenge(mut self, challenge: impl Into<String>) -> Self {
+        self.challenge = challenge.into();
+        self
+    }
+
     fn title(mut self, title: &str) -> Self {
         self.title = title.to_owned();
         self
@@ -160,7 +171,9 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let bearer = || HeaderValue::from_static("Bearer");
+            let challenge = HeaderValue::from_str(&self.challenge).unwrap_or_else(|_| bearer());
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         if self.retry && self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

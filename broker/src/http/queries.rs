@@ -2,6 +2,7 @@
 
 use super::auth::pseudonym;
 use super::body::{self, Body};
+use super::openapi::{Doc, PEOPLE};
 use super::{AppState, Caller, Problem, RequestId};
 use crate::gateway::Ask;
 use crate::gateway::records::IdempotencyKey;
@@ -14,6 +15,7 @@ use concordat_protocol::hash::sha256;
 use concordat_protocol::ids::DatasetId;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 /// Longest Idempotency-Key.
 const KEY_CHARS_MAX: usize = 128;
@@ -22,7 +24,21 @@ pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/v1/queries", post(query))
 }
 
-#[derive(Deserialize)]
+pub(super) fn docs() -> Vec<Doc> {
+    vec![
+        Doc::new("post", "/v1/queries", "Rows of a provider, under an agreement, recorded before they are released.", PEOPLE)
+            .header("Idempotency-Key", "1 to 128 characters: the same key and body give the same rows and receipt")
+            .takes::<QueryBody>()
+            .gives(
+                200,
+                "The rows, after every proof was checked here.",
+                "rows:[obj] count:int operation:str height:int agreement:str clause:str released_after_ms:int request_id:str \
+                 receipt:str content_secret:str",
+            ),
+    ]
+}
+
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct QueryBody {
     dataset: String,

@@ -1,11 +1,11 @@
 //! The frame of every request: its id, its span in the log, its longest time.
 
 use super::AppState;
-use super::body::header;
+use super::body::header as header_of;
 use super::problem::Problem;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use std::time::{Duration, Instant};
@@ -15,6 +15,8 @@ use tracing::{Instrument, debug, info, info_span};
 pub const HEADER: &str = "x-request-id";
 /// Longest request id that is taken over.
 const ID_CHARS_MAX: usize = 64;
+/// Longest sentence of axum's own that is taken over, bytes.
+const SENTENCE_MAX: usize = 4_096;
 /// Time beyond a query's own that a request may take: an act waits 30 s for its commit.
 const SPARE: Duration = Duration::from_secs(10);
 
@@ -51,7 +53,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestId {
 
 /// Puts id, span and time limit around a request.
 pub async fn frame(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let id = RequestId::of(header(request.headers(), HEADER));
+    let id = RequestId::of(header_of(request.headers(), HEADER));
     request.extensions_mut().insert(id.clone());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let quiet = matches!(path.as_str(), "/livez" | "/readyz" | "/metrics");
@@ -68,7 +70,7 @@ pub async fn frame(State(state): State<AppState>, mut request: Request, next: Ne
                 .next("look up what became of it before it is repeated")
                 .respond(),
         };
-        let mut response = named(response, &id);
+        let mut response = named(as_problem(response).await, &id);
         let status = response.status();
         state.metrics.http_answers.with_label_values(&[class(status)]).inc();
         let ms = since.elapsed().as_millis() as u64;
@@ -85,6 +87,24 @@ pub async fn frame(State(state): State<AppState>, mut request: Request, next: Ne
     }
     .instrument(span)
     .await
+}
+
+/// What axum refuses by itself is a sentence in plain text: it becomes a problem like every other error.
+async fn as_problem(response: Response) -> Response {
+    let status = response.status();
+    let plain = |kind: &HeaderValue| kind.as_bytes().starts_with(b"text/plain");
+    if !(status.is_client_error() || status.is_server_error())
+        || !response.headers().get(header::CONTENT_TYPE).is_none_or(plain)
+    {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), SENTENCE_MAX).await.unwrap_or_default();
+    let detail = match std::str::from_utf8(&text) {
+        Ok(text) if !text.is_empty() && !status.is_server_error() => text.to_owned(),
+        _ => status.canonical_reason().unwrap_or("refused").to_owned(),
+    };
+    let code = if status.is_server_error() { "internal" } else { "bad-request" };
+    Problem::new(status, code, detail).respond()
 }
 
 /// Problems carry the id in their body too.

@@ -5,6 +5,7 @@
 
 use super::auth::{DATA_PROTECTION, OPERATOR};
 use super::body::{self, Body};
+use super::openapi::Doc;
 use super::{AppState, Caller, Problem};
 use crate::evidence::Shelf;
 use crate::host::subjects::listing::{self, ListError, Listed, Listing, Meaning};
@@ -22,6 +23,7 @@ use concordat_protocol::ops::Op;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::info;
+use utoipa::ToSchema;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -30,8 +32,25 @@ pub(super) fn routes() -> Router<AppState> {
         .route("/admin/v1/subjects/erase", post(erase))
 }
 
+pub(super) fn docs() -> Vec<Doc> {
+    let who = "data-protection, operator";
+    vec![
+        Doc::new("post", "/admin/v1/subjects/log", "Who looked at a person's records.", who).takes::<Asked>().gives(
+            200,
+            "The list in words.",
+            "dataset:str accesses:[obj] sealed:obj may_include:int complete:bool complete_to:obj status:str erased:time?",
+        ),
+        Doc::new("post", "/admin/v1/subjects/proof", "The same as a file that anybody verifies.", who)
+            .takes::<Asked>()
+            .gives_bytes(200, "The proof.", "application/cbor"),
+        Doc::new("post", "/admin/v1/subjects/erase", "Forgets a person.", who)
+            .takes::<Forget>()
+            .gives(200, "What was forgotten.", "dataset:str operations:[str] records:any"),
+    ]
+}
+
 /// Whose accesses.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Asked {
     dataset: String,
@@ -41,7 +60,7 @@ struct Asked {
     from: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Forget {
     dataset: String,

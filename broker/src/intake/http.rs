@@ -3,6 +3,7 @@
 use super::{Accepted, Incoming, Intake, IntakeError, Position};
 use crate::http::auth::{ADAPTER, OPERATOR};
 use crate::http::body::{Body, header};
+use crate::http::openapi::{Doc, PEOPLE};
 use crate::http::{AppState, Caller, Problem};
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header as names};
@@ -23,6 +24,33 @@ pub fn routes() -> Router<AppState> {
         .route("/v1/datasets/{dataset}/messages", post(messages))
         .route("/v1/intake/{adapter}", get(position))
         .route("/v1/feeds", get(feeds))
+}
+
+pub(crate) fn docs() -> Vec<Doc> {
+    vec![
+        Doc::new(
+            "post",
+            "/v1/datasets/{dataset}/messages",
+            "Messages of a feed, durable once answered.",
+            "adapter, operator",
+        )
+        .header("Concordat-Adapter", "the adapter's name; an adapter sends the next two as well")
+        .header("Concordat-Batch", "number of the batch, from 1")
+        .header("Concordat-Checkpoint", "where the adapter stands after it, base64")
+        .header("Concordat-After", "SHA-256 of the checkpoint before it, hexadecimal")
+        .takes_bytes("application/x-ndjson", "1 to 256 lines of {\"id\"?, \"time\"?, \"data\": {}}.")
+        .gives(200, "All are on disk.", "accepted:int duplicates:int last_seq:int"),
+        Doc::new("get", "/v1/intake/{adapter}", "Where an adapter stands.", "adapter, operator").gives(
+            200,
+            "Its position.",
+            "batch_no:int checkpoint:str",
+        ),
+        Doc::new("get", "/v1/feeds", "This agency's own feeds, both sides.", PEOPLE).gives(
+            200,
+            "The feeds.",
+            "feeds:[obj] executor:any",
+        ),
+    ]
 }
 
 fn status(e: &IntakeError) -> StatusCode {

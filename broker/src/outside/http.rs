@@ -4,6 +4,7 @@ use super::timestamp::{Kept, TimeStamps, TimestampError};
 use super::tsp;
 use crate::http::auth::OPERATOR;
 use crate::http::body::{Body, json as read};
+use crate::http::openapi::{ANYBODY, Doc, PEOPLE};
 use crate::http::{AppState, Caller, Problem, Side};
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, StatusCode, header};
@@ -16,6 +17,7 @@ use concordat_protocol::cbor;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use utoipa::ToSchema;
 
 /// Folder of the exported log in the node's folder; from there it is served.
 pub const LOG_DIR: &str = "broker/log";
@@ -29,6 +31,34 @@ pub fn routes() -> Router<AppState> {
         .route("/v1/ledger/timestamps/{id}", get(one))
         .route("/v1/log/checkpoint", get(checkpoint))
         .route("/v1/log/{*tile}", get(tile))
+}
+
+pub(crate) fn docs() -> Vec<Doc> {
+    vec![
+        Doc::new("get", "/v1/ledger/timestamps", "Time-stamps of checkpoints, judged again.", PEOPLE).gives(
+            200,
+            "The newest.",
+            "timestamps:[@Stamp]",
+        ),
+        Doc::new("post", "/v1/ledger/timestamps", "Has the newest checkpoint stamped (RFC 3161).", OPERATOR)
+            .takes::<Ask>()
+            .gives(200, "The time-stamp.", "@Stamp"),
+        Doc::new("get", "/v1/ledger/timestamps/{id}", "One time-stamp with its token.", PEOPLE).gives(
+            200,
+            "The time-stamp.",
+            "@Stamp",
+        ),
+        Doc::new("get", "/v1/log/checkpoint", "The exported log's signed note.", ANYBODY).gives_bytes(
+            200,
+            "The note.",
+            "text/plain",
+        ),
+        Doc::new("get", "/v1/log/{*tile}", "A tile of the exported log.", ANYBODY).gives_bytes(
+            200,
+            "The tile.",
+            "application/octet-stream",
+        ),
+    ]
 }
 
 impl From<TimestampError> for Problem {
@@ -49,7 +79,7 @@ impl From<TimestampError> for Problem {
 }
 
 /// What is asked of `POST /v1/ledger/timestamps`.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct Ask {
     tsa: String,

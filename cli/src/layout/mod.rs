@@ -263,6 +263,7 @@ fn agency_folder(
         autostart: Vec::new(),
         limits: NodeLimits::default(),
         timestamp: None,
+        oidc: None,
         key_passphrase: None,
         key_passphrases: BTreeMap::new(),
         dir: PathBuf::new(),
