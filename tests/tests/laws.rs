@@ -16,8 +16,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("abci-app", &["protocol"]),
     ("broker", &["protocol", "executor"]),
     ("adapters", &["protocol"]),
+    ("client", &["protocol"]),
     ("cli", &["protocol", "policies", "executor", "abci-app", "broker", "adapters"]),
-    ("tests", &["protocol", "policies", "executor", "abci-app", "broker", "adapters", "cli"]),
+    ("tests", &["protocol", "policies", "executor", "abci-app", "broker", "adapters", "cli", "client"]),
 ];
 
 /// Who links a hidden library all the same, and the folders in which it stays: formats of others (notes, CMS, X.509), on which

@@ -67,8 +67,17 @@ impl Client {
         Self { http, base: format!("http://{listen}"), token: token.to_owned() }
     }
 
+    /// A caller without a token.
+    pub fn anonymous(listen: &str) -> Self {
+        Self::new(listen, "")
+    }
+
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
-        let response = request.header("authorization", format!("Bearer {}", self.token)).send().await?;
+        let request = match self.token.as_str() {
+            "" => request,
+            token => request.bearer_auth(token),
+        };
+        let response = request.send().await?;
         let header =
             |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         let (status, request_id, content_type) =
@@ -87,6 +96,12 @@ impl Client {
     /// GET, to be awaited.
     pub async fn get_async(&self, path: &str) -> Answer {
         self.send(self.http.get(format!("{}{path}", self.base))).await.unwrap_or_else(broken)
+    }
+
+    /// A request of any method, without a body.
+    pub fn request(&self, method: &str, path: &str) -> Answer {
+        let method = method.parse().expect("a method");
+        wait(self.send(self.http.request(method, format!("{}{path}", self.base)))).unwrap_or_else(broken)
     }
 
     /// DELETE.

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod agreements;
+mod api;
 mod bad_input;
 mod bundle;
 mod checkpoints;
@@ -18,6 +19,7 @@ mod keys;
 mod kills;
 mod ledger;
 mod observe;
+mod oidc;
 mod outside;
 mod queries;
 mod receipts;
@@ -149,6 +151,20 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("observe", "health_and_metrics_answer", observe::health_and_metrics_answer),
     ("observe", "a_request_id_goes_through_all_processes", observe::a_request_id_goes_through_all_processes),
     ("observe", "errors_are_problems", observe::errors_are_problems),
+    (
+        "api",
+        "every_operation_of_the_document_answers_with_problems",
+        api::every_operation_of_the_document_answers_with_problems,
+    ),
+    ("api", "answers_are_what_the_document_says", api::answers_are_what_the_document_says),
+    ("api", "the_catalogue_is_searched_and_linked", api::the_catalogue_is_searched_and_linked),
+    ("api", "the_page_for_applications_runs_as_it_stands", api::the_page_for_applications_runs_as_it_stands),
+    (
+        "api",
+        "the_rust_client_believes_nothing_that_is_not_proven",
+        api::the_rust_client_believes_nothing_that_is_not_proven,
+    ),
+    ("oidc", "people_sign_in_at_a_real_issuer", oidc::people_sign_in_at_a_real_issuer),
     ("receipts", "a_receipt_is_verified_with_nothing_else", receipts::a_receipt_is_verified_with_nothing_else),
     ("receipts", "a_denial_has_a_receipt", receipts::a_denial_has_a_receipt),
     ("receipts", "any_flipped_byte_is_found", receipts::any_flipped_byte_is_found),
