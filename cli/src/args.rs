@@ -1,11 +1,13 @@
 //! The command line.
 
+pub mod agreements;
 pub mod evidence;
 pub mod feeds;
 pub mod keys;
 pub mod outside;
 pub mod subjects;
 
+pub use agreements::AgreementTool;
 pub use evidence::Evidence;
 pub use feeds::{Adapter, Dataset, DeadLetter, Feed, Message, Subscription};
 pub use keys::Key;
@@ -65,7 +67,7 @@ pub enum Command {
     /// Ask a provider for held records
     #[command(subcommand)]
     Query(Query),
-    /// Agreements: check, propose, approve, stop
+    /// Agreements: write, check, try, propose, approve, stop
     #[command(subcommand)]
     Agreement(Agreement),
     /// Operations on the ledger
@@ -255,11 +257,9 @@ pub struct QueryRun {
 /// `agreement`
 #[derive(Debug, Subcommand)]
 pub enum Agreement {
-    /// Check a document; print its sentences and findings
-    Lint {
-        /// The document
-        file: PathBuf,
-    },
+    /// Tools before anybody signs, and what ends or renews one.
+    #[command(flatten)]
+    Tool(AgreementTool),
     /// Propose a document's terms on the ledger
     Propose {
         /// The document
@@ -294,6 +294,9 @@ pub struct Approve {
     /// The document that was read: its terms must be the ones on the ledger
     #[arg(long, value_name = "FILE")]
     pub document: Option<PathBuf>,
+    /// Approve new dates: the document that `agreement renew` proposed
+    #[arg(long, value_name = "FILE", conflicts_with = "document")]
+    pub renewal: Option<PathBuf>,
 }
 
 /// `agreement suspend|revoke`

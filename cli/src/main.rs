@@ -86,7 +86,7 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Key(k) => key::run(ctx, k).await,
         Command::Query(Query::Run(q)) => query::run(ctx, q).await,
         Command::Agreement(a) => match a {
-            Agreement::Lint { file } => agreement::lint(ctx, file),
+            Agreement::Tool(tool) => agreement::tool(ctx, tool).await,
             Agreement::Propose { file, days } => agreement::propose(ctx, file, *days).await,
             Agreement::Approve(a) => agreement::approve(ctx, a, ApprovalKind::Activate).await,
             Agreement::Resume(a) => agreement::approve(ctx, a, ApprovalKind::Resume).await,

@@ -1,14 +1,24 @@
 //! `agreement`: documents are checked here, acts are signed here with a person's key file, and travel through the
 //! agency's own gateway. The gateway never holds an approver's key.
 
+mod documents;
+mod edit;
+mod explain;
+mod lint;
+mod preview;
+mod rows;
+mod simulate;
+
 use super::{Ctx, acts};
+use crate::args::AgreementTool;
+use crate::args::agreements::Reject;
 use crate::args::{Approve, Stop, StopKind};
 use crate::context::Api;
 use crate::failure::{Exit, Failure, read_text};
 use concordat_broker::config::NodeConfig;
 use concordat_broker::keys::{self, KeyFolder};
 use concordat_policies::compile::{Compiled, compile};
-use concordat_policies::lint;
+use concordat_policies::time::utc_ms;
 use concordat_protocol::acts::{ActBody, ApprovalKind};
 use concordat_protocol::cbor::encode;
 use concordat_protocol::hash::{Hash, sha256};
@@ -91,24 +101,33 @@ fn compiled(file: &Path) -> Result<Compiled, Failure> {
     compile(&text).map_err(|e| Failure::usage(format!("{}: {e}", file.display())))
 }
 
-/// `agreement lint`
-pub fn lint(ctx: &Ctx, file: &Path) -> Result<(), Failure> {
-    let compiled = compiled(file)?;
-    let findings = lint::lint(&compiled.document);
-    let shown: Vec<Value> = findings.iter().map(|f| json!({"severity": format!("{:?}", f.severity).to_lowercase(), "rule": f.rule, "clause": f.clause, "text": f.text})).collect();
-    let value = json!({
-        "agreement": compiled.document.agreement, "version": compiled.document.version,
-        "terms_hash": hex::encode(compiled.terms_hash()), "sentences": compiled.text, "findings": shown,
-    });
-    ctx.out.result(&value, || {
-        let findings = if shown.is_empty() {
-            "no findings".to_owned()
-        } else {
-            crate::output::table(&shown, &["severity", "clause", "rule", "text"])
-        };
-        format!("{}\n\nterms hash {}\n\n{findings}", compiled.text.trim_end(), hex::encode(compiled.terms_hash()))
-    });
-    Ok(())
+/// Runs a tool.
+pub async fn tool(ctx: &Ctx, tool: &AgreementTool) -> Result<(), Failure> {
+    match tool {
+        AgreementTool::New(n) => edit::new(ctx, n),
+        AgreementTool::Lint(l) => lint::lint(ctx, l),
+        AgreementTool::Render { file } => edit::render(ctx, file),
+        AgreementTool::Preview(p) => preview::preview(ctx, p),
+        AgreementTool::Diff { before, after } => edit::diff(ctx, before, after),
+        AgreementTool::Simulate(s) => simulate::simulate(ctx, s).await,
+        AgreementTool::WhoCanRead(w) => explain::who_can_read(ctx, w).await,
+        AgreementTool::Explain(e) => explain::explain(ctx, e).await,
+        AgreementTool::Reject(r) => reject(ctx, r).await,
+        AgreementTool::Renew { file, days } => renew(ctx, file, *days).await,
+        AgreementTool::Schema => {
+            let schema = concordat_policies::schema::schema();
+            ctx.out.result(&schema, || serde_json::to_string_pretty(&schema).unwrap_or_default());
+            Ok(())
+        }
+    }
+}
+
+/// The clock in milliseconds, or the time given.
+fn now_ms(at: Option<&str>) -> Result<u64, Failure> {
+    match at {
+        Some(t) => utc_ms(t).map_err(|e| Failure::usage(format!("--at: {e}"))),
+        None => Ok(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or_default()),
+    }
 }
 
 /// Proposes a document through the gateway of `side`.
@@ -197,6 +216,11 @@ pub async fn approve_as(
 pub async fn approve(ctx: &Ctx, a: &Approve, what: ApprovalKind) -> Result<(), Failure> {
     let side = Side::open(&ctx.dir()?)?;
     let agreement: AgreementId = a.agreement.parse()?;
+    if let Some(file) = a.renewal.as_ref().filter(|_| what == ApprovalKind::Activate) {
+        let answer = approve_renewal(&side, &agreement, &a.role, file).await?;
+        ctx.out.result(&answer, || format!("{agreement}: new dates approved as {}", a.role));
+        return Ok(());
+    }
     if let Some(file) = &a.document {
         let (read, ledger) = (compiled(file)?.terms_hash(), hash_of(&side.newest(&agreement).await?, "terms_hash")?);
         if read != ledger {
@@ -216,12 +240,74 @@ pub async fn approve(ctx: &Ctx, a: &Approve, what: ApprovalKind) -> Result<(), F
     Ok(())
 }
 
+/// `agreement renew`
+async fn renew(ctx: &Ctx, file: &Path, days: u64) -> Result<(), Failure> {
+    let side = Side::open(&ctx.dir()?)?;
+    let compiled = compiled(file)?;
+    let expires_ms = side.tick_ms().await? + days * DAY_MS;
+    let body = ActBody::Renew { terms: encode(&compiled.terms).into(), expires_ms };
+    let answer = side.act(keys::GATEWAY, body).await?;
+    let (d, hash) = (&compiled.document, hex::encode(compiled.terms_hash()));
+    ctx.out.result(&answer, || {
+        let next = format!("approve ID --role ROLE --renewal {}", file.display());
+        format!("new dates of {} version {} proposed; terms hash {hash}\nnext: {next}", d.agreement, d.version)
+    });
+    Ok(())
+}
+
+/// Approves new dates: the terms of the document, in the place of those in force.
+async fn approve_renewal(side: &Side, agreement: &AgreementId, role: &str, file: &Path) -> Result<Value, Failure> {
+    let compiled = compiled(file)?;
+    if compiled.document.agreement != *agreement {
+        return Err(Failure::usage(format!("{}: is {}", file.display(), compiled.document.agreement)));
+    }
+    // A newer version may be proposed meanwhile: the one in force is renewed.
+    let all = side.api.get(&format!("/v1/agreements/{agreement}")).await?;
+    let version = |v: &&Value| v["version"] == compiled.document.version;
+    let found = all["versions"].as_array().and_then(|list| list.iter().find(version)).cloned().ok_or_else(|| {
+        let text = format!("{agreement} version {} is not on the ledger", compiled.document.version);
+        Failure::new(Exit::NotFound, "agreement", text)
+    })?;
+    let body = ActBody::Approve {
+        agreement: agreement.clone(),
+        version: compiled.terms.version,
+        revision: found["revision"].as_u64().unwrap_or_default(),
+        what: ApprovalKind::Renew,
+        terms_hash: compiled.terms_hash(),
+        prev_terms_hash: hash_of(&found, "terms_hash")?,
+        role: role.to_owned(),
+        expires_ms: side.tick_ms().await? + DAY_MS,
+    };
+    side.act(&keys::approver(role), body).await
+}
+
+/// `agreement reject`
+async fn reject(ctx: &Ctx, r: &Reject) -> Result<(), Failure> {
+    let side = Side::open(&ctx.dir()?)?;
+    let agreement: AgreementId = r.agreement.parse()?;
+    let found = side.newest(&agreement).await?;
+    let body = ActBody::Reject {
+        agreement: agreement.clone(),
+        version: found["version"].as_u64().unwrap_or_default(),
+        terms_hash: hash_of(&found, "terms_hash")?,
+        reason: salted(&r.reason)?,
+    };
+    let answer = side.act(&keys::approver(&r.role), body).await?;
+    ctx.out.result(&answer, || format!("{agreement} rejected: {}", answer["operation"].as_str().unwrap_or_default()));
+    Ok(())
+}
+
+/// What the ledger gets of a reason.
+fn salted(reason: &str) -> Result<Hash, Failure> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(|e| Failure::new(Exit::Failed, "randomness", e.to_string()))?;
+    Ok(sha256(&[&salt, reason.as_bytes()]))
+}
+
 /// Suspends or revokes with the security key of `side`.
 pub async fn stop_as(side: &Side, agreement: &AgreementId, kind: StopKind, reason: &str) -> Result<Value, Failure> {
     let version = side.newest(agreement).await?["version"].as_u64().unwrap_or_default();
-    let mut salt = [0; 16];
-    getrandom::fill(&mut salt).map_err(|e| Failure::new(Exit::Failed, "randomness", e.to_string()))?;
-    let reason = sha256(&[&salt, reason.as_bytes()]);
+    let reason = salted(reason)?;
     let agreement = agreement.clone();
     let body = match kind {
         StopKind::Suspend => ActBody::Suspend { agreement, version, reason },
