@@ -46,6 +46,11 @@ pub struct SortedRun {
 }
 
 impl SortedRun {
+    /// Rows of 256 entries.
+    pub fn rows(&self) -> usize {
+        self.entries.len().div_ceil(TILE_HASHES as usize)
+    }
+
     /// Sorts a run's entries.
     pub fn of(mut entries: Vec<Entry>) -> Self {
         entries.sort_unstable();

@@ -3,6 +3,7 @@
 //! State rows, log entries, tiles, sizes by height and the newest head are written together and are durable when
 //! [`Store::commit`] returns; a crash before leaves the block before. Recovery reads everything back but the log.
 
+mod ahead;
 mod evidence;
 mod lists;
 mod read;
@@ -10,6 +11,7 @@ mod write;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use concordat_protocol::canon_struct;
 use concordat_protocol::cbor::{self, Canon, CborError};
@@ -33,8 +35,9 @@ const CACHE_BYTES: usize = 64 << 20;
 /// Version of the store's layout. A store of another version is refused.
 pub const STORE_FORMAT: u64 = 4;
 
+use ahead::Ahead;
 pub use read::{Reader, RunTiles};
-use write::{write_block, write_undo};
+use write::{write_block, write_rows, write_undo};
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
@@ -155,6 +158,7 @@ canon_struct! {
 pub struct Store {
     db: Database,
     path: PathBuf,
+    ahead: Mutex<Ahead>,
 }
 
 impl Store {
@@ -173,7 +177,7 @@ impl Store {
 
     /// A store on a database that is open; `path` names it in errors.
     pub(crate) fn with_database(db: Database, path: &Path) -> Result<Self, StoreError> {
-        let store = Self { db, path: path.to_path_buf() };
+        let store = Self { db, path: path.to_path_buf(), ahead: Mutex::default() };
         store.prepare()?;
         Ok(store)
     }
@@ -249,11 +253,16 @@ impl Store {
     pub fn commit(&self, blocks: &[&Applied], undo: &Undo, kept: usize) -> Result<(), StoreError> {
         let mut write = self.db.begin_write().map_err(|e| self.failed(e))?;
         write.set_durability(Durability::Immediate).map_err(|e| self.failed(e))?;
+        let written = self.write_ahead(&write).map_err(|e| self.failed(e))?;
         for block in blocks {
-            write_block(&write, block).map_err(|e| self.failed(e))?;
+            write_block(self, &write, block).map_err(|e| self.failed(e))?;
         }
         write_undo(&write, undo, kept).map_err(|e| self.failed(e))?;
-        write.commit().map_err(|e| self.failed(e))
+        write.commit().map_err(|e| self.failed(e))?;
+        if let Some(newest) = blocks.last() {
+            self.look_ahead(&newest.head, written);
+        }
+        Ok(())
     }
 
     /// A consistent view of the store.

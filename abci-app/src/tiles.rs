@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Range;
 
 use concordat_protocol::hash::Hash;
@@ -81,10 +82,11 @@ impl<S: TileSource> SubtreeSource for Kept<'_, S> {
     fn subtree(&self, level: u8, index: u64) -> Option<Hash> {
         let place = place(level, index)?;
         let mut tiles = self.tiles.borrow_mut();
-        if !tiles.contains_key(&place.tile) {
-            tiles.insert(place.tile, self.source.tile(place.tile)?);
-        }
-        tiles.get(&place.tile)?.get(place.hashes).map(fold)
+        let hashes = match tiles.entry(place.tile) {
+            Entry::Occupied(kept) => kept.into_mut(),
+            Entry::Vacant(free) => free.insert(self.source.tile(place.tile)?),
+        };
+        hashes.get(place.hashes).map(fold)
     }
 }
 

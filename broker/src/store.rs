@@ -102,10 +102,13 @@ impl Store {
 
 /// A job that fails leaves nothing behind and does not touch its neighbours.
 fn one<T>(db: &Connection, job: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-    db.execute_batch("SAVEPOINT job").map_err(failed)?;
+    let run = |sql| db.prepare_cached(sql).and_then(|mut s| s.execute([])).map_err(failed);
+    run("SAVEPOINT job")?;
     let result = job(db).map_err(failed);
-    let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
-    db.execute_batch(end).map_err(failed)?;
+    if result.is_err() {
+        run("ROLLBACK TO job")?;
+    }
+    run("RELEASE job")?;
     result
 }
 

@@ -2,6 +2,7 @@
 //! log, and depends on the chain alone like everything else.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use concordat_protocol::codes::Verdict;
 use concordat_protocol::hash::Hash;
@@ -94,7 +95,7 @@ pub trait History {
     /// The hash of the batch that begins there.
     fn batch(&self, key: &BatchKey) -> Option<Hash>;
     /// A closed run that is not in state yet, in order.
-    fn run(&self, number: u64) -> SortedRun;
+    fn run(&self, number: u64) -> Arc<SortedRun>;
 }
 
 /// What a block adds to history.
@@ -157,7 +158,7 @@ impl History for NoHistory {
     fn batch(&self, _: &BatchKey) -> Option<Hash> {
         None
     }
-    fn run(&self, _: u64) -> SortedRun {
-        SortedRun::of(Vec::new())
+    fn run(&self, _: u64) -> Arc<SortedRun> {
+        Arc::new(SortedRun::of(Vec::new()))
     }
 }

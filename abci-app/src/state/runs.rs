@@ -122,7 +122,7 @@ impl Work<'_> {
             let runs = &mut self.head.runs;
             (runs.size, runs.peaks) = (tree.size(), tree.peaks().to_vec());
             runs.closed.remove(0);
-            self.runs.entered.push(Entered { number, run, sorted: Arc::new(sorted) });
+            self.runs.entered.push(Entered { number, run, sorted });
         }
     }
 

@@ -127,7 +127,7 @@ mod tests {
         let runs = [run(1, 1), run(1, 256), run(3, 171), run(5, 700), run(100, 3)];
         let write = store.db.begin_write().unwrap();
         for (number, run) in runs.iter().enumerate() {
-            write_sorted(&write, number as u64, run).unwrap();
+            write_sorted(&write, number as u64, run, 0).unwrap();
         }
         write.commit().unwrap();
         let reader = store.reader().unwrap();

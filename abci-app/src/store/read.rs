@@ -1,6 +1,7 @@
 //! What is read back: by recovery, by blocks that ask for the past, and by proofs.
 
 use super::*;
+use std::sync::Arc;
 
 /// A consistent view of the store at one block.
 pub struct Reader<'a> {
@@ -72,24 +73,6 @@ impl<'a> Reader<'a> {
         Ok(out)
     }
 
-    /// A closed run that is not in state yet, in order.
-    ///
-    /// # Errors
-    /// Database trouble or damage.
-    pub fn closed_run(&self, number: u64) -> Result<SortedRun, StoreError> {
-        let table = self.table(RUN_ENTRIES)?;
-        let mut out: Vec<Entry> = Vec::new();
-        for row in table.range((number, 0)..=(number, u64::MAX)).map_err(|e| self.store.failed(e))? {
-            let (_, value) = row.map_err(|e| self.store.failed(e))?;
-            let (entries, rest) = value.value().as_chunks();
-            if !rest.is_empty() {
-                return Err(self.store.damaged("an entry of a run is cut off"));
-            }
-            out.extend(entries);
-        }
-        Ok(SortedRun::of(out))
-    }
-
     /// A run that is in state.
     ///
     /// # Errors
@@ -135,8 +118,8 @@ impl History for Reader<'_> {
         found.and_then(|v| v.value().try_into().ok())
     }
 
-    fn run(&self, number: u64) -> SortedRun {
-        must(self.closed_run(number))
+    fn run(&self, number: u64) -> Arc<SortedRun> {
+        must(self.store.sorted(number, &self.read))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::evidence::write_evidence;
 use super::*;
+use std::ops::Range;
 
 struct WriteTiles<'a>(&'a redb::Table<'a, (u8, u64), &'static [u8]>);
 
@@ -11,7 +12,7 @@ impl TileSource for WriteTiles<'_> {
     }
 }
 
-pub(super) fn write_block(write: &WriteTransaction, block: &Applied) -> Result<(), redb::Error> {
+pub(super) fn write_block(store: &Store, write: &WriteTransaction, block: &Applied) -> Result<(), redb::Error> {
     let mut rows = write.open_table(ROWS)?;
     for (key, value) in block.changes.rows() {
         match value {
@@ -40,7 +41,7 @@ pub(super) fn write_block(write: &WriteTransaction, block: &Applied) -> Result<(
     for (key, hashes) in changed {
         tiles.insert(key, hashes.concat().as_slice())?;
     }
-    write_runs(write, block)?;
+    write_runs(store, write, block)?;
     write_evidence(write, &block.evidence)?;
     let height = HeightRow {
         tick_ms: block.head.tick_ms,
@@ -60,7 +61,7 @@ pub(super) fn write_block(write: &WriteTransaction, block: &Applied) -> Result<(
     Ok(())
 }
 
-fn write_runs(write: &WriteTransaction, block: &Applied) -> Result<(), redb::Error> {
+fn write_runs(store: &Store, write: &WriteTransaction, block: &Applied) -> Result<(), redb::Error> {
     let mut entries = write.open_table(RUN_ENTRIES)?;
     for part in block.runs.entries.chunk_by(|a, b| a.0 == b.0) {
         let Some((number, _, first, _)) = part.first() else { continue };
@@ -72,7 +73,7 @@ fn write_runs(write: &WriteTransaction, block: &Applied) -> Result<(), redb::Err
         runs.insert(entered.number, cbor::encode(&entered.run).as_slice())?;
         // In order from now on.
         entries.retain_in((entered.number, 0)..=(entered.number, u64::MAX), |_, _| false)?;
-        write_sorted(write, entered.number, &entered.sorted)?;
+        write_sorted(write, entered.number, &entered.sorted, store.written(entered.number))?;
     }
     let mut tiles = write.open_table(RUN_TILES)?;
     let changed = grow(&WriteTiles(&tiles), &block.runs.completed);
@@ -82,11 +83,28 @@ fn write_runs(write: &WriteTransaction, block: &Applied) -> Result<(), redb::Err
     Ok(())
 }
 
-pub(super) fn write_sorted(write: &WriteTransaction, number: u64, run: &SortedRun) -> Result<(), redb::Error> {
+/// Rows of a run's entries.
+pub(super) fn write_rows(
+    write: &WriteTransaction,
+    number: u64,
+    run: &SortedRun,
+    rows: Range<usize>,
+) -> Result<(), redb::Error> {
     let mut sorted = write.open_table(RUN_SORTED)?;
-    for (at, part) in run.entries.chunks(TILE_HASHES as usize).enumerate() {
+    for (at, part) in run.entries.chunks(TILE_HASHES as usize).enumerate().take(rows.end).skip(rows.start) {
         sorted.insert((number, at as u64), part.as_flattened())?;
     }
+    Ok(())
+}
+
+/// A run that enters state, its rows from one on: those before are stored.
+pub(super) fn write_sorted(
+    write: &WriteTransaction,
+    number: u64,
+    run: &SortedRun,
+    from: usize,
+) -> Result<(), redb::Error> {
+    write_rows(write, number, run, from..run.rows())?;
     let mut trees = write.open_table(RUN_TREES)?;
     for ((level, index), hashes) in &run.tiles {
         trees.insert((number, *level, *index), hashes.as_flattened())?;

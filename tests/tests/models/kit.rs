@@ -78,8 +78,8 @@ impl History for Past {
     fn batch(&self, key: &BatchKey) -> Option<Hash> {
         self.batches.get(key).copied()
     }
-    fn run(&self, _: u64) -> SortedRun {
-        SortedRun::of(Vec::new())
+    fn run(&self, _: u64) -> Arc<SortedRun> {
+        Arc::new(SortedRun::of(Vec::new()))
     }
 }
 
