@@ -62,6 +62,13 @@ pub fn diff(before: &Agreement, after: &Agreement) -> Vec<Change> {
     out
 }
 
+/// The changes that a renewal may not make: all but those of dates and papers. The ledger sees hashes only and cannot tell,
+/// so whoever proposes or approves new dates compares the documents.
+pub fn beyond_renewal(before: &Agreement, after: &Agreement) -> Vec<Change> {
+    let dates = |c: &Change| matches!(c.term.as_str(), "valid" | "paper");
+    diff(before, after).into_iter().filter(|c| !dates(c)).collect()
+}
+
 fn gone_or_new(c: &Clause, gone: bool) -> Change {
     let way = if c.grants() == gone { Way::Less } else { Way::More };
     let said = Some(format!("{} \"{}\"", c.effect, c.text));

@@ -66,3 +66,19 @@ fn clauses_that_come_and_go_are_more_or_less() {
         assert_eq!(diff(&other, &doc)[0].way, way.turned());
     }
 }
+
+#[test]
+fn a_renewal_changes_dates_and_papers_only() {
+    let text = demo("AGR-2026-0142");
+    let old = Agreement::parse(&text).unwrap();
+    let beyond = |from: &str, to: &str| {
+        let new = Agreement::parse(&text.replace(from, to)).unwrap();
+        assert_ne!(new, old, "{from}");
+        beyond_renewal(&old, &new).into_iter().map(|c| c.term).collect::<Vec<_>>()
+    };
+    assert_eq!(beyond("2027-01-01", "2028-01-01"), [""; 0]);
+    assert_eq!(beyond("Police-Court 2026/14", "Police-Court 2026/15"), [""; 0]);
+    assert_eq!(beyond("max: 500", "max: 5000"), ["quota"]);
+    assert_eq!(beyond("version: 1", "version: 2"), ["version"]);
+    assert_eq!(beyond("stop_id, time, problem", "stop_id, time, race, problem"), ["fields"]);
+}

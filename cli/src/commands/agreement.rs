@@ -217,7 +217,7 @@ pub async fn approve(ctx: &Ctx, a: &Approve, what: ApprovalKind) -> Result<(), F
     let side = Side::open(&ctx.dir()?)?;
     let agreement: AgreementId = a.agreement.parse()?;
     if let Some(file) = a.renewal.as_ref().filter(|_| what == ApprovalKind::Activate) {
-        let answer = approve_renewal(&side, &agreement, &a.role, file).await?;
+        let answer = approve_renewal(ctx, &side, a, file).await?;
         ctx.out.result(&answer, || format!("{agreement}: new dates approved as {}", a.role));
         return Ok(());
     }
@@ -240,45 +240,70 @@ pub async fn approve(ctx: &Ctx, a: &Approve, what: ApprovalKind) -> Result<(), F
     Ok(())
 }
 
+/// The version of an agreement as the ledger has it. A newer one may be proposed meanwhile.
+async fn version_of(side: &Side, compiled: &Compiled) -> Result<Value, Failure> {
+    let (agreement, version) = (&compiled.document.agreement, compiled.document.version);
+    let all = side.api.get(&format!("/v1/agreements/{agreement}")).await?;
+    let found = all["versions"].as_array().and_then(|list| list.iter().find(|v| v["version"] == version));
+    found.cloned().ok_or_else(|| {
+        Failure::new(Exit::NotFound, "agreement", format!("{agreement} version {version} is not on the ledger"))
+    })
+}
+
+/// A document with new dates, and the ledger's view of what it renews. The ledger has hashes of fields and filters only,
+/// so that nobody but the two sides can tell that nothing else changes: the document in force must be here.
+async fn renewal(ctx: &Ctx, side: &Side, file: &Path) -> Result<(Compiled, Value), Failure> {
+    let new = compiled(file)?;
+    let found = version_of(side, &new).await?;
+    let want = hash_of(&found, "terms_hash")?;
+    let folder = ctx.dir()?.join("agreements");
+    let texts = std::fs::read_dir(&folder)?.filter_map(|e| std::fs::read_to_string(e.ok()?.path()).ok());
+    let old = texts.filter_map(|t| compile(&t).ok()).find(|c| c.terms_hash() == want).ok_or_else(|| {
+        let text = format!("{}: the document in force is not there, so that nothing can be compared", folder.display());
+        Failure::new(Exit::NotFound, "document", text)
+    })?;
+    let beyond = concordat_policies::diff::beyond_renewal(&old.document, &new.document);
+    if let Some(c) = beyond.first() {
+        let place = c.clause.as_ref().map_or_else(String::new, |id| format!("clause {id}: "));
+        let text =
+            format!("a renewal changes dates and papers only, this one also {place}{}: propose a new version", c.term);
+        return Err(Failure::new(Exit::Conflict, "not-a-renewal", text));
+    }
+    Ok((new, found))
+}
+
 /// `agreement renew`
 async fn renew(ctx: &Ctx, file: &Path, days: u64) -> Result<(), Failure> {
     let side = Side::open(&ctx.dir()?)?;
-    let compiled = compiled(file)?;
+    let (compiled, _) = renewal(ctx, &side, file).await?;
     let expires_ms = side.tick_ms().await? + days * DAY_MS;
     let body = ActBody::Renew { terms: encode(&compiled.terms).into(), expires_ms };
     let answer = side.act(keys::GATEWAY, body).await?;
     let (d, hash) = (&compiled.document, hex::encode(compiled.terms_hash()));
     ctx.out.result(&answer, || {
-        let next = format!("approve ID --role ROLE --renewal {}", file.display());
-        format!("new dates of {} version {} proposed; terms hash {hash}\nnext: {next}", d.agreement, d.version)
+        let next = format!("concordat agreement approve {} --role ROLE --renewal FILE", d.agreement);
+        format!("new dates of {} version {} proposed\nterms hash {hash}\nnext: {next}", d.agreement, d.version)
     });
     Ok(())
 }
 
 /// Approves new dates: the terms of the document, in the place of those in force.
-async fn approve_renewal(side: &Side, agreement: &AgreementId, role: &str, file: &Path) -> Result<Value, Failure> {
-    let compiled = compiled(file)?;
-    if compiled.document.agreement != *agreement {
-        return Err(Failure::usage(format!("{}: is {}", file.display(), compiled.document.agreement)));
+async fn approve_renewal(ctx: &Ctx, side: &Side, a: &Approve, file: &Path) -> Result<Value, Failure> {
+    let (compiled, found) = renewal(ctx, side, file).await?;
+    if compiled.document.agreement.as_str() != a.agreement {
+        return Err(Failure::usage(format!("{} is {}", file.display(), compiled.document.agreement)));
     }
-    // A newer version may be proposed meanwhile: the one in force is renewed.
-    let all = side.api.get(&format!("/v1/agreements/{agreement}")).await?;
-    let version = |v: &&Value| v["version"] == compiled.document.version;
-    let found = all["versions"].as_array().and_then(|list| list.iter().find(version)).cloned().ok_or_else(|| {
-        let text = format!("{agreement} version {} is not on the ledger", compiled.document.version);
-        Failure::new(Exit::NotFound, "agreement", text)
-    })?;
     let body = ActBody::Approve {
-        agreement: agreement.clone(),
+        agreement: compiled.document.agreement.clone(),
         version: compiled.terms.version,
         revision: found["revision"].as_u64().unwrap_or_default(),
         what: ApprovalKind::Renew,
         terms_hash: compiled.terms_hash(),
         prev_terms_hash: hash_of(&found, "terms_hash")?,
-        role: role.to_owned(),
+        role: a.role.clone(),
         expires_ms: side.tick_ms().await? + DAY_MS,
     };
-    side.act(&keys::approver(role), body).await
+    side.act(&keys::approver(&a.role), body).await
 }
 
 /// `agreement reject`
