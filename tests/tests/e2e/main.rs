@@ -4,6 +4,7 @@
 //! second one. They run one after another; `cargo test --test e2e -- queries` runs one area.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod agreement_tools;
 mod agreements;
 mod api;
 mod bad_input;
@@ -144,6 +145,31 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("agreements", "suspended_resumes_and_revoked_is_final", agreements::suspended_resumes_and_revoked_is_final),
     ("agreements", "versions_only_rise", agreements::versions_only_rise),
     ("agreements", "proposals_at_once_are_all_taken", agreements::proposals_at_once_are_all_taken),
+    (
+        "agreement_tools",
+        "a_document_is_made_checked_and_compared_without_a_node",
+        agreement_tools::a_document_is_made_checked_and_compared_without_a_node,
+    ),
+    (
+        "agreement_tools",
+        "lint_and_preview_see_the_rows_that_police_holds",
+        agreement_tools::lint_and_preview_see_the_rows_that_police_holds,
+    ),
+    (
+        "agreement_tools",
+        "who_can_read_and_explain_speak_of_what_is_in_force",
+        agreement_tools::who_can_read_and_explain_speak_of_what_is_in_force,
+    ),
+    (
+        "agreement_tools",
+        "recorded_requests_are_decided_under_the_next_version",
+        agreement_tools::recorded_requests_are_decided_under_the_next_version,
+    ),
+    (
+        "agreement_tools",
+        "a_proposal_is_rejected_and_dates_are_renewed",
+        agreement_tools::a_proposal_is_rejected_and_dates_are_renewed,
+    ),
     ("revocation", "no_read_is_released_after_a_suspension", revocation::no_read_is_released_after_a_suspension),
     ("ledger", "bad_batches_are_refused", ledger::bad_batches_are_refused),
     ("ledger", "bad_acts_are_refused", ledger::bad_acts_are_refused),
