@@ -3,6 +3,7 @@
 //! Both files carry `version: 1`; another version, an unknown key or a secret in clear is refused with one sentence.
 
 mod error;
+mod holding;
 mod secret;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use concordat_protocol::ids::AgencyId;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+pub use holding::HoldingConfig;
 pub use secret::{NotAReference, SecretRef};
 
 /// Version of `node.yaml`, `exchange.yaml` and of the folder's layout that this program reads and writes.
@@ -149,6 +151,9 @@ pub struct NodeConfig {
     /// Bounds.
     #[serde(default)]
     pub limits: NodeLimits,
+    /// The store of its records; the embedded one in `executor/holdings.sqlite` where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holding: Option<HoldingConfig>,
     /// Passphrase of encrypted key files, by reference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_passphrase: Option<SecretRef>,
@@ -208,6 +213,9 @@ impl NodeConfig {
         }
         if let Some((name, rule)) = self.oidc.as_ref().and_then(|o| o.check().err()) {
             return Err(field(path, name, rule));
+        }
+        if let Some(rule) = self.holding.as_ref().and_then(|h| h.guard().err()) {
+            return Err(field(path, "holding", rule.to_string()));
         }
         if self.peers.iter().any(|p| p.agency == self.agency) {
             return Err(field(path, "peers", "names this agency itself: list only the others"));

@@ -46,3 +46,17 @@ pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Read connections of an embedded store.
 pub const READERS: usize = 4;
+/// Rows that a store may hand over for one query whose filter or totals the executor finishes itself.
+pub const MAX_REFINED_ROWS: usize = 100_000;
+/// Queries at work on one networked store at once, where the provider does not say.
+pub const CONCURRENT_QUERIES: usize = 4;
+/// Radius of a `near`, metres.
+pub const MAX_NEAR_METRES: u32 = 500_000;
+/// Smallest group of totals, where the query does not say.
+pub const DEFAULT_MIN_GROUP: u64 = 5;
+/// Groups in one answer of totals.
+pub const MAX_GROUPS: usize = 1_000;
+/// Groups that the executor adds up for one answer, the small ones included.
+pub const MAX_REFINED_GROUPS: usize = 50_000;
+/// Fields that totals group by, add up, or take the mean of; each list.
+pub const MAX_TOTAL_FIELDS: usize = 8;

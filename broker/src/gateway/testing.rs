@@ -126,7 +126,7 @@ impl Pair {
             terms_hash: [1; 32],
             rows_hash: [2; 32],
         };
-        let rows = Rows { rows: rows.iter().map(row).collect(), end: PageEnd::Complete, scanned: 0 };
+        let rows = Rows { rows: rows.iter().map(row).collect(), end: PageEnd::Complete, scanned: None };
         let hash = request.hash();
         let consumer = agency("court");
         let facts = Facts { request, request_hash: &hash, consumer: &consumer, actor: "psn:1", tick_ms: 90_000_000 };

@@ -13,7 +13,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::node_client::NodeClient;
 use concordat_executor::answer::{self, Facts};
 use concordat_executor::decide::{QueryDocument, decide, denied};
-use concordat_executor::holding::{DatasetSpec, Holding, Plan, Rows, SqliteHolding};
+use concordat_executor::holding::{DatasetSpec, Holding, HoldingError, Plan, Rows};
 use concordat_executor::query::Query;
 use concordat_executor::step::{Call, Prepared};
 use concordat_executor::subjects::{Marked, SubjectField};
@@ -61,7 +61,7 @@ pub struct Done {
 pub struct Fetcher {
     cfg: Arc<NodeConfig>,
     node: NodeClient,
-    holding: Arc<SqliteHolding>,
+    holding: Arc<dyn Holding>,
     release_key: Arc<SigningKey>,
     specs: BTreeMap<DatasetId, DatasetSpec>,
     people: People,
@@ -82,12 +82,22 @@ fn busy(detail: String) -> Denied {
     Denied { retry: 1, ..denied(codes::BUSY, "provider-busy", detail) }
 }
 
+/// What the consumer is told of the provider's store: what it can do about, and of anything else only the code.
+fn store_failed(e: HoldingError) -> Denied {
+    use HoldingError::{BlackOut, Busy, Timeout, TooMuch};
+    match e {
+        Timeout | TooMuch { .. } => Denied { retry: 0, ..busy(format!("{}: {e}", e.code())) },
+        Busy { .. } | BlackOut { .. } => busy(format!("{}: {e}", e.code())),
+        other => busy(format!("the provider's store: {}", other.code())),
+    }
+}
+
 impl Fetcher {
     /// A fetcher over a holding.
     pub fn new(
         cfg: Arc<NodeConfig>,
         node: NodeClient,
-        holding: Arc<SqliteHolding>,
+        holding: Arc<dyn Holding>,
         release_key: Arc<SigningKey>,
         specs: Vec<(DatasetId, DatasetSpec)>,
         people: People,
@@ -219,7 +229,7 @@ impl Fetcher {
             select.push(field.name.clone());
         }
         let rows = self.holding.query(&plan);
-        let mut rows = rows.map_err(|e| busy(format!("the provider's store: {}", e.code())))?;
+        let mut rows = rows.map_err(store_failed)?;
         let met = subject.map(|s| s.of_rows(&rows.rows)).unwrap_or_default();
         if let Some(field) = hidden {
             rows.rows.iter_mut().for_each(|r| drop(r.doc.remove(&field.name)));

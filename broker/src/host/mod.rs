@@ -18,7 +18,7 @@ use crate::ledger::LedgerError;
 use crate::ledger::node_client::NodeClient;
 use crate::ledger::rpc::CometRpc;
 use crate::ledger::writer::{Writer, WriterSetup};
-use concordat_executor::holding::{DatasetSpec, Holding, HoldingError, SqliteHolding, SqliteOptions};
+use concordat_executor::holding::{self, DatasetSpec, Holding, HoldingError, SqliteHolding, SqliteOptions};
 use concordat_executor::policies::dataset::{DatasetDoc, FieldType as DocType};
 use concordat_executor::query::{FieldType, Fields};
 use concordat_protocol::ids::{IdError, WriterId};
@@ -132,13 +132,16 @@ pub fn holding_spec(doc: &DatasetDoc) -> Result<DatasetSpec, HostError> {
     Ok(DatasetSpec { id: doc.id.to_string(), key: doc.key.clone(), fields, indexes: doc.indexes.clone() })
 }
 
-/// Opens the node's embedded holding.
-pub fn open_holding(cfg: &NodeConfig) -> Result<SqliteHolding, HostError> {
+/// Opens the node's holding: the store that its configuration names, or the embedded one.
+pub fn open_holding(cfg: &NodeConfig) -> Result<Arc<dyn Holding>, HostError> {
+    if let Some(named) = &cfg.holding {
+        return Ok(holding::open(&named.setup(&cfg.dir)?, Arc::new(jiff::Timestamp::now))?);
+    }
     let path = cfg.holdings();
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).map_err(|source| ConfigError::Read { path: dir.to_owned(), source })?;
     }
-    Ok(SqliteHolding::open(&path, SqliteOptions::default())?)
+    Ok(Arc::new(SqliteHolding::open(&path, SqliteOptions::default())?))
 }
 
 /// Connects to the streams as the agency's own user.
@@ -154,7 +157,7 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
     let cfg = Arc::new(NodeConfig::load(dir)?);
     let folder = KeyFolder::of(&cfg);
     let release_key = Arc::new(folder.signing(keys::RELEASE)?);
-    let holding = Arc::new(open_holding(&cfg)?);
+    let holding = open_holding(&cfg)?;
     let (mut specs, datasets) = (Vec::new(), load_datasets(dir)?);
     for doc in datasets.iter().filter(|d| d.is_held()) {
         let spec = holding_spec(doc)?;

@@ -213,6 +213,7 @@ fn folder(dir: &Path, nats: u16, rpc: u16, query_ms: u64, pair: &Pair) -> (Publi
         peers: vec![],
         autostart: vec![],
         key_passphrase: None,
+        holding: None,
         key_passphrases: Default::default(),
         limits: NodeLimits { query_ms, ..NodeLimits::default() },
         timestamp: None,

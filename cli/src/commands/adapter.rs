@@ -13,7 +13,6 @@ use concordat_adapters::plan::Plan;
 use concordat_adapters::runner::{self, RunConfig};
 use concordat_broker::config::NodeConfig;
 use concordat_broker::host::{holding_spec, load_datasets, open_holding};
-use concordat_executor::holding::Holding;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;

@@ -265,6 +265,7 @@ fn agency_folder(
         timestamp: None,
         oidc: None,
         key_passphrase: None,
+        holding: None,
         key_passphrases: BTreeMap::new(),
         dir: PathBuf::new(),
     };

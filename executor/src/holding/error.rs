@@ -74,6 +74,45 @@ pub enum HoldingError {
         limits::STATEMENT_TIMEOUT.as_secs()
     )]
     Timeout,
+    /// More rows or bytes would have to be read than one query may.
+    #[error(
+        "the query reads more than {max} {what} of the store; name an indexed field, a smaller area or a shorter time"
+    )]
+    TooMuch {
+        /// Rows or bytes.
+        what: &'static str,
+        /// The limit.
+        max: u64,
+    },
+    /// As many queries as the provider allows are at work.
+    #[error("{max} queries are at work on the provider's store, as many as it allows; ask again")]
+    Busy {
+        /// The limit.
+        max: usize,
+    },
+    /// The provider keeps its store free at this hour.
+    #[error("the provider keeps its store free until {until}; ask then")]
+    BlackOut {
+        /// The instant, RFC 3339.
+        until: String,
+    },
+    /// The record is not as the writer expects.
+    #[error("record {key}: {}; read it again and decide anew", found.as_ref().map_or_else(|| "there is none".to_owned(), |v| format!("it has version {v}")))]
+    Conflict {
+        /// Its key.
+        key: String,
+        /// Its version now, if there is one.
+        found: Option<super::Version>,
+    },
+    /// The dataset belongs to a database that this program only reads.
+    #[error("dataset {0} is read from the agency's own table or view; change it there")]
+    ReadOnly(String),
+    /// The store cannot be reached.
+    #[error("the store cannot be reached: {0}; is it running, and are address, name and password right?")]
+    Unreachable(String),
+    /// The URI or an option names no store that can be opened.
+    #[error("holding: {0}")]
+    Setup(String),
     /// No room left.
     #[error("the disk of the holding is full; free room, then send again: nothing was kept")]
     DiskFull,
@@ -112,6 +151,13 @@ impl HoldingError {
             Self::TooLarge { .. } => "holding.too-large",
             Self::Plan(_) => "holding.plan",
             Self::Timeout => "holding.timeout",
+            Self::TooMuch { .. } => "holding.too-much",
+            Self::Busy { .. } => "holding.busy",
+            Self::BlackOut { .. } => "holding.black-out",
+            Self::Conflict { .. } => "holding.conflict",
+            Self::ReadOnly(_) => "holding.read-only",
+            Self::Unreachable(_) => "holding.unreachable",
+            Self::Setup(_) => "holding.setup",
             Self::DiskFull => "holding.disk-full",
             Self::Locked => "holding.locked",
             Self::Access(_) => "holding.access",
@@ -123,7 +169,7 @@ impl HoldingError {
 
     /// Whether the same call may succeed later without a change.
     pub fn retry(&self) -> bool {
-        matches!(self, Self::Locked | Self::DiskFull)
+        matches!(self, Self::Locked | Self::DiskFull | Self::Busy { .. } | Self::BlackOut { .. } | Self::Unreachable(_))
     }
 }
 

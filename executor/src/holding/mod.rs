@@ -3,20 +3,37 @@
 //! A row is a JSON object over the dataset's [`Fields`]. Its key text is derived from its key
 //! fields, so that a restart never duplicates. Filter, projection, order and page are done by the
 //! store. Calls block: run them on a thread that may.
+//!
+//! Stores carry out [`Holding::page`], [`Holding::tally`] and [`Holding::totals`]; callers use
+//! [`Holding::query`], [`Holding::count`] and [`Holding::aggregate`], which add what no store does
+//! alike (distances). [`open`] chooses the store by its URI, [`Guarded`] keeps it from harm.
 
+mod bridge;
+mod checks;
 mod error;
+mod guard;
+pub mod mongodb;
+mod open;
+pub mod postgres;
+mod refine;
 mod row;
 pub mod sqlite;
+mod write;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use error::HoldingError;
+pub use guard::{BlackOut, Clock, Guard, Guarded};
+pub use mongodb::{MongoHolding, MongoOptions};
+pub use open::{HoldingSetup, open};
+pub use postgres::{PostgresHolding, PostgresOptions};
 pub use row::{Checked, key_text, value_key};
 pub use sqlite::{SqliteHolding, SqliteOptions};
+pub use write::{Expect, Version, Written};
 
 use crate::limits::{DEFAULT_PAGE_ROWS, MAX_INDEXES, MAX_KEY_FIELDS};
-use crate::query::{Fields, Filter, Order, Query};
+use crate::query::{Fields, Filter, Groups, Order, Query, Totals};
 
 /// What a holding must know of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,8 +144,9 @@ pub struct Rows {
     pub rows: Vec<Row>,
     /// Why the page ends.
     pub end: PageEnd,
-    /// Rows that the store stepped over in scans without an index (0: an index answered).
-    pub scanned: u64,
+    /// Rows that the store stepped over in scans without an index (0: an index answered); none
+    /// where the store does not tell.
+    pub scanned: Option<u64>,
 }
 
 impl Rows {
@@ -175,11 +193,38 @@ pub trait Holding: Send + Sync {
     /// Inserts or replaces rows by key: all durably, or none. A key twice: the last row counts.
     fn put_many(&self, dataset: &str, rows: &[Map<String, Value>]) -> Result<PutReport, HoldingError>;
 
+    /// Inserts or replaces one row by its key, if what is there is as expected: durably.
+    fn write(&self, dataset: &str, row: &Map<String, Value>, expect: &Expect) -> Result<Written, HoldingError>;
+
+    /// Deletes the row of a key, if it is as expected: durably. Without an expectation a missing row is no error.
+    fn delete(&self, dataset: &str, key: &str, expect: &Expect) -> Result<Written, HoldingError>;
+
+    /// One page of the rows that match an exact filter ([`Filter::is_exact`]), by the store alone.
+    fn page(&self, plan: &Plan) -> Result<Rows, HoldingError>;
+
+    /// The number of rows that match an exact filter, by the store alone.
+    fn tally(&self, dataset: &str, filter: &Filter) -> Result<u64, HoldingError>;
+
     /// One page of the matching rows.
-    fn query(&self, plan: &Plan) -> Result<Rows, HoldingError>;
+    fn query(&self, plan: &Plan) -> Result<Rows, HoldingError> {
+        refine::query(self, plan)
+    }
 
     /// The number of matching rows.
-    fn count(&self, dataset: &str, filter: &Filter) -> Result<u64, HoldingError>;
+    fn count(&self, dataset: &str, filter: &Filter) -> Result<u64, HoldingError> {
+        refine::count(self, dataset, filter)
+    }
+
+    /// Totals of the rows that match an exact filter. A store that can, adds up by itself; its answer is that of
+    /// adding up its rows here.
+    fn totals(&self, dataset: &str, filter: &Filter, totals: &Totals) -> Result<Groups, HoldingError> {
+        refine::fold(self, dataset, filter, totals)
+    }
+
+    /// Totals of the matching rows; groups that are too small are left out.
+    fn aggregate(&self, dataset: &str, filter: &Filter, totals: &Totals) -> Result<Groups, HoldingError> {
+        refine::aggregate(self, dataset, filter, totals)
+    }
 
     /// The row of a key (see [`key_text`]), whole.
     fn get(&self, dataset: &str, key: &str) -> Result<Option<Map<String, Value>>, HoldingError>;

@@ -26,6 +26,7 @@ impl QueryError {
         match &self.problem {
             Problem::UnknownField { nearest, .. }
             | Problem::UnknownOperator { nearest, .. }
+            | Problem::UnknownTotals { nearest, .. }
             | Problem::UnknownMember { nearest, .. } => nearest.as_deref(),
             _ => None,
         }
@@ -49,6 +50,14 @@ pub enum Problem {
         /// The nearest known one.
         nearest: Option<String>,
     },
+    /// A member that a query for totals does not have.
+    #[error("unknown member {word:?}{}; known: dataset, where, aggregate", hint(.nearest))]
+    UnknownTotals {
+        /// The word as written.
+        word: String,
+        /// The nearest known one.
+        nearest: Option<String>,
+    },
     /// A field the dataset does not have.
     #[error("the dataset has no field {word:?}{}", hint(.nearest))]
     UnknownField {
@@ -58,7 +67,7 @@ pub enum Problem {
         nearest: Option<String>,
     },
     /// An operator that does not exist.
-    #[error("unknown operator {word:?}{}; known: eq ne in range prefix exists", hint(.nearest))]
+    #[error("unknown operator {word:?}{}; known: eq ne in range prefix exists bbox near time", hint(.nearest))]
     UnknownOperator {
         /// The word as written.
         word: String,
@@ -92,6 +101,24 @@ pub enum Problem {
     /// A range that can hold nothing.
     #[error("range.from must be before range.to (from is included, to is not)")]
     EmptyRange,
+    /// A box without an inside.
+    #[error("south must be below north, and west another meridian than east (west above east crosses the date line)")]
+    EmptyBox,
+    /// No degrees.
+    #[error("degrees are from -{limit} to {limit}")]
+    Degrees {
+        /// The largest.
+        limit: u16,
+    },
+    /// No distance.
+    #[error("metres is a whole number from 1 to {}", limits::MAX_NEAR_METRES)]
+    Metres,
+    /// No zone of time.
+    #[error("the zone is a name of the tz database, like \"America/Chicago\"")]
+    Zone,
+    /// The smallest group.
+    #[error("min_group is a whole number from 1 to 1000000")]
+    MinGroup,
     /// The same name twice.
     #[error("{0:?} is named twice; remove one")]
     Twice(String),
@@ -123,7 +150,7 @@ impl Problem {
         match self {
             Self::Json(_) => "query.json",
             Self::TooLong => "query.too-long",
-            Self::UnknownMember { .. } => "query.unknown-member",
+            Self::UnknownMember { .. } | Self::UnknownTotals { .. } => "query.unknown-member",
             Self::UnknownField { .. } => "query.unknown-field",
             Self::UnknownOperator { .. } => "query.unknown-operator",
             Self::OperatorType { .. } => "query.operator-type",
@@ -131,6 +158,11 @@ impl Problem {
             Self::Shape(_) => "query.shape",
             Self::Empty(_) => "query.empty",
             Self::EmptyRange => "query.empty-range",
+            Self::EmptyBox => "query.empty-box",
+            Self::Degrees { .. } => "query.degrees",
+            Self::Metres => "query.metres",
+            Self::Zone => "query.zone",
+            Self::MinGroup => "query.min-group",
             Self::Twice(_) => "query.twice",
             Self::TooMany { .. } => "query.too-many",
             Self::TooDeep => "query.too-deep",

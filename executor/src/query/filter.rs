@@ -10,10 +10,14 @@
 //!
 //! `range` is half-open: `from` is included, `to` is not. Text compares by code points, decimals
 //! as numbers, timestamps as instants, `false` before `true`.
+//!
+//! `bbox` and `time` are read as ranges. `near` looks at two fields and holds only where both have a value: stores narrow
+//! by a box around the circle ([`Filter::coarse`]), the evaluator here decides.
 
 use serde_json::{Map, Value, json};
 
 use super::fields::FieldType;
+use super::near::Near;
 use super::value::{Key, Scalar};
 
 /// A filter over the rows of one dataset.
@@ -62,6 +66,8 @@ pub enum Op {
     Prefix(String),
     /// There is a value (`true`) or none (`false`).
     Exists(bool),
+    /// A place at most so far away; the condition's field is the latitude.
+    Near(Box<Near>),
 }
 
 /// The span of instants to which a filter confines a timestamp field, in nanoseconds since 1970:
@@ -163,10 +169,36 @@ impl Filter {
     /// The names of all fields the filter looks at, sorted.
     pub fn fields(&self) -> Vec<&str> {
         let mut names = Vec::new();
-        self.visit(&mut |c| names.push(c.field.as_str()));
+        self.visit(&mut |c| {
+            names.push(c.field.as_str());
+            if let Op::Near(near) = &c.op {
+                names.push(near.lon.as_str());
+            }
+        });
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// Whether every store carries the whole filter out by itself.
+    pub fn is_exact(&self) -> bool {
+        let mut exact = true;
+        self.visit(&mut |c| exact &= !matches!(c.op, Op::Near(_)));
+        exact
+    }
+
+    /// An exact filter that passes at least the rows that this one passes; the same where this one is exact.
+    pub fn coarse(&self) -> Filter {
+        match self {
+            exact if exact.is_exact() => exact.clone(),
+            Self::And(parts) => Self::all_of(parts.iter().map(Self::coarse)),
+            Self::Or(parts) => {
+                let parts: Vec<Filter> = parts.iter().map(Self::coarse).collect();
+                if parts.contains(&Self::All) { Self::All } else { Self::Or(parts) }
+            }
+            Self::Cond(Cond { field, op: Op::Near(near), .. }) => near.around(field),
+            _ => Self::All,
+        }
     }
 
     /// The span to which the filter confines a timestamp field; an `or` counts from its earliest
@@ -220,6 +252,9 @@ impl Filter {
 
 impl Cond {
     fn matches(&self, row: &Map<String, Value>) -> bool {
+        if let Op::Near(near) = &self.op {
+            return near.matches(&self.field, row);
+        }
         let key = row.get(&self.field).and_then(|v| Key::of(self.ty, v));
         let Some(key) = key else {
             return matches!(self.op, Op::Ne(_) | Op::Exists(false));
@@ -233,6 +268,7 @@ impl Cond {
             }
             Op::Prefix(p) => matches!(&key, Key::Text(t) if t.starts_with(p.as_str())),
             Op::Exists(wanted) => *wanted,
+            Op::Near(_) => false,
         }
     }
 
@@ -270,6 +306,7 @@ impl Op {
             }
             Self::Prefix(p) => json!({"prefix": p}),
             Self::Exists(b) => json!({"exists": b}),
+            Self::Near(near) => near.to_json(),
         }
     }
 }

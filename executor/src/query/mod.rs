@@ -7,15 +7,20 @@
 //!  "select": ["stop_id", "time"], "order": "key", "limit": 100}
 //! ```
 //! A filter object is the conjunction of its members. A member is a field with its condition
-//! (`eq ne in range prefix exists`; a bare value is `eq`; several operators all hold), or `and`,
+//! (`eq ne in range prefix exists bbox near time`; a bare value is `eq`; several operators all hold), or `and`,
 //! `or` (lists of filters), `not` (a filter). The meaning is in [`filter`].
 
+pub mod decimal;
 pub mod error;
 pub mod fields;
 pub mod filter;
+pub mod near;
 mod parse;
+mod parse_place;
+mod period;
 mod schema;
 mod strict;
+pub mod totals;
 pub mod value;
 
 #[cfg(test)]
@@ -28,7 +33,8 @@ pub use fields::{FieldType, Fields, FieldsError, nearest};
 pub use filter::{Bounds, Cond, Filter, Op};
 pub use parse::{dataset_of, parse_filter, parse_select};
 pub use strict::read_json;
-pub use value::{Key, Scalar};
+pub use totals::{Group, Groups, Totals, TotalsQuery};
+pub use value::{Key, Scalar, after_prefix};
 
 /// The order of rows: by the dataset's key, which every store keeps the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

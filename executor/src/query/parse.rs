@@ -12,9 +12,9 @@ use crate::limits::{
 };
 
 const MEMBERS: [&str; 5] = ["dataset", "where", "select", "order", "limit"];
-const OPERATORS: [&str; 6] = ["eq", "ne", "in", "range", "prefix", "exists"];
+const OPERATORS: [&str; 9] = ["eq", "ne", "in", "range", "prefix", "exists", "bbox", "near", "time"];
 
-type Parsed<T> = Result<T, QueryError>;
+pub(super) type Parsed<T> = Result<T, QueryError>;
 
 /// The dataset a query names, read before its fields are known.
 pub fn dataset_of(query: &Value) -> Parsed<&str> {
@@ -88,8 +88,8 @@ impl Place {
     }
 }
 
-struct Parser<'a> {
-    fields: &'a Fields,
+pub(super) struct Parser<'a> {
+    pub(super) fields: &'a Fields,
     at: Place,
     depth: usize,
     conditions: usize,
@@ -97,16 +97,16 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
-    fn new(fields: &'a Fields, pointer: &str) -> Self {
+    pub(super) fn new(fields: &'a Fields, pointer: &str) -> Self {
         let at = Place(pointer.to_string());
         Self { fields, at, depth: 0, conditions: 0, constants: 0 }
     }
 
-    fn fail<T>(&self, problem: Problem) -> Parsed<T> {
+    pub(super) fn fail<T>(&self, problem: Problem) -> Parsed<T> {
         Err(self.at.refuse(problem))
     }
 
-    fn within<T>(&mut self, part: &str, then: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+    pub(super) fn within<T>(&mut self, part: &str, then: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
         let length = self.at.0.len();
         self.at.push(part);
         let result = then(self);
@@ -114,11 +114,11 @@ impl<'a> Parser<'a> {
         result
     }
 
-    fn object<'v>(&self, v: &'v Value, what: &'static str) -> Parsed<&'v Map<String, Value>> {
+    pub(super) fn object<'v>(&self, v: &'v Value, what: &'static str) -> Parsed<&'v Map<String, Value>> {
         v.as_object().map_or_else(|| self.fail(Problem::Shape(what)), Ok)
     }
 
-    fn list<'v>(&self, v: &'v Value, name: &'static str, what: &'static str) -> Parsed<&'v [Value]> {
+    pub(super) fn list<'v>(&self, v: &'v Value, name: &'static str, what: &'static str) -> Parsed<&'v [Value]> {
         let Some(list) = v.as_array() else {
             return self.fail(Problem::Shape(what));
         };
@@ -132,7 +132,7 @@ impl<'a> Parser<'a> {
     }
 
     // At the top an empty filter means all rows; further in it would turn an `or` into all rows.
-    fn top(&mut self, v: &Value) -> Parsed<Filter> {
+    pub(super) fn top(&mut self, v: &Value) -> Parsed<Filter> {
         if v.as_object().is_some_and(Map::is_empty) {
             return Ok(Filter::All);
         }
@@ -200,7 +200,12 @@ impl<'a> Parser<'a> {
         let mut parts = Vec::with_capacity(ops.len());
         for (name, v) in ops {
             self.count()?;
-            parts.push(cond(self.within(name, |p| p.op(field, ty, name, v))?));
+            parts.push(self.within(name, |p| match name.as_str() {
+                "bbox" => p.bbox(field, ty, v),
+                "near" => p.near(field, ty, v),
+                "time" => p.period(field, ty, v),
+                _ => p.op(field, ty, name, v).map(cond),
+            })?);
         }
         Ok(Filter::all_of(parts))
     }
@@ -267,7 +272,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn scalar(&mut self, field: &str, ty: FieldType, v: &Value) -> Parsed<Scalar> {
+    pub(super) fn scalar(&mut self, field: &str, ty: FieldType, v: &Value) -> Parsed<Scalar> {
         self.constants += 1;
         if self.constants > MAX_CONSTANTS {
             return self.fail(Problem::TooMany { what: "constants in one filter", max: MAX_CONSTANTS });
@@ -291,7 +296,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    fn select(&mut self, v: &Value) -> Parsed<Vec<String>> {
+    pub(super) fn select(&mut self, v: &Value) -> Parsed<Vec<String>> {
         let list = self.list(v, "the list of fields", "a list of field names")?;
         let mut wanted: Vec<String> = Vec::new();
         for (i, v) in list.iter().enumerate() {
@@ -314,6 +319,6 @@ impl<'a> Parser<'a> {
     }
 }
 
-fn shown(word: &str) -> String {
+pub(super) fn shown(word: &str) -> String {
     word.chars().take(80).collect()
 }

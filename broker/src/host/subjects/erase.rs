@@ -3,7 +3,7 @@
 use super::SubjectsError;
 use super::serve::Subjects;
 use super::vault::{Erasing, SubjectId};
-use concordat_executor::holding::{Holding, HoldingError};
+use concordat_executor::holding::HoldingError;
 use concordat_executor::subjects::SubjectKey;
 use concordat_protocol::codes::Verdict;
 use concordat_protocol::hash::{Hash, hmac_sha256};

@@ -10,7 +10,7 @@ use crate::host::feed::View;
 use crate::ledger::node_client::NodeClient;
 use crate::ledger::rpc::CometRpc;
 use crate::ledger::writer::Writer;
-use concordat_executor::holding::SqliteHolding;
+use concordat_executor::holding::Holding;
 use concordat_executor::subjects::prove_bulk;
 use concordat_protocol::access::subject_tag;
 use concordat_protocol::cbor;
@@ -39,7 +39,7 @@ pub struct SubjectsSetup {
     /// The executor's writer.
     pub writer: Writer,
     /// The held records.
-    pub holding: Arc<SqliteHolding>,
+    pub holding: Arc<dyn Holding>,
 }
 
 /// Answers about subjects.

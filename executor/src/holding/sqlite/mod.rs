@@ -8,7 +8,7 @@ mod sql;
 #[cfg(test)]
 mod agree;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use forget::empty_log;
 use std::collections::BTreeMap;
@@ -21,8 +21,9 @@ use rusqlite::{Connection, OptionalExtension, StatementStatus, TransactionBehavi
 use serde_json::{Map, Value};
 
 use super::row::check_row;
-use super::{DatasetSpec, Health, Holding, HoldingError, PageEnd, Plan, PutReport, Row, Rows};
-use crate::limits::{LOCK_TIMEOUT, MAX_PAGE_BYTES, MAX_PAGE_ROWS, MAX_PUT_ROWS, READERS, STATEMENT_TIMEOUT};
+use super::{Checked, Expect, Version, Written};
+use super::{DatasetSpec, Health, Holding, HoldingError, PageEnd, Plan, PutReport, Row, Rows, checks};
+use crate::limits::{LOCK_TIMEOUT, MAX_PAGE_BYTES, READERS, STATEMENT_TIMEOUT};
 use crate::query::Filter;
 use pool::{Readers, held, told, writer};
 
@@ -80,7 +81,28 @@ impl SqliteHolding {
     fn table(&self, dataset: &str) -> Result<Arc<Table>, HoldingError> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
         let table = tables.get(dataset).cloned();
-        table.ok_or_else(|| HoldingError::UnknownDataset(dataset.chars().take(200).collect()))
+        table.ok_or_else(|| checks::unknown(dataset))
+    }
+
+    /// Puts another row, or none, in the place of a key's, if that is as expected.
+    fn change(&self, table: &Table, key: &str, expect: &Expect, new: Option<Checked>) -> Result<Written, HoldingError> {
+        let t = table.number;
+        let mut conn = held(&self.writer);
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
+        let old = tx.query_row(&format!("SELECT doc FROM d{t} WHERE key = ?"), [key], |r| r.get::<_, String>(0));
+        let old = old.optional().map_err(told)?;
+        expect.check(key, old.as_deref())?;
+        match &new {
+            Some(row) => tx.execute(
+                &format!("INSERT OR REPLACE INTO d{t} (key, doc, ord) VALUES (?, ?, ?)"),
+                params![row.key, row.doc, row.ord],
+            ),
+            None => tx.execute(&format!("DELETE FROM d{t} WHERE key = ?"), [key]),
+        }
+        .map_err(told)?;
+        tx.commit().map_err(told)?;
+        let now = new.map(|row| Version::of(&row.doc));
+        Ok(Written { key: key.to_owned(), before: old.as_deref().map(Version::of), now })
     }
 
     /// Takes index statistics anew when the table has doubled, so that the store chooses the index
@@ -130,13 +152,7 @@ impl Holding for SqliteHolding {
 
     fn put_many(&self, dataset: &str, rows: &[Map<String, Value>]) -> Result<PutReport, HoldingError> {
         let table = self.table(dataset)?;
-        if rows.len() > MAX_PUT_ROWS {
-            let next = "send them in several calls";
-            return Err(HoldingError::TooLarge { what: "rows of one call", max: MAX_PUT_ROWS, next });
-        }
-        let checked: Result<Vec<_>, _> =
-            rows.iter().enumerate().map(|(i, row)| check_row(&table.spec, i, row)).collect();
-        let checked = checked?;
+        let checked = checks::rows(&table.spec, rows)?;
         let mut conn = held(&self.writer);
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
         let mut report = PutReport::default();
@@ -169,7 +185,21 @@ impl Holding for SqliteHolding {
         Ok(report)
     }
 
-    fn query(&self, plan: &Plan) -> Result<Rows, HoldingError> {
+    fn write(&self, dataset: &str, row: &Map<String, Value>, expect: &Expect) -> Result<Written, HoldingError> {
+        let table = self.table(dataset)?;
+        let new = check_row(&table.spec, 0, row)?;
+        let written = self.change(&table, &new.key.clone(), expect, Some(new))?;
+        if written.before.is_none() {
+            self.keep_statistics(&held(&self.writer), &table);
+        }
+        Ok(written)
+    }
+
+    fn delete(&self, dataset: &str, key: &str, expect: &Expect) -> Result<Written, HoldingError> {
+        self.change(&*self.table(dataset)?, key, expect, None)
+    }
+
+    fn page(&self, plan: &Plan) -> Result<Rows, HoldingError> {
         let table = self.table(&plan.dataset)?;
         let statement = page_of(&table, plan)?;
         self.readers.read(|conn| {
@@ -193,13 +223,13 @@ impl Holding for SqliteHolding {
                 }
             }
             let scanned = prepared.get_status(StatementStatus::FullscanStep);
-            Ok(Rows { rows, end, scanned: u64::try_from(scanned).unwrap_or(0) })
+            Ok(Rows { rows, end, scanned: u64::try_from(scanned).ok() })
         })
     }
 
-    fn count(&self, dataset: &str, filter: &Filter) -> Result<u64, HoldingError> {
+    fn tally(&self, dataset: &str, filter: &Filter) -> Result<u64, HoldingError> {
         let table = self.table(dataset)?;
-        check_fields(&table, filter, &[])?;
+        checks::fields(&table.spec, filter, &[])?;
         let statement = sql::count(table.number, filter);
         self.readers.read(|conn| {
             let mut prepared = conn.prepare_cached(&statement.text).map_err(told)?;
@@ -228,7 +258,7 @@ impl Holding for SqliteHolding {
 
     fn explain(&self, plan: &Plan) -> Result<String, HoldingError> {
         let table = self.table(&plan.dataset)?;
-        let statement = page_of(&table, plan)?;
+        let statement = page_of(&table, &Plan { filter: plan.filter.coarse(), ..plan.clone() })?;
         self.readers.read(|conn| {
             let text = format!("EXPLAIN QUERY PLAN {}", statement.text);
             let mut prepared = conn.prepare(&text).map_err(told)?;
@@ -260,26 +290,8 @@ impl Holding for SqliteHolding {
 }
 
 fn page_of(table: &Table, plan: &Plan) -> Result<sql::Statement, HoldingError> {
-    if !(1..=MAX_PAGE_ROWS).contains(&plan.limit) {
-        return Err(HoldingError::Plan(format!("limit is 1 to {MAX_PAGE_ROWS}")));
-    }
-    if plan.select.as_ref().is_some_and(Vec::is_empty) {
-        return Err(HoldingError::Plan("select names no field".into()));
-    }
-    check_fields(table, &plan.filter, plan.select.as_deref().unwrap_or_default())?;
+    checks::plan(&table.spec, plan)?;
     Ok(sql::page(table.number, &table.spec, plan))
-}
-
-// Names reach SQL text: only those of the dataset may, whoever built the filter.
-fn check_fields(table: &Table, filter: &Filter, select: &[String]) -> Result<(), HoldingError> {
-    let select = select.iter().map(String::as_str);
-    for name in filter.fields().into_iter().chain(select) {
-        if table.spec.fields.get(name).is_none() {
-            let name: String = name.chars().take(80).collect();
-            return Err(HoldingError::Plan(format!("the dataset has no field {name:?}")));
-        }
-    }
-    Ok(())
 }
 
 fn read_row(row: &rusqlite::Row<'_>, select: Option<&[String]>) -> Result<(Row, usize), HoldingError> {

@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::pool::told;
 use super::{Table, sql};
-use crate::holding::{DatasetSpec, HoldingError};
+use crate::holding::{DatasetSpec, HoldingError, checks};
 
 /// The format of the file; raised with each change that an older program cannot read.
 const FORMAT: i64 = 1;
@@ -53,7 +53,7 @@ pub(super) fn load(conn: &mut Connection) -> Result<BTreeMap<String, Arc<Table>>
 /// Makes or changes a dataset's table and indexes.
 pub(super) fn ensure(conn: &mut Connection, spec: &DatasetSpec, old: Option<&Table>) -> Result<Table, HoldingError> {
     if let Some(old) = old {
-        fits(&old.spec, spec)?;
+        checks::fits(&old.spec, spec)?;
         if old.spec == *spec {
             let analyzed = AtomicI64::new(old.analyzed.load(Ordering::Relaxed));
             return Ok(Table { number: old.number, spec: spec.clone(), analyzed });
@@ -91,7 +91,7 @@ pub(super) fn ensure(conn: &mut Connection, spec: &DatasetSpec, old: Option<&Tab
 /// Takes a sample of the table's indexes when it has more than doubled since it had `analyzed`
 /// rows; answers its rows then.
 pub(super) fn statistics(conn: &Connection, table: i64, analyzed: i64) -> Result<Option<i64>, rusqlite::Error> {
-    // Rows are never removed one by one, so the highest row number is their count.
+    // Few rows are removed one by one, so the highest row number is about their count.
     let rows: i64 = conn.query_row(&format!("SELECT ifnull(max(rowid),0) FROM d{table}"), [], |r| r.get(0))?;
     if rows < 1_000 || rows < analyzed.saturating_mul(2) {
         return Ok(None);
@@ -111,21 +111,4 @@ fn indexes(table: i64, spec: &DatasetSpec) -> BTreeMap<String, String> {
             (format!("\"d{table}.{}\"", fields.join(".")), columns)
         })
         .collect()
-}
-
-fn fits(old: &DatasetSpec, new: &DatasetSpec) -> Result<(), HoldingError> {
-    let conflict = |rule: String| Err(HoldingError::SpecConflict { dataset: new.id.clone(), rule });
-    if old.key != new.key {
-        return conflict(format!("its key is {:?}, not {:?}", old.key, new.key));
-    }
-    for (name, ty) in old.fields.iter() {
-        match new.fields.get(name) {
-            None => return conflict(format!("field {name} is held but no longer declared")),
-            Some(other) if other != ty => {
-                return conflict(format!("field {name} is held as {}, not {}", ty.name(), other.name()));
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(())
 }

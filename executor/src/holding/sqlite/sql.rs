@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use rusqlite::types::Value as Sql;
 
 use crate::holding::{DatasetSpec, Plan};
-use crate::query::{Cond, FieldType, Filter, Key, Op, Order};
+use crate::query::{Cond, FieldType, Filter, Key, Op, Order, after_prefix};
 
 /// SQL text with its parameters in order.
 #[derive(Debug, Default)]
@@ -159,6 +159,8 @@ impl Statement {
             }
             Op::Exists(true) => self.text.push_str(&format!("{column} IS NOT NULL")),
             Op::Exists(false) => self.text.push_str(&format!("{column} IS NULL")),
+            // Plans are exact before they reach a store: a condition it cannot decide passes no row.
+            Op::Near(_) => self.text.push('0'),
         }
     }
 }
@@ -177,21 +179,4 @@ fn json(key: &Key) -> serde_json::Value {
         Key::Int(n) => (*n).into(),
         Key::Text(t) => t.as_str().into(),
     }
-}
-
-/// The least text that is greater than every text with the prefix, if there is one.
-fn after_prefix(prefix: &str) -> Option<String> {
-    let mut chars: Vec<char> = prefix.chars().collect();
-    while let Some(last) = chars.pop() {
-        let next = match last {
-            '\u{D7FF}' => Some('\u{E000}'),
-            char::MAX => None,
-            c => char::from_u32(u32::from(c) + 1),
-        };
-        if let Some(c) = next {
-            chars.push(c);
-            return Some(chars.into_iter().collect());
-        }
-    }
-    None
 }
