@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Finds or builds the pinned servers and build tools, once, and prints where they are.
 #
-#   ensure.sh [NAME ...]                              cometbft, nats-server (the default two), cargo-deny, helm, kubeconform, tessera;
-#                                                     one path a line
+#   ensure.sh [NAME ...]                              cometbft, nats-server (the default two), cargo-deny, helm, kubeconform, tessera,
+#                                                     ferretdb; one path a line
 #   ensure.sh --dir                                   one folder that holds both servers under their plain names
 #   ensure.sh --toolchain                             only checks Rust and the C compiler
 #
@@ -65,7 +65,7 @@ need_cc() {
 reported() { # NAME PATH
     case $1 in
     cometbft) "$2" version 2>/dev/null ;;
-    nats-server | cargo-deny) "$2" --version 2>/dev/null ;;
+    nats-server | cargo-deny | ferretdb) "$2" --version 2>/dev/null ;;
     # Built by `go install` these do not know their own version; their module does.
     helm | kubeconform | tessera) go version -m "$2" 2>/dev/null | awk '$1 == "mod" { print $3 }' ;;
     esac | head -n 1 | sed -n 's/^[^0-9]*\([0-9][0-9.]*\).*/\1/p'
@@ -83,6 +83,16 @@ build_go() { # NAME MODULE VERSION INTO
     GOBIN=$4 go install "$2@v$3" >"$4/build.log" 2>&1 || {
         tail -n 20 "$4/build.log" >&2
         fail "$1 $3 could not be built: 'go install $2@v$3' failed as shown above; check the network and GOPROXY ($(go env GOPROXY)) and run this again."
+    }
+}
+
+# A program of our own over a pinned module: `go install` of the module itself is refused by its author.
+build_local() { # NAME VERSION INTO
+    need_go "$1"
+    echo "concordat: building $1 $2 from tests/servers/$1 (some minutes, once)" >&2
+    (cd "$here/$1" && go build -trimpath -mod=readonly -o "$3/$1" .) >"$3/build.log" 2>&1 || {
+        tail -n 20 "$3/build.log" >&2
+        fail "$1 $2 could not be built: 'go build' in tests/servers/$1 failed as shown above; check the network and GOPROXY ($(go env GOPROXY)) and run this again."
     }
 }
 
@@ -105,10 +115,11 @@ ensure() { # NAME: prints the path
     cometbft) version=$COMETBFT_VERSION module=$COMETBFT_MODULE sum=$COMETBFT_SUM ;;
     nats-server) version=$NATS_SERVER_VERSION module=$NATS_SERVER_MODULE sum=$NATS_SERVER_SUM ;;
     cargo-deny) version=$CARGO_DENY_VERSION ;;
+    ferretdb) version=$FERRETDB_VERSION ;;
     tessera) version=$TESSERA_VERSION module=$TESSERA_MODULE sum=$TESSERA_SUM ;;
     helm) version=$HELM_VERSION module=$HELM_MODULE sum=$HELM_SUM ;;
     kubeconform) version=$KUBECONFORM_VERSION module=$KUBECONFORM_MODULE sum=$KUBECONFORM_SUM ;;
-    *) fail "'$name' is not a pinned server or tool: ask for cometbft, nats-server, cargo-deny, helm, kubeconform or tessera." ;;
+    *) fail "'$name' is not a pinned server or tool: ask for cometbft, nats-server, cargo-deny, helm, kubeconform, tessera or ferretdb." ;;
     esac
     dir=$cache/$name-$version path=$cache/$name-$version/$name
     if [[ ! -x $path ]]; then
@@ -130,6 +141,8 @@ ensure() { # NAME: prints the path
                 [[ ${module##*/} == "$name" || ! -x $tmp/${module##*/} ]] || mv "$tmp/${module##*/}" "$tmp/$name"
                 sum_is "$tmp/$name" "$sum" ||
                     fail "$name $version was built from a module whose checksum is not the pinned $sum: do not use it; compare tests/servers/versions.env with the Go checksum database."
+            elif [[ -f $here/$name/go.mod ]]; then
+                build_local "$name" "$version" "$tmp"
             else
                 build_cargo "$name" "$version" "$tmp"
             fi
