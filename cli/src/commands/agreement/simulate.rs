@@ -14,6 +14,11 @@ use concordat_policies::time::utc_text;
 use concordat_protocol::ids::AgencyId;
 use serde_json::{Value, json};
 
+/// Reasons of denials that the terms of agreements decide. What the executor or the ledger denied (a filter, a field, a
+/// quota), or what depends on the clause that a request named, which is not recorded, is left out.
+const BY_TERMS: [&str; 8] =
+    ["no-agreement", "prohibited", "action", "party", "role", "purpose", "reference", "unfulfillable-duty"];
+
 /// Decides recorded requests again.
 pub(super) async fn simulate(ctx: &Ctx, s: &Simulate) -> Result<(), Failure> {
     let next = compiled(&s.file)?;
@@ -81,6 +86,9 @@ fn recorded(r: &Value, roles: Vec<String>, own: &AgencyId) -> Option<Recorded> {
     let clause =
         text("agreement").zip(text("clause")).map(|(a, c)| if c.contains('/') { c } else { format!("{a}/{c}") });
     let reason = r["why"]["reason"].as_str().map(str::to_owned);
+    if !permitted && reason.as_deref().is_none_or(|w| !BY_TERMS.contains(&w)) {
+        return None;
+    }
     Some(Recorded {
         dataset: Some(text("dataset")?.parse().ok()?),
         consumer: Some(own.org()),
