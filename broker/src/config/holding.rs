@@ -16,9 +16,9 @@ use super::{ConfigError, SecretRef};
 pub struct HoldingConfig {
     /// The store's URI by reference, since it holds a password: `postgresql://…`, `mongodb://…` or `sqlite:PATH`.
     pub uri: SecretRef,
-    /// Schema (PostgreSQL) or database (MongoDB) of our own tables.
-    #[serde(default = "default_schema")]
-    pub schema: String,
+    /// Schema (PostgreSQL) or database (MongoDB, before the URI's own) of our own tables; `concordat` where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
     /// Datasets that are the agency's own table or view in PostgreSQL, by id: `schema.table`. Read, never written.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub external: BTreeMap<String, String>,
@@ -45,9 +45,6 @@ pub struct HoldingConfig {
     pub black_out: Vec<String>,
 }
 
-fn default_schema() -> String {
-    "concordat".into()
-}
 fn default_statement_ms() -> u64 {
     u64::try_from(STATEMENT_TIMEOUT.as_millis()).unwrap_or(5_000)
 }
@@ -69,7 +66,7 @@ impl HoldingConfig {
     pub fn new(uri: SecretRef) -> Self {
         Self {
             uri,
-            schema: default_schema(),
+            schema: None,
             external: BTreeMap::new(),
             ca: None,
             statement_ms: default_statement_ms(),

@@ -11,6 +11,7 @@ use crate::layout::{City, CitySpec, create_city, private_dir, private_file};
 use crate::servers::Servers;
 use crate::supervisor;
 use concordat_abci_app::state::genesis::{GENESIS_VERSION, Genesis, GenesisAgency, GenesisKey, GenesisValidator};
+use concordat_broker::config::{HoldingConfig, SecretRef};
 use concordat_broker::host::load_datasets;
 use concordat_broker::keys::{self, KeyFolder};
 use concordat_policies::template;
@@ -63,6 +64,7 @@ pub async fn create(ctx: &Ctx, root: &Path) -> Result<City, Failure> {
     };
     let city = create_city(root, &spec)?;
     write_genesis(&city)?;
+    hold_in_mongodb(&city)?;
     for asset in ASSETS {
         let path = root.join(asset.agency).join(asset.path);
         if let Some(dir) = path.parent() {
@@ -139,6 +141,22 @@ fn make_keys(dir: &Path) -> Result<Vec<GenesisKey>, Failure> {
     }
     out.push(entry(KeyRole::Kem, "kem", folder.create_kem()?.public()));
     Ok(out)
+}
+
+/// With `MONGODB_URI` set, the city's records are held there, each agency's in a database of its own. What an earlier city
+/// left there is the same sample data.
+fn hold_in_mongodb(city: &City) -> Result<(), Failure> {
+    let Ok(uri) = std::env::var("MONGODB_URI") else { return Ok(()) };
+    for (agency, _) in HELD {
+        for node in city.agencies.iter().filter(|n| n.agency.as_str() == agency) {
+            private_file(&node.config.keys().join("holding.uri"), uri.as_bytes())?;
+            let mut config = node.config.clone();
+            let named = HoldingConfig::new(SecretRef::File("keys/holding.uri".into()));
+            config.holding = Some(HoldingConfig { schema: Some(format!("concordat_demo_{agency}")), ..named });
+            crate::layout::save_node(&config)?;
+        }
+    }
+    Ok(())
 }
 
 fn load_held(ctx: &Ctx, root: &Path) -> Result<String, Failure> {

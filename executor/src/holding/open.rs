@@ -16,8 +16,8 @@ use crate::limits::STATEMENT_TIMEOUT;
 pub struct HoldingSetup {
     /// `sqlite:PATH`, `postgresql://user:password@host:port/database` or `mongodb://…`; secrets resolved.
     pub uri: String,
-    /// The schema of our own tables in a database of others.
-    pub schema: String,
+    /// The schema (PostgreSQL) or database (MongoDB, before the URI's own) of our own tables; `concordat` without one.
+    pub schema: Option<String>,
     /// Datasets that are an agency's own table or view, `schema.table`.
     pub external: BTreeMap<String, String>,
     /// Certificates that the server's is checked against.
@@ -33,7 +33,7 @@ impl HoldingSetup {
     pub fn new(uri: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),
-            schema: "concordat".into(),
+            schema: None,
             external: BTreeMap::new(),
             ca: None,
             statement_timeout: STATEMENT_TIMEOUT,
@@ -60,7 +60,7 @@ pub fn open(setup: &HoldingSetup, clock: Clock) -> Result<Arc<dyn Holding>, Hold
         }
         "postgres" | "postgresql" => {
             let options = PostgresOptions {
-                schema: setup.schema.clone(),
+                schema: setup.schema.clone().unwrap_or_else(|| "concordat".into()),
                 external: setup.external.clone(),
                 ca: setup.ca.clone(),
                 readers: setup.guard.concurrent,

@@ -26,7 +26,7 @@ pub mod value;
 #[cfg(test)]
 mod tests;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use error::{Problem, QueryError};
 pub use fields::{FieldType, Fields, FieldsError, nearest};
@@ -65,5 +65,16 @@ impl Query {
     /// Checks a query against the fields of the dataset that it names ([`dataset_of`]).
     pub fn parse(query: &Value, fields: &Fields) -> Result<Self, QueryError> {
         parse::parse_query(query, fields)
+    }
+
+    /// The query as JSON, with everything spelled out; parsing it gives the same query.
+    pub fn to_json(&self) -> Value {
+        let order = if self.order == Order::Key { "key" } else { "-key" };
+        let mut query =
+            json!({"dataset": self.dataset, "where": self.filter.to_json(), "order": order, "limit": self.limit});
+        if let Some(select) = &self.select {
+            query["select"] = json!(select);
+        }
+        query
     }
 }

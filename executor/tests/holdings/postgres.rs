@@ -37,15 +37,18 @@ const RUN: &str = r#"
 set -eu
 trap 'kill -INT "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; rm -rf "$1"' EXIT
 pid=
+if [[ -n $3 ]]; then
+  openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE -keyout "$1/key.pem" -out "$1/cert.pem" 2>"$1/log"
+fi
 "$2/initdb" -D "$1/data" -U owner -A trust -E UTF8 --locale=C --no-sync >"$1/log" 2>&1
-"$2/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=200 >>"$1/log" 2>&1 &
+"$2/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=200 $3 >>"$1/log" 2>&1 &
 pid=$!
 read -r _ || true
 "#;
 
-fn start() -> Result<Cluster, String> {
+fn start(word: &str, tls_port: Option<u16>) -> Result<Cluster, String> {
     let programs = programs().ok_or("PostgreSQL is not installed (Debian: postgresql)")?;
-    let folder = std::env::temp_dir().join(format!("concordat-pg-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("concordat-pg-{word}-{}", std::process::id()));
     std::fs::create_dir(&folder).map_err(|e| e.to_string())?;
     let mut command = if is_root() {
         // The database refuses to be run by root.
@@ -59,12 +62,17 @@ fn start() -> Result<Cluster, String> {
     } else {
         Command::new("bash")
     };
-    command.args(["-c", RUN, "postgres"]).arg(&folder).arg(&programs);
+    let tls = tls_port.map(|port| {
+        let at = folder.display();
+        format!("-c listen_addresses=127.0.0.1 -p {port} -c ssl=on -c ssl_cert_file={at}/cert.pem -c ssl_key_file={at}/key.pem")
+    });
+    command.args(["-c", RUN, "postgres"]).arg(&folder).arg(&programs).arg(tls.unwrap_or_default());
+    let socket_port = tls_port.unwrap_or(5_432);
     let shell = command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
     let cluster = Cluster { _shell: shell.map_err(|e| e.to_string())?, folder };
     let end = Instant::now() + Duration::from_secs(60);
     loop {
-        match PostgresHolding::open(&uri(&cluster.folder, "owner", "postgres"), PostgresOptions::default()) {
+        match PostgresHolding::open(&uri(&cluster.folder, socket_port, "owner"), PostgresOptions::default()) {
             Ok(_) => return Ok(cluster),
             Err(e) if Instant::now() >= end => {
                 let log = std::fs::read_to_string(cluster.folder.join("log")).unwrap_or_default();
@@ -75,14 +83,14 @@ fn start() -> Result<Cluster, String> {
     }
 }
 
-fn uri(folder: &Path, user: &str, database: &str) -> String {
+fn uri(folder: &Path, port: u16, user: &str) -> String {
     let host = folder.display().to_string().replace('/', "%2F");
-    format!("postgresql://{user}@{host}/{database}")
+    format!("postgresql://{user}@{host}:{port}/postgres")
 }
 
 fn cluster() -> Option<&'static Cluster> {
     static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
-    match CLUSTER.get_or_init(start) {
+    match CLUSTER.get_or_init(|| start("plain", None)) {
         Ok(cluster) => Some(cluster),
         Err(why) => {
             // What does not start is an error; what is not installed is not.
@@ -95,7 +103,7 @@ fn cluster() -> Option<&'static Cluster> {
 
 /// The URI of the cluster for a login.
 pub fn uri_for(user: &str) -> Option<String> {
-    Some(uri(&cluster()?.folder, user, "postgres"))
+    Some(uri(&cluster()?.folder, 5_432, user))
 }
 
 /// Runs SQL as the cluster's owner.
@@ -124,4 +132,29 @@ pub fn fresh() -> Option<Store> {
         Box::new(PostgresHolding::open(&uri, PostgresOptions { schema: schema.clone(), ..options() }).unwrap())
     };
     Some(Store { holding: open(), reopen: Box::new(open), indexed: "Index Cond", _keep: None })
+}
+
+#[test]
+fn tls_is_spoken_to_the_named_authority_and_to_no_other() {
+    if programs().is_none() || Command::new("openssl").arg("version").output().is_err() {
+        return eprintln!("SKIPPED postgresql tls: PostgreSQL or the openssl command is not here");
+    }
+    // Free now; another program may take it before the cluster does, which then says so.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let cluster = start("tls", Some(port)).unwrap();
+    let ca = |path: PathBuf| PostgresOptions { ca: Some(path), ..options() };
+    let own = ca(cluster.folder.join("cert.pem"));
+    let open = |mode: &str, host: &str, options: &PostgresOptions| {
+        PostgresHolding::open(&format!("postgresql://owner@{host}:{port}/postgres?sslmode={mode}"), options.clone())
+    };
+    open("require", "localhost", &own).unwrap();
+    open("disable", "localhost", &options()).unwrap();
+    // The machine's own authorities did not sign it, and it is nobody else's.
+    for (host, options) in [("localhost", options()), ("127.0.0.1", own)] {
+        let e = open("require", host, &options).err().unwrap();
+        assert_eq!(e.code(), "holding.unreachable", "{e}");
+        assert!(e.to_string().contains("certificate"), "{e}");
+    }
+    let e = open("require", "localhost", &ca(cluster.folder.join("none.pem"))).err().unwrap();
+    assert_eq!(e.code(), "holding.setup", "{e}");
 }

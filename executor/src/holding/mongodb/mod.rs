@@ -33,8 +33,8 @@ const PUT_ROWS: usize = 500;
 /// How a MongoDB store is used.
 #[derive(Debug, Clone)]
 pub struct MongoOptions {
-    /// The database, where the URI names none.
-    pub database: String,
+    /// The database; else the one that the URI names, else `concordat`.
+    pub database: Option<String>,
     /// Certificates that the server's is checked against (PEM); Mozilla's roots where there is none.
     pub ca: Option<PathBuf>,
     /// Connections at once.
@@ -48,7 +48,7 @@ pub struct MongoOptions {
 impl Default for MongoOptions {
     fn default() -> Self {
         Self {
-            database: "concordat".into(),
+            database: None,
             ca: None,
             readers: CONCURRENT_QUERIES,
             statement_timeout: STATEMENT_TIMEOUT,
@@ -145,7 +145,10 @@ impl MongoHolding {
             durable.journal = Some(true);
             client.write_concern = Some(durable);
             let client = Client::with_options(client).map_err(told)?;
-            let database = client.default_database().unwrap_or_else(|| client.database(&options.database));
+            let database = match &options.database {
+                Some(name) => client.database(name),
+                None => client.default_database().unwrap_or_else(|| client.database("concordat")),
+            };
             let mut tables = BTreeMap::new();
             let mut all = datasets(&database).find(doc! {}).await.map_err(told)?;
             while let Some(found) = all.try_next().await.map_err(told)? {
