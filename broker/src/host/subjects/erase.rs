@@ -101,6 +101,10 @@ impl Subjects {
                 Ok(n) => records += n,
                 // A dataset that is only a feed holds no records.
                 Err(HoldingError::UnknownDataset(_)) => {}
+                // An agency's own table is only read here. Its own system forgets the person; the rest is forgotten all the same.
+                Err(HoldingError::ReadOnly(_)) => {
+                    tracing::warn!(%dataset, "erasure: the records are the agency's own table, delete them there");
+                }
                 Err(e) => return Err(e),
             }
         }
