@@ -166,6 +166,9 @@ pub struct NodeConfig {
     /// The issuer at which people of this agency sign in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oidc: Option<crate::people::OidcConfig>,
+    /// The API by TLS, with certificates of applications.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<crate::http::tls::TlsConfig>,
     /// The folder the file was read from; not part of the file.
     #[serde(skip)]
     pub dir: PathBuf,
@@ -210,6 +213,9 @@ impl NodeConfig {
         }
         if let Some(rule) = self.timestamp.as_ref().and_then(|t| t.every().err()) {
             return Err(field(path, "timestamp.every", rule));
+        }
+        if let Some(tls) = &self.tls {
+            check_addr(path, "tls.listen", &tls.listen)?;
         }
         if let Some((name, rule)) = self.oidc.as_ref().and_then(|o| o.check().err()) {
             return Err(field(path, name, rule));

@@ -10,6 +10,7 @@ use crate::gateway::{Gateway, GatewaySetup};
 use crate::host::{HostError, connect_streams, load_datasets};
 use crate::http::auth::{TOKENS_FILE, TokenError, Tokens};
 use crate::http::rates::Rates;
+use crate::http::tls::{Applications, Peer, TlsError, TlsListener};
 use crate::http::{AppState, router};
 use crate::intake::{Intake, IntakeSetup, IntakeStartError};
 use crate::keys::{self, KeyFileError, KeyFolder};
@@ -56,6 +57,9 @@ pub enum ServiceError {
     /// The sign-in of people.
     #[error(transparent)]
     People(#[from] people::SetupError),
+    /// TLS.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The ledger client.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -106,6 +110,7 @@ impl ServiceError {
             Self::Key(e) => e.code(),
             Self::Tokens(e) => e.code(),
             Self::People(e) => e.code(),
+            Self::Tls(e) => e.code(),
             Self::Ledger(e) => e.code(),
             Self::Store(e) => e.code(),
             Self::Streams(e) => e.code(),
@@ -170,7 +175,9 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
         complaints,
     })?;
     let gate = axum::middleware::from_fn_with_state(durable.clone(), durable::gate);
+    let state_cfg = state.cfg.clone();
     let api = router(state).layer(Extension(intake)).layer(Extension(feeds)).layer(gate);
+    serve_tls(&state_cfg, api.clone(), stopped.clone()).await?;
     let server = axum::serve(listener, api).with_graceful_shutdown(async move {
         let _ = asked.wait_for(|s| *s).await;
     });
@@ -199,6 +206,8 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     let folder = KeyFolder::of(&cfg);
     let tokens = Tokens::load(&cfg.keys().join(TOKENS_FILE))?;
     let issuer = cfg.oidc.as_ref().map(|oidc| Issuer::load(oidc, &cfg.dir)).transpose()?;
+    let applications = cfg.tls.as_ref().map(|tls| Applications::load(&cfg.path(&tls.applications))).transpose()?;
+    let applications = applications.unwrap_or_default();
     if tokens.is_empty() && issuer.is_none() {
         warn!("keys/{TOKENS_FILE} names no token: nobody can call the API");
     }
@@ -243,10 +252,34 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
         metrics,
         tokens,
         issuer: issuer.map(Arc::new),
+        applications: Arc::new(applications),
         rates,
         actor_secret,
         writer,
     })
+}
+
+/// Serves the same API by TLS where `node.yaml` says so.
+async fn serve_tls(
+    cfg: &NodeConfig,
+    api: axum::Router,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), ServiceError> {
+    let Some(tls) = &cfg.tls else { return Ok(()) };
+    let failed = |source| ServiceError::Listen { addr: tls.listen.clone(), source };
+    let listener = tokio::net::TcpListener::bind(&tls.listen).await.map_err(failed)?;
+    let listener = TlsListener::start(listener, tls, &cfg.dir)?;
+    info!(listen = tls.listen, "TLS is up");
+    let server = axum::serve(listener, api.into_make_service_with_connect_info::<Peer>());
+    let server = server.with_graceful_shutdown(async move {
+        let _ = stopped.wait_for(|s| *s).await;
+    });
+    tokio::spawn(async move {
+        if let Err(e) = server.await {
+            error!(error = %e, "TLS is not served any more");
+        }
+    });
+    Ok(())
 }
 
 /// Starts what compares, disputes and cosigns.

@@ -59,19 +59,33 @@ fn environment() -> Result<PathBuf, String> {
     Ok(python)
 }
 
+fn unit_tests(python: &Path, folder: &Path, path: &str) -> u32 {
+    let mut tests = Command::new(python);
+    tests.args(["-B", "-W", "error", "-m", "unittest", "discover", "-t", ".", "-s", "tests"]).current_dir(folder);
+    let out = tests.env("PYTHONPATH", path).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    // An empty run is no agreement.
+    said.lines().find_map(|l| l.strip_prefix("Ran ")?.split(' ').next()?.parse().ok()).unwrap()
+}
+
 #[test]
 fn the_python_verifier_agrees_with_the_corpus() {
     let python = match environment() {
         Ok(python) => python,
         Err(why) => return skipped(&why),
     };
-    let mut tests = Command::new(python);
-    tests.args(["-B", "-W", "error", "-m", "unittest", "discover", "-t", ".", "-s", "tests"]).current_dir(folder());
-    let out = tests.output().unwrap();
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{said}");
-    // An empty run is no agreement.
-    let ran = said.lines().find_map(|l| l.strip_prefix("Ran ")?.split(' ').next()?.parse::<u32>().ok()).unwrap();
-    assert!(ran >= 30, "only {ran} tests ran:\n{said}");
+    let ran = unit_tests(&python, &folder(), "");
+    assert!(ran >= 30, "only {ran} tests ran");
     println!("the Python verifier's own tests: {ran}");
+}
+
+#[test]
+fn the_python_client_keeps_the_bytes_that_were_committed_to() {
+    let python = match environment() {
+        Ok(python) => python,
+        Err(why) => return skipped(&why),
+    };
+    let client = folder().join("../../broker/clients/python");
+    assert!(unit_tests(&python, &client, folder().to_str().unwrap()) >= 3);
 }

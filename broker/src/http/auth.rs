@@ -120,26 +120,36 @@ impl Caller {
             return Ok(());
         }
         if let Some((role, wanted)) = self.after_step_up.iter().find(|(role, _)| roles.contains(&role.as_str())) {
-            let detail = format!("{} may do this as {role} after a stronger or fresher sign-in", self.name);
-            let problem = Problem::new(StatusCode::UNAUTHORIZED, "step-up", detail).challenge(wanted.challenge());
-            return Err(problem.next("sign in again as the WWW-Authenticate header asks"));
+            return Err(self.step_up(role, wanted));
         }
         let detail = format!("{} may not do this: it takes a token with the role {}", self.name, roles.join(" or "));
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail).next("use another token of keys/tokens.yaml"))
     }
 
-    /// 403 for a caller that is an adapter and nothing else.
+    fn step_up(&self, role: &str, wanted: &StepUp) -> Problem {
+        let detail = format!("{} may do this as {role} after a stronger or fresher sign-in", self.name);
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "step-up", detail).challenge(wanted.challenge());
+        problem.next("sign in again as the WWW-Authenticate header asks")
+    }
+
+    /// 403 for an adapter, and for a person to whom the role map gives no role; 401 where a stronger sign-in would give one.
     pub fn require_person(&self) -> Result<(), Problem> {
-        if !self.is_adapter() || !self.after_step_up.is_empty() {
+        if self.roles.iter().any(|r| r != ADAPTER) {
             return Ok(());
         }
-        let detail = format!("{} is an adapter: it may only hand in messages", self.name);
+        if let Some((role, wanted)) = self.after_step_up.iter().next() {
+            return Err(self.step_up(role, wanted));
+        }
+        let detail = match self.is_adapter() {
+            true => format!("{} is an adapter: it may only hand in messages", self.name),
+            false => format!("{} has no role here: the role map gives none for these claims", self.name),
+        };
         Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", detail))
     }
 
     /// Whether the caller is an adapter and nothing else.
     pub fn is_adapter(&self) -> bool {
-        self.roles.iter().all(|r| r == ADAPTER)
+        !self.roles.is_empty() && self.roles.iter().all(|r| r == ADAPTER)
     }
 
     /// The roles that agreements may name.
@@ -282,5 +292,11 @@ mod tests {
         assert_eq!(adapter.require_person().unwrap_err().status.as_u16(), 403);
         assert_eq!(adapter.require(&[OPERATOR]).unwrap_err().code, "forbidden");
         assert!(adapter.require(&[OPERATOR, ADAPTER]).is_ok());
+        let mut nobody = Caller { roles: BTreeSet::new(), ..adapter };
+        assert!(!nobody.is_adapter() && nobody.require_person().unwrap_err().detail.contains("no role"));
+        nobody.after_step_up.insert("clerk".into(), StepUp { acr: vec!["mfa".into()], max_age_s: None });
+        let asked = nobody.require_person().unwrap_err();
+        assert_eq!((asked.status.as_u16(), asked.code.as_str()), (401, "step-up"));
+        assert!(asked.respond().headers()["www-authenticate"].to_str().unwrap().contains("acr_values=\"mfa\""));
     }
 }

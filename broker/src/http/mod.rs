@@ -21,6 +21,7 @@ mod queries;
 pub mod rates;
 mod request;
 mod subjects;
+pub mod tls;
 mod who;
 
 pub use auth::Caller;
@@ -72,6 +73,8 @@ pub struct AppState {
     pub tokens: Arc<Tokens>,
     /// Where people sign in.
     pub issuer: Option<Arc<Issuer>>,
+    /// Who shows a certificate.
+    pub applications: Arc<tls::Applications>,
     /// How much each may call.
     pub rates: Arc<rates::Rates>,
     /// From this and a token's name a pseudonym is made that only this agency can trace back.

@@ -4,21 +4,24 @@ use super::auth::pseudonym;
 use super::body::{self, Body};
 use super::openapi::{Doc, PEOPLE};
 use super::{AppState, Caller, Problem, RequestId};
-use crate::gateway::Ask;
 use crate::gateway::records::IdempotencyKey;
-use axum::Router;
+use crate::gateway::{Answered, Ask, GatewayError};
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::{Json, Router};
 use concordat_protocol::hash::sha256;
 use concordat_protocol::ids::DatasetId;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
 use utoipa::ToSchema;
 
 /// Longest Idempotency-Key.
 const KEY_CHARS_MAX: usize = 128;
+/// How long a caller that prefers not to wait is kept waiting all the same, unless it says `wait=`.
+const ASYNC_WAIT: Duration = Duration::from_millis(100);
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/v1/queries", post(query))
@@ -28,13 +31,15 @@ pub(super) fn docs() -> Vec<Doc> {
     vec![
         Doc::new("post", "/v1/queries", "Rows of a provider, under an agreement, recorded before they are released.", PEOPLE)
             .header("Idempotency-Key", "1 to 128 characters: the same key and body give the same rows and receipt")
+            .header("Prefer", "respond-async, wait=SECONDS: 202 where it takes longer; the same request again fetches the answer")
             .takes::<QueryBody>()
             .gives(
                 200,
                 "The rows, after every proof was checked here.",
                 "rows:[obj] count:int operation:str height:int agreement:str clause:str released_after_ms:int request_id:str \
                  receipt:str content_secret:str",
-            ),
+            )
+            .gives(202, "It is on its way: send the same request again.", "request_id:str status:str"),
     ]
 }
 
@@ -74,6 +79,52 @@ fn idempotency(headers: &HeaderMap, caller: &Caller, body: &[u8]) -> Result<Opti
     Ok(Some(IdempotencyKey { caller: caller.name.clone(), key: key.to_owned(), body_hash: sha256(&[body]) }))
 }
 
+/// How long to wait for the answer where the caller prefers not to (RFC 7240). Its key is how it asks for the answer later.
+fn prefers_async(headers: &HeaderMap, ask: &Ask) -> Result<Option<Duration>, Problem> {
+    let values = headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split([',', ';']));
+    let words: Vec<String> = values.map(|w| w.trim().to_lowercase()).collect();
+    if !words.iter().any(|w| w == "respond-async") {
+        return Ok(None);
+    }
+    if ask.idempotency.is_none() {
+        return Err(Problem::bad_request(
+            "Prefer: respond-async needs an Idempotency-Key, by which the answer is fetched",
+        ));
+    }
+    let wait = words.iter().find_map(|w| w.strip_prefix("wait=")?.parse().ok());
+    Ok(Some(wait.map_or(ASYNC_WAIT, Duration::from_secs)))
+}
+
+/// The answer, if it is there in time. If not, the query goes on without its caller.
+async fn meanwhile(state: &AppState, ask: Ask, within: Duration) -> Option<Result<Answered, Problem>> {
+    let gateway = state.gateway.clone();
+    let running = tokio::spawn(async move { gateway.query(ask).await });
+    match tokio::time::timeout(within, running).await {
+        Ok(Ok(Err(GatewayError::InProgress))) | Err(_) => None,
+        Ok(Ok(answered)) => Some(answered.map_err(Problem::from)),
+        Ok(Err(e)) => Some(Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", e.to_string()))),
+    }
+}
+
+/// 202: the same request again, with the same key, fetches the answer.
+fn accepted(request_id: &str) -> Response {
+    let headers = [("preference-applied", "respond-async"), (header::RETRY_AFTER.as_str(), "1")];
+    (StatusCode::ACCEPTED, headers, Json(json!({"request_id": request_id, "status": "in-progress"}))).into_response()
+}
+
+/// A denial for want of a role says so where a stronger sign-in would bring one.
+fn with_step_up(problem: Problem, caller: &Caller) -> Problem {
+    match caller.after_step_up.iter().next() {
+        Some((role, wanted)) if problem.reason == "role" => {
+            let acr =
+                if wanted.acr.is_empty() { String::new() } else { format!(" with acr {}", wanted.acr.join(" or ")) };
+            let age = wanted.max_age_s.map_or_else(String::new, |s| format!(", not longer than {s} s ago"));
+            problem.next(format!("{role} is a role of yours after a sign-in{acr}{age}: sign in again"))
+        }
+        _ => problem,
+    }
+}
+
 async fn query(
     State(state): State<AppState>,
     caller: Caller,
@@ -101,11 +152,18 @@ async fn query(
         clause: q.clause,
         actor: pseudonym(&state, &caller),
         roles: caller.agreement_roles(),
-        caller: caller.name,
-        request_id,
+        caller: caller.name.clone(),
+        request_id: request_id.clone(),
         idempotency,
     };
-    let answered = state.gateway.query(ask).await?;
+    let answered = match prefers_async(&headers, &ask)? {
+        None => state.gateway.query(ask).await.map_err(Problem::from),
+        Some(within) => match meanwhile(&state, ask, within).await {
+            Some(answered) => answered,
+            None => return Ok(accepted(&request_id)),
+        },
+    };
+    let answered = answered.map_err(|e| with_step_up(e, &caller))?;
     let replayed = if answered.replayed { "true" } else { "false" };
     let headers = [(header::CONTENT_TYPE.as_str(), "application/json"), ("idempotency-replayed", replayed)];
     Ok((headers, answered.body).into_response())

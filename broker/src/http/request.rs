@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use serde_json::{Map, Value};
 use std::time::{Duration, Instant};
 use tracing::{Instrument, debug, info, info_span};
 
@@ -17,6 +18,10 @@ pub const HEADER: &str = "x-request-id";
 const ID_CHARS_MAX: usize = 64;
 /// Longest sentence of axum's own that is taken over, bytes.
 const SENTENCE_MAX: usize = 4_096;
+/// Media type of problems.
+const PROBLEM: &str = "application/problem+json";
+/// Longest problem: it may name each refused line of a batch.
+const PROBLEM_MAX: usize = 1 << 20;
 /// Time beyond a query's own that a request may take: an act waits 30 s for its commit.
 const SPARE: Duration = Duration::from_secs(10);
 
@@ -70,7 +75,7 @@ pub async fn frame(State(state): State<AppState>, mut request: Request, next: Ne
                 .next("look up what became of it before it is repeated")
                 .respond(),
         };
-        let mut response = named(as_problem(response).await, &id);
+        let mut response = named(as_problem(response).await, &id).await;
         let status = response.status();
         state.metrics.http_answers.with_label_values(&[class(status)]).inc();
         let ms = since.elapsed().as_millis() as u64;
@@ -108,14 +113,29 @@ async fn as_problem(response: Response) -> Response {
 }
 
 /// Problems carry the id in their body too.
-fn named(mut response: Response, id: &RequestId) -> Response {
-    match response.extensions_mut().remove::<Problem>() {
-        Some(mut problem) if problem.request_id.is_empty() => {
-            problem.request_id.clone_from(&id.0);
-            problem.respond()
-        }
-        _ => response,
+async fn named(mut response: Response, id: &RequestId) -> Response {
+    if response.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind != PROBLEM) {
+        return response;
     }
+    // Headers that were set beside the body stay.
+    let problem = response.extensions_mut().remove::<Problem>();
+    let (mut parts, body) = response.into_parts();
+    let body = match problem {
+        Some(mut problem) => {
+            if problem.request_id.is_empty() {
+                problem.request_id.clone_from(&id.0);
+            }
+            serde_json::to_string(&problem).unwrap_or_default()
+        }
+        None => {
+            let text = axum::body::to_bytes(body, PROBLEM_MAX).await.unwrap_or_default();
+            let mut members: Map<String, Value> = serde_json::from_slice(&text).unwrap_or_default();
+            members.insert("request_id".into(), id.0.clone().into());
+            Value::Object(members).to_string()
+        }
+    };
+    parts.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(parts, body.into())
 }
 
 fn class(status: StatusCode) -> &'static str {

@@ -218,6 +218,7 @@ fn folder(dir: &Path, nats: u16, rpc: u16, query_ms: u64, pair: &Pair) -> (Publi
         limits: NodeLimits { query_ms, ..NodeLimits::default() },
         timestamp: None,
         oidc: None,
+        tls: None,
         dir: PathBuf::new(),
     };
     std::fs::write(dir.join("node.yaml"), serde_json::to_string(&cfg).unwrap()).unwrap();

@@ -107,6 +107,54 @@ async fn one_key_is_one_query_and_another_body_is_refused() {
 }
 
 #[tokio::test]
+async fn who_does_not_wait_fetches_the_same_answer_later() {
+    let fake = fake!(20_000);
+    let headers = [("idempotency-key", "k-1"), ("prefer", "respond-async, wait=0")];
+    let ask_now = || ask(&fake.base, Method::POST, "/v1/queries", CLERK, BODY, &headers);
+    let first = ask_now().await;
+    assert_eq!((first.status, first.body["status"].as_str()), (202, Some("in-progress")), "{}", first.text);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    let answered = loop {
+        // It goes on by itself: only the last one fetches what is there.
+        let again = ask_now().await;
+        if again.status != 202 {
+            break again;
+        }
+        assert!(std::time::Instant::now() < until, "no answer");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert_eq!((answered.status, answered.body["count"].as_u64()), (200, Some(2)), "{}", answered.text);
+    assert_eq!((fake.ops(), fake.police.calls().len()), (1, 1), "one operation");
+    let no_key = ask(&fake.base, Method::POST, "/v1/queries", CLERK, BODY, &[("prefer", "respond-async")]).await;
+    assert_eq!(no_key.status, 400, "{}", no_key.text);
+}
+
+#[tokio::test]
+async fn a_caller_beyond_its_limit_is_told_when_and_others_are_not_held_back() {
+    let fake = fake!(20_000);
+    let file = fake.dir.join("node.yaml");
+    let mut cfg: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    (cfg["limits"]["requests_per_second"], cfg["limits"]["request_burst"]) = (json!(1), json!(5));
+    std::fs::write(&file, cfg.to_string()).unwrap();
+    let base = broker(&fake.dir).await;
+    let mut all = Vec::new();
+    for _ in 0..8 {
+        let client = reqwest::Client::new().get(format!("{base}/v1/whoami")).bearer_auth(CLERK);
+        all.push(client.send().await.unwrap());
+    }
+    let header = |r: &reqwest::Response, n: &str| r.headers().get(n).map(|v| v.to_str().unwrap().to_owned());
+    assert_eq!((all[0].status().as_u16(), header(&all[0], "ratelimit").as_deref()), (200, Some("\"caller\";r=4;t=0")));
+    assert_eq!(header(&all[0], "ratelimit-policy").as_deref(), Some("\"caller\";q=5;w=5"));
+    let refused = all.pop().unwrap();
+    assert_eq!((refused.status().as_u16(), header(&refused, "retry-after").as_deref()), (429, Some("1")));
+    assert_eq!(header(&refused, "content-type").as_deref(), Some("application/problem+json"));
+    let said: Value = refused.json().await.unwrap();
+    assert_eq!((said["code"].as_str(), said["retry"].as_bool()), (Some("rate-limited"), Some(true)), "{said}");
+    assert_eq!(get(&base, "/v1/whoami", OTHER).await.status, 200);
+    assert_eq!(get(&base, "/livez", "").await.status, 200);
+}
+
+#[tokio::test]
 async fn lost_answers_are_asked_for_again_with_the_same_bytes() {
     let fake = fake!(1_000);
     *fake.police.conduct.lock().unwrap() = Conduct::Lose(1);

@@ -1,12 +1,13 @@
-//! Who calls, found once for each request: a service token, or an access token of the issuer. Then the request is counted.
+//! Who calls, found once for each request: a service token, an access token of the issuer, or a certificate (`tls`). Then the request is counted.
 //! `GET /v1/whoami` shows what was found.
 
+use super::AppState;
 use super::auth::{Caller, pseudonym};
 use super::openapi::Doc;
 use super::problem::Problem;
-use super::{AppState, auth};
+use super::tls::Peer;
 use crate::people::{Person, TokenError};
-use axum::extract::{FromRequestParts, OptionalFromRequestParts, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts, OptionalFromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
@@ -50,8 +51,10 @@ fn of_person(person: Person) -> Caller {
     Caller { name, roles: person.roles, after_step_up: person.after_step_up }
 }
 
-async fn authenticate(state: &AppState, headers: &HeaderMap) -> Option<Result<Caller, Problem>> {
-    let value = headers.get(header::AUTHORIZATION)?;
+async fn authenticate(state: &AppState, headers: &HeaderMap, peer: Option<&Peer>) -> Option<Result<Caller, Problem>> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else {
+        return state.applications.find(peer?).cloned().map(Ok);
+    };
     let refuse = |detail: &str| Err(unauthorized(detail));
     let Ok(text) = value.to_str() else { return Some(refuse("the Authorization header is not text")) };
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
@@ -79,7 +82,9 @@ fn unauthorized(detail: &str) -> Problem {
 
 /// Finds out who calls, counts the request, and says on the answer what is left.
 pub(super) async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    let Some(found) = authenticate(&state, request.headers()).await else { return next.run(request).await };
+    let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|c| c.0.clone());
+    let found = authenticate(&state, request.headers(), peer.as_ref()).await;
+    let Some(found) = found else { return next.run(request).await };
     let counted = match &found {
         Ok(caller) if !caller.is_adapter() => Some(state.rates.count(&caller.name)),
         _ => None,
@@ -117,8 +122,12 @@ impl OptionalFromRequestParts<AppState> for Caller {
 }
 
 async fn whoami(State(state): State<AppState>, caller: Caller) -> Json<Value> {
-    let person = caller.name.starts_with("oidc:");
-    let issuer = state.issuer.as_ref().filter(|_| person);
+    let by = match caller.name.split_once(':') {
+        Some(("oidc", _)) => "issuer",
+        Some(_) => "certificate",
+        None => "token",
+    };
+    let issuer = state.issuer.as_ref().filter(|_| by == "issuer");
     let step_up =
         caller.after_step_up.iter().map(|(role, s)| json!({"role": role, "acr": s.acr, "max_age_s": s.max_age_s}));
     Json(json!({
@@ -126,7 +135,7 @@ async fn whoami(State(state): State<AppState>, caller: Caller) -> Json<Value> {
         "name": caller.name,
         "pseudonym": pseudonym(&state, &caller),
         "roles": caller.roles,
-        "by": if person { "issuer" } else { auth::TOKENS_FILE },
+        "by": by,
         "after_step_up": step_up.collect::<Vec<_>>(),
         "issuer": issuer.map(|i| i.name()),
         "role_map_sha256": issuer.map(|i| i.role_map().sha256()),

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm as Jwa, EncodingKey, Header};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -237,5 +238,30 @@ fn a_configuration_that_would_believe_too_much_is_refused() {
         "issuer: https://login.example\naudience: a\nclock_skew_s: 3600\n",
     ] {
         assert!(read(text).unwrap().check().is_err(), "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_text_is_taken_for_a_header_that_is_not_one(text in ".{0,200}", parts in prop::collection::vec("[A-Za-z0-9_-]{0,60}", 0..5)) {
+        let allowed = [Algorithm::RS256, Algorithm::ES256];
+        for token in [text, parts.join(".")] {
+            prop_assert!(token::header(&token, &allowed).is_err(), "{token}");
+        }
+    }
+
+    #[test]
+    fn a_role_map_is_read_or_refused(text in "[a-z0-9: {},\\[\\]\\-\n'/]{0,200}") {
+        if let Ok(map) = RoleMap::parse(&text) {
+            prop_assert!(map.roles(&serde_json::Map::new(), NOW).0.is_empty(), "no claims, no roles");
+        }
+    }
+
+    #[test]
+    fn claims_of_any_shape_give_no_role_by_themselves(value in prop_oneof![Just(json!(1)), Just(json!({"has": "court-it"})), Just(json!([["court-it"]])), Just(json!("COURT-IT")), Just(json!(null))]) {
+        let map = RoleMap::parse(MAP).unwrap();
+        let claims = json!({"groups": value, "acr": value, "auth_time": value, "realm_access": value});
+        let (roles, later) = map.roles(claims.as_object().unwrap(), NOW);
+        prop_assert!(roles.is_empty() && later.is_empty());
     }
 }

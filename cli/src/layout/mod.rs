@@ -264,6 +264,7 @@ fn agency_folder(
         limits: NodeLimits::default(),
         timestamp: None,
         oidc: None,
+        tls: None,
         key_passphrase: None,
         holding: None,
         key_passphrases: BTreeMap::new(),

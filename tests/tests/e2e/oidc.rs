@@ -19,12 +19,14 @@ roles:
   step_up: {acr: ['urn:example:mfa'], max_age_s: 900}
 ";
 
-fn cache() -> PathBuf {
+/// Where what was fetched once is kept.
+pub fn cache() -> PathBuf {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     base.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache")).join("concordat")
 }
 
-fn run(command: &mut Command) -> Result<(), String> {
+/// Runs a command; the error is its last line.
+pub fn run(command: &mut Command) -> Result<(), String> {
     let out = command.output().map_err(|e| format!("{}: {e}", command.get_program().display()))?;
     let said = String::from_utf8_lossy(&out.stderr);
     if out.status.success() { Ok(()) } else { Err(said.lines().last().unwrap_or_default().to_owned()) }

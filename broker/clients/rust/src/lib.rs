@@ -6,6 +6,7 @@
 //! use concordat_client::{Client, Query};
 //! let client = Client::new("http://127.0.0.1:7101", token)?.with_trust(trust)?;
 //! let query = Query::new("ds:police/stops@1", "purp:pending-case").case("26-CR-1042");
+//! let query = query.filter(serde_json::json!({"stop_id": "17-089556"}));
 //! let answer = client.query(&query, None).await?;
 //! let proven = client.verify(&query, &answer, None).await?;
 //! println!("{} rows, op:{}", answer.rows.len(), proven.index);

@@ -126,3 +126,11 @@ fn the_linked_catalogue_says_what_dcat_ap_asks_for() {
         assert_eq!(text.contains(&format!("\"{prefix}:")), out["@context"][prefix].is_string(), "{prefix}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_cursor_and_any_area_is_read_or_refused(cursor in "[A-Za-z0-9_=-]{0,60}", area in "[-0-9.,einfa]{0,30}") {
+        let _ = Search { cursor: Some(cursor), ..Search::default() }.read();
+        let _ = Search { area: Some(area), ..Search::default() }.read();
+    }
+}
