@@ -2,7 +2,6 @@
 
 use thiserror::Error;
 
-use crate::limits;
 use crate::query::FieldType;
 
 /// An error of a holding. Nothing of the failed call is kept.
@@ -69,10 +68,7 @@ pub enum HoldingError {
     #[error("plan: {0}")]
     Plan(String),
     /// The read took longer than allowed.
-    #[error(
-        "the store worked longer than {} s on one read; name an indexed field or a shorter time",
-        limits::STATEMENT_TIMEOUT.as_secs()
-    )]
+    #[error("the store worked on one read longer than its provider allows; name an indexed field or a shorter time")]
     Timeout,
     /// More rows or bytes would have to be read than one query may.
     #[error(

@@ -69,7 +69,8 @@ pub fn fresh() -> Option<Store> {
     let (uri, of) = (server.uri.clone(), database.clone());
     let open = move || -> Box<dyn Holding> {
         let timeout = std::time::Duration::from_secs(30);
-        let options = MongoOptions { database: Some(of.clone()), statement_timeout: timeout, ..MongoOptions::default() };
+        let options =
+            MongoOptions { database: Some(of.clone()), statement_timeout: timeout, ..MongoOptions::default() };
         Box::new(MongoHolding::open(&uri, options).unwrap())
     };
     Some(Store { holding: open(), reopen: Box::new(open), indexed: "IXSCAN", _keep: None })
