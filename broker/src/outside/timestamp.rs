@@ -9,7 +9,6 @@ use concordat_protocol::evidence::TimeStamp;
 use concordat_protocol::hash::{Hash, sha256};
 use concordat_protocol::receipt::Checkpoint;
 use jiff::Timestamp;
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -42,6 +42,9 @@ fn public(key: &EncodingKey, alg: Jwa, kid: &str) -> Value {
     jwk
 }
 
+/// Whether an error is the one that is wanted.
+type Expected = Box<dyn Fn(&TokenError) -> bool>;
+
 /// An issuer that serves what it is told to, and counts how often it is asked.
 struct Fake {
     url: String,
@@ -132,7 +135,7 @@ async fn forged_tokens_are_refused_each_by_its_own_check() {
     let algorithm = |e: &TokenError| matches!(e, TokenError::Algorithm(_));
     let unknown = |e: &TokenError| matches!(e, TokenError::UnknownKey(_));
     let is = |wanted: TokenError| move |e: &TokenError| *e == wanted;
-    let cases: Vec<(&str, String, Box<dyn Fn(&TokenError) -> bool>)> = vec![
+    let cases: Vec<(&str, String, Expected)> = vec![
         ("alg none", unsigned, Box::new(malformed)),
         ("HMAC by the public key", signed(Jwa::HS256, "r1", &shared, &good), Box::new(algorithm)),
         ("another key", signed(Jwa::ES256, "e1", &ec(EC_OTHER), &good), Box::new(is(TokenError::Signature))),
