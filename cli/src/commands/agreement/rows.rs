@@ -102,7 +102,7 @@ fn synthetic(dataset: &DatasetDoc, count: u32) -> Vec<Row> {
                 FieldType::Integer => json!(small * 7),
                 FieldType::Decimal => json!(format!("{}.{:02}", 40 + small, seed[1] % 100)),
                 FieldType::Number => json!(40.0 + f64::from(seed[1]) / 100.0),
-                FieldType::Boolean => json!(seed[0] % 2 == 0),
+                FieldType::Boolean => json!(seed[0].is_multiple_of(2)),
                 FieldType::Timestamp => {
                     let minutes = u64::from(n) * 97 + u64::from(seed[1]);
                     json!(concordat_policies::time::utc_text(1_767_225_600_000 + minutes * 60_000))
