@@ -8,8 +8,9 @@
 use crate::holding::Plan;
 use crate::query::{Fields, Filter, Query, read_json};
 use concordat_policies::ask::{Ask, Decision, Denial, Grant};
-use concordat_policies::duty::{Duty, Need};
+use concordat_policies::duty::{Duty, Need, row_filters};
 use concordat_policies::evaluate::AgreementSet;
+use concordat_policies::view::View;
 use concordat_protocol::codes;
 use concordat_protocol::ids::{AgencyId, AgreementId};
 use concordat_protocol::session::{Denied, Request};
@@ -77,6 +78,8 @@ pub struct Permitted {
     pub plan: Plan,
     /// The filter as it was asked, without the clause's own.
     pub asked: Filter,
+    /// How the rows are shown, once it is noted whose they are.
+    pub view: View,
 }
 
 /// Decides a query and plans it. `tick_ms` is ledger time.
@@ -110,8 +113,9 @@ pub fn decide(
         return Err(denied(codes::BAD_VALUE, "bad-query", "dataset: the query names another dataset than the request"));
     }
     let asked = query.filter.clone();
-    let plan = fulfil(&grant, query, fields)?;
-    Ok(Permitted { grant, plan, asked })
+    let view = View::of(&grant.clause.agreement, &grant.duties);
+    let plan = fulfil(&grant, &view, query, fields, tick_ms)?;
+    Ok(Permitted { grant, plan, asked, view })
 }
 
 /// The agreement and the clause that a request relies on: `AGR-2026-0142/C1`, `C1` or nothing.
@@ -151,7 +155,7 @@ pub fn from_policy(decision: Decision) -> Denied {
 }
 
 /// Turns the grant's duties into the plan: what the filter must name, which rows and fields exist at all.
-fn fulfil(grant: &Grant, query: Query, fields: &Fields) -> Result<Plan, Denied> {
+fn fulfil(grant: &Grant, view: &View, query: Query, fields: &Fields, tick_ms: u64) -> Result<Plan, Denied> {
     let missing = |what: String, reason: &str, detail: String| Denied {
         clause: format!("{}/{}", grant.clause.agreement, grant.clause.clause),
         clause_text: grant.clause.text.clone(),
@@ -160,20 +164,23 @@ fn fulfil(grant: &Grant, query: Query, fields: &Fields) -> Result<Plan, Denied> 
     };
     let asked: Vec<String> = query.filter.fields().into_iter().map(str::to_owned).collect();
     let mut plan = Plan::from(query);
-    let mut row_filters = Vec::new();
+    // A filter on such a field would find the values that the clause does not show.
+    if let Some(altered) = view.altered().find(|f| asked.iter().any(|a| a == f)) {
+        let detail = format!("the clause shows {altered} altered: leave it out of `where`");
+        return Err(missing(format!("a filter without {altered}"), "altered-field", detail));
+    }
+    let row_filter = |filter: &Value| {
+        let wanted = || "a row filter this dataset has fields for".to_owned();
+        let parsed = crate::query::parse_filter(filter, fields, "/where");
+        parsed.map_err(|e| missing(wanted(), "row-filter", e.to_string()))
+    };
+    let row_filters = row_filters(&grant.duties, tick_ms).iter().map(row_filter).collect::<Result<Vec<_>, _>>()?;
     for duty in &grant.duties {
         match duty {
             Duty::RequireFilter { any_of } if !any_of.iter().any(|need| satisfied(need, &plan.filter)) => {
                 let wanted = any_of.iter().map(need_text).collect::<Vec<_>>().join(" or ");
                 let detail = format!("the filter must name {wanted}: add it to `where`");
                 return Err(missing(wanted, "require-filter", detail));
-            }
-            Duty::RowFilter { filter } => {
-                let parsed = crate::query::parse_filter(filter, fields, "/where");
-                let detail = |e: crate::query::QueryError| {
-                    missing("a row filter this dataset has fields for".into(), "row-filter", e.to_string())
-                };
-                row_filters.push(parsed.map_err(detail)?);
             }
             Duty::Fields { allow } => {
                 let open: BTreeSet<&str> = allow.iter().map(String::as_str).collect();

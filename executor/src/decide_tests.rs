@@ -5,6 +5,7 @@ use concordat_policies::compile::compile;
 use concordat_policies::duty::Capabilities;
 use concordat_policies::evaluate::Evaluator;
 use concordat_policies::template::fill;
+use concordat_policies::view::Pseudonyms;
 use concordat_protocol::ids::DatasetId;
 use concordat_protocol::keys::KeyId;
 use serde_json::json;
@@ -142,4 +143,43 @@ fn another_consumer_has_no_agreement() {
         NOW,
     );
     assert_eq!(denied.unwrap_err().code, codes::NO_AGREEMENT);
+}
+
+/// The decision under the demo's agreement with more duties in its first clause.
+fn ask_with(duties: &str, query: Value) -> Result<Permitted, Denied> {
+    let template = include_str!("../../cli/demo/agreements/AGR-2026-0142.yaml");
+    let yaml = fill(template, &[("from", "2026-01-01T00:00:00Z"), ("until", "2027-01-01T00:00:00Z")]).unwrap();
+    let more = yaml.replacen("  duties:\n", &format!("  duties:\n{duties}"), 1);
+    assert_ne!(more, yaml);
+    let evaluator = Evaluator::new(compile(&more).unwrap(), Capabilities::default()).unwrap();
+    let (dataset, court) = (DatasetId::new("ds:police/stops@1").unwrap(), AgencyId::new("court").unwrap());
+    let set = AgreementSet::new(dataset, court.clone(), [Arc::new(evaluator)]);
+    decide(&request("purp:pending-case", "26-CR-1042", ""), &court, &document("clerk", query), &set, &fields(), NOW)
+}
+
+#[test]
+fn an_altered_field_is_shown_altered_and_cannot_be_asked_for_by_its_value() {
+    let duties = "  - {type: mask, fields: [problem], keep_last: 1}\n  - {type: pseudonymise, fields: [neighborhood]}\n";
+    let permitted = ask_with(duties, json!({"where": day()})).unwrap();
+    let row = json!({"stop_id": "1", "problem": "Suspicious", "neighborhood": "Uptown", "race": "X"});
+    let shown = permitted.view.apply(row.as_object().unwrap(), Pseudonyms { key: &[1; 32], at_ms: NOW });
+    let pseudonym = shown["neighborhood"].as_str().unwrap();
+    assert!(pseudonym.starts_with("p-") && !pseudonym.contains("Uptown"), "{pseudonym}");
+    assert_eq!(json!(shown), json!({"stop_id": "1", "problem": "***s", "neighborhood": pseudonym}));
+    for probe in [json!({"problem": "Suspicious"}), json!({"not": {"neighborhood": {"prefix": "U"}}})] {
+        let denied = ask_with(duties, json!({"where": {"and": [day(), probe]}})).unwrap_err();
+        assert_eq!(denied.reason, "altered-field", "{}", denied.detail);
+    }
+}
+
+#[test]
+fn rows_younger_than_a_delay_do_not_exist() {
+    // NOW is 2026-09-21T13:46:40Z.
+    let duties = "  - {type: delay, field: time, for: 7d}\n";
+    let query = json!({"where": {"stop_id": "1"}});
+    let filter = ask_with(duties, query).unwrap().plan.filter;
+    let seen = |time: &str| {
+        filter.matches(json!({"stop_id": "1", "time": time, "precinct": "1"}).as_object().unwrap())
+    };
+    assert!(seen("2026-09-14T13:46:39Z") && !seen("2026-09-14T13:46:40Z") && !seen("2026-09-21T00:00:00Z"));
 }

@@ -319,10 +319,13 @@ impl Duty {
 pub struct Capabilities(pub BTreeSet<DutyKind>);
 
 impl Default for Capabilities {
-    /// What the executor fulfils today: reference, require-filter, row-filter, fields, quota, seal-access, step-up.
+    /// What the executor fulfils today.
     fn default() -> Self {
-        use DutyKind::{Fields, Quota, Reference, RequireFilter, RowFilter, SealAccess, StepUp};
-        Self([Reference, RequireFilter, RowFilter, Fields, Quota, SealAccess, StepUp].into_iter().collect())
+        use DutyKind::{
+            Coarsen, Delay, Fields, Mask, Pseudonymise, Quota, Reference, RequireFilter, RowFilter, SealAccess, StepUp,
+        };
+        let rows = [RequireFilter, RowFilter, Delay, Fields, Mask, Pseudonymise, Coarsen];
+        Self([Reference, Quota, SealAccess, StepUp].into_iter().chain(rows).collect())
     }
 }
 

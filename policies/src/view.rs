@@ -67,6 +67,11 @@ impl View {
         self.open.as_ref().is_none_or(|o| o.contains(field))
     }
 
+    /// Whether every field that is shown is shown as it is.
+    pub fn is_plain(&self) -> bool {
+        self.altered().next().is_none()
+    }
+
     /// Fields that are shown altered.
     pub fn altered(&self) -> impl Iterator<Item = &str> {
         self.ways.keys().map(String::as_str).filter(|f| self.shows(f))

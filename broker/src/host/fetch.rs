@@ -14,6 +14,7 @@ use crate::ledger::node_client::NodeClient;
 use concordat_executor::answer::{self, Facts};
 use concordat_executor::decide::{QueryDocument, decide, denied};
 use concordat_executor::holding::{DatasetSpec, Holding, HoldingError, Plan, Rows};
+use concordat_executor::policies::view::{Pseudonyms, View};
 use concordat_executor::query::Query;
 use concordat_executor::step::{Call, Prepared};
 use concordat_executor::subjects::{Marked, SubjectField};
@@ -189,9 +190,10 @@ impl Fetcher {
         let limit = u32::try_from(self.cfg.limits.page_rows).unwrap_or(u32::MAX);
         let plan = Plan { limit: permitted.plan.limit.min(limit), ..permitted.plan.clone() };
         let failed = |e: answer::AnswerError| busy(e.to_string());
-        let (rows, mut met) = self.read(plan, subject)?;
+        let (mut rows, mut met) = self.read(plan, subject)?;
         met.extend(subject.map(|s| s.named(&permitted.asked)).unwrap_or_default());
         let (marked, subjects) = self.mark(&facts, &met)?;
+        self.show(&mut rows, &permitted.view, job.tick_ms);
         let made =
             answer::disclose(&facts, &permitted.grant, handle, &rows, &marked, &self.release_key).map_err(failed)?;
         let mut released = made.released;
@@ -235,6 +237,17 @@ impl Fetcher {
             rows.rows.iter_mut().for_each(|r| drop(r.doc.remove(&field.name)));
         }
         Ok((rows, met))
+    }
+
+    /// Alters rows as the clause shows them.
+    fn show(&self, rows: &mut Rows, view: &View, at_ms: u64) {
+        if view.is_plain() {
+            return;
+        }
+        let key = self.people.pseudonym_key();
+        for row in &mut rows.rows {
+            row.doc = view.apply(&row.doc, Pseudonyms { key: &key, at_ms });
+        }
     }
 
     fn mark(&self, facts: &Facts<'_>, met: &BTreeSet<String>) -> Result<(Marked, Vec<SubjectId>), Denied> {

@@ -92,8 +92,25 @@ pub fn lint_and_preview_see_the_rows_that_police_holds(world: &World) {
         assert_eq!(a["time"].as_str().unwrap(), format!("{}-01T00:00:00Z", &b["time"].as_str().unwrap()[..7]));
         assert!(a["problem"].as_str().unwrap().starts_with("***"));
     }
-    // A clause whose duty nobody keeps yet says so.
-    assert_eq!(view["denied_by"], "pseudonymise");
+    assert!(view["denied_by"].is_null(), "{view}");
+    // What was shown before is what the consumer gets then: receipts and answers hold nothing else.
+    altered.activate(city);
+    let asked = |filter: Value| {
+        let body = json!({"dataset": "ds:police/stops@1", "purpose": altered.purpose, "where": filter, "limit": 20});
+        city.api("court", "clerk").query(&body)
+    };
+    let hour = json!({"neighborhood": {"exists": true}});
+    let answer = asked(hour.clone()).is(200).body;
+    let rows = answer["rows"].as_array().unwrap().clone();
+    assert_eq!(rows.len(), 20, "{answer}");
+    for row in &rows {
+        assert!(row["stop_id"].as_str().unwrap().starts_with("p-"), "{row}");
+        assert!(row["time"].as_str().unwrap().ends_with("-01T00:00:00Z"), "{row}");
+        assert!(row["problem"].as_str().unwrap().starts_with("***"), "{row}");
+    }
+    assert_eq!(asked(hour).is(200).body["rows"], json!(rows), "a pseudonym stays the same in its agreement");
+    let probe = asked(json!({"stop_id": before[0]["stop_id"]})).is(403).body;
+    assert_eq!(probe["reason"], "altered-field", "{probe}");
     // The node serves on while its rows are looked at.
     let answer = city.run(&[
         "--context",

@@ -9,6 +9,7 @@ use concordat_protocol::ids::DatasetId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 /// Why an operation cannot be tagged. Then it is not made.
 #[derive(Debug, Error)]
@@ -50,6 +51,11 @@ impl People {
     /// All datasets with subjects.
     pub fn datasets(&self) -> impl Iterator<Item = (&DatasetId, &SubjectField)> {
         self.fields.iter()
+    }
+
+    /// The key of this provider's pseudonyms.
+    pub fn pseudonym_key(&self) -> Zeroizing<[u8; 32]> {
+        self.vault.pseudonym_key()
     }
 
     /// Ids of subjects by their texts.

@@ -107,6 +107,11 @@ impl Vault {
         hmac_sha256(&self.secret, &[dataset.as_str().as_bytes(), &[0], text.as_bytes()])
     }
 
+    /// The key of pseudonyms, which follows from the vault's secret. Its label is no dataset, so it is nobody's id.
+    pub fn pseudonym_key(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(hmac_sha256(&self.secret, &[b"concordat/pseudonyms"]))
+    }
+
     /// The keys of subjects, in order; a subject that was never met gets one, which is durable when this returns.
     pub fn keys(&self, ids: &[SubjectId]) -> Result<Vec<SubjectKey>, VaultError> {
         let mut db = self.db();
