@@ -7,7 +7,7 @@ pub mod keys;
 pub mod outside;
 pub mod subjects;
 
-pub use agreements::AgreementTool;
+pub use agreements::{AgreementTool, StopKind};
 pub use evidence::Evidence;
 pub use feeds::{Adapter, Dataset, DeadLetter, Feed, Message, Subscription};
 pub use keys::Key;
@@ -391,13 +391,4 @@ pub enum Trust {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-}
-
-/// Kinds of stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StopKind {
-    /// Until resumed.
-    Suspend,
-    /// For ever.
-    Revoke,
 }

@@ -159,7 +159,8 @@ fn ask_with(duties: &str, query: Value) -> Result<Permitted, Denied> {
 
 #[test]
 fn an_altered_field_is_shown_altered_and_cannot_be_asked_for_by_its_value() {
-    let duties = "  - {type: mask, fields: [problem], keep_last: 1}\n  - {type: pseudonymise, fields: [neighborhood]}\n";
+    let duties =
+        "  - {type: mask, fields: [problem], keep_last: 1}\n  - {type: pseudonymise, fields: [neighborhood]}\n";
     let permitted = ask_with(duties, json!({"where": day()})).unwrap();
     let row = json!({"stop_id": "1", "problem": "Suspicious", "neighborhood": "Uptown", "race": "X"});
     let shown = permitted.view.apply(row.as_object().unwrap(), Pseudonyms { key: &[1; 32], at_ms: NOW });
@@ -178,8 +179,6 @@ fn rows_younger_than_a_delay_do_not_exist() {
     let duties = "  - {type: delay, field: time, for: 7d}\n";
     let query = json!({"where": {"stop_id": "1"}});
     let filter = ask_with(duties, query).unwrap().plan.filter;
-    let seen = |time: &str| {
-        filter.matches(json!({"stop_id": "1", "time": time, "precinct": "1"}).as_object().unwrap())
-    };
+    let seen = |time: &str| filter.matches(json!({"stop_id": "1", "time": time, "precinct": "1"}).as_object().unwrap());
     assert!(seen("2026-09-14T13:46:39Z") && !seen("2026-09-14T13:46:40Z") && !seen("2026-09-21T00:00:00Z"));
 }

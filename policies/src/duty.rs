@@ -3,6 +3,7 @@
 //! `reference` and `step-up` are checked here; filters and fields are the executor's; quotas are the ledger's (per person
 //! the executor's). A duty that the executor cannot fulfil denies its clause.
 
+pub use crate::capabilities::Capabilities;
 use crate::filter;
 use crate::time::{duration_text, utc_text};
 use concordat_protocol::ids::AgencyId;
@@ -10,7 +11,6 @@ use concordat_protocol::terms::{Per, Quota, QuotaBy, QuotaUnit};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::fmt;
 
 /// Longest pattern of a `reference` duty, bytes.
@@ -311,35 +311,6 @@ impl Duty {
             Self::Delay { field, .. } => vec![field],
             other => other.altered(),
         }
-    }
-}
-
-/// The duties that an executor is able to fulfil. A clause with any other duty is denied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Capabilities(pub BTreeSet<DutyKind>);
-
-impl Default for Capabilities {
-    /// What the executor fulfils today.
-    fn default() -> Self {
-        use DutyKind::{
-            Coarsen, Delay, Fields, Mask, Pseudonymise, Quota, Reference, RequireFilter, RowFilter, SealAccess, StepUp,
-        };
-        let rows = [RequireFilter, RowFilter, Delay, Fields, Mask, Pseudonymise, Coarsen];
-        Self([Reference, Quota, SealAccess, StepUp].into_iter().chain(rows).collect())
-    }
-}
-
-impl Capabilities {
-    /// These and more, for an executor that fulfils more.
-    #[must_use]
-    pub fn and(mut self, more: impl IntoIterator<Item = DutyKind>) -> Self {
-        self.0.extend(more);
-        self
-    }
-
-    /// The first duty of a list that cannot be fulfilled.
-    pub fn first_missing(&self, duties: &[Duty]) -> Option<DutyKind> {
-        duties.iter().map(Duty::kind).find(|k| !self.0.contains(k))
     }
 }
 

@@ -9,6 +9,7 @@
 //! [`templates`] help to write a document. [`view`] and [`groups`] say what duties show of a row.
 
 pub mod ask;
+pub mod capabilities;
 pub mod compile;
 pub mod dataset;
 pub mod decimal;

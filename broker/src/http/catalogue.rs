@@ -4,32 +4,27 @@
 
 mod about;
 mod dcat;
+mod folder;
 mod search;
 
 use super::agreements::actions;
 use super::body::Params;
 use super::openapi::{ANYBODY, Doc, PEOPLE};
 use super::{AppState, Caller, Problem, Side};
-use about::About;
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use concordat_executor::policies::dataset::{DatasetDoc, DatasetFile};
+use concordat_executor::policies::dataset::DatasetDoc;
 use concordat_protocol::cbor;
-use concordat_protocol::hash::{Hash, sha256};
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::node::{AgreementView, DatasetView};
 use concordat_protocol::terms::{Status, Terms};
+use folder::Folder;
 use search::{Search, Wanted};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path as FilePath, PathBuf};
 
-/// Largest schema that is read, bytes.
-const SCHEMA_BYTES_MAX: u64 = 1 << 20;
 /// How this agency can come by the data: anybody may read it; by an agreement with the owner; it is its own and agreed with
 /// nobody; not at all.
 const ACCESS: [&str; 4] = ["public", "agreed", "own", "none"];
@@ -68,76 +63,6 @@ pub(super) fn docs() -> Vec<Doc> {
         )
         .gives_bytes(200, "The schema.", "application/schema+json"),
     ]
-}
-
-/// What the node's folder has: documents with their schema's hash, and every schema by its hash.
-#[derive(Debug, Default)]
-struct Folder {
-    documents: BTreeMap<DatasetId, (DatasetDoc, Hash)>,
-    schemas: BTreeMap<Hash, Vec<u8>>,
-    about: BTreeMap<DatasetId, About>,
-    /// Documents of the catalogue that cannot be used, and why.
-    unusable: Vec<String>,
-}
-
-fn files(dir: &FilePath, extension: &str) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(dir) else { return vec![] };
-    let paths = entries.filter_map(|e| e.ok().map(|e| e.path()));
-    paths.filter(|p| p.extension().is_some_and(|e| e == extension)).collect()
-}
-
-fn read_small(path: &FilePath) -> Option<Vec<u8>> {
-    let small = fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() <= SCHEMA_BYTES_MAX);
-    if small { fs::read(path).ok() } else { None }
-}
-
-impl Folder {
-    /// Reads `datasets/` and `schemas/`. A document that is wrong is not ours to report here: `dataset register` does.
-    fn read(node: &FilePath) -> Self {
-        let (about, unusable) = about::read(node);
-        let mut found = Self { about, unusable, ..Self::default() };
-        for path in files(&node.join("schemas"), "json") {
-            found.add_schema(&path);
-        }
-        for path in files(&node.join("datasets"), "yaml") {
-            let Some(file) = fs::read_to_string(path).ok().and_then(|t| DatasetFile::parse(&t).ok()) else { continue };
-            let Some(hash) = found.add_schema(&node.join(&file.schema)) else { continue };
-            let text = found.schemas.get(&hash).and_then(|b| String::from_utf8(b.clone()).ok()).unwrap_or_default();
-            if let Ok(doc) = file.with_schema(&text) {
-                found.documents.insert(doc.id.clone(), (doc, hash));
-            }
-        }
-        found
-    }
-
-    fn add_schema(&mut self, path: &FilePath) -> Option<Hash> {
-        let bytes = read_small(path)?;
-        let hash = sha256(&[&bytes]);
-        self.schemas.insert(hash, bytes);
-        Some(hash)
-    }
-
-    /// The document of a dataset, if its schema is the registered one.
-    fn document(&self, d: &DatasetView) -> Option<&DatasetDoc> {
-        self.documents.get(&d.id).filter(|(_, hash)| *hash == d.schema_hash).map(|(doc, _)| doc)
-    }
-
-    fn fields(&self, d: &DatasetView) -> Option<Value> {
-        if let Some(doc) = self.document(d) {
-            let list = doc.fields().iter().map(|f| {
-                json!({"name": f.name, "type": f.kind, "required": f.required, "key": doc.key.contains(&f.name),
-                       "sensitive": f.sensitive, "description": f.description})
-            });
-            return Some(list.collect());
-        }
-        let schema: Value = serde_json::from_slice(self.schemas.get(&d.schema_hash)?).ok()?;
-        let required = |name: &String| schema["required"].as_array().is_some_and(|r| r.iter().any(|v| v == name));
-        let list = schema["properties"].as_object()?.iter().map(|(name, p)| {
-            let kind = if p["format"].is_string() { &p["format"] } else { &p["type"] };
-            json!({"name": name, "type": kind, "required": required(name), "description": p["description"]})
-        });
-        Some(list.collect())
-    }
 }
 
 /// Active agreements on a dataset that this agency is a party of, or that are public.

@@ -1,6 +1,6 @@
 //! `agreement`: the tools before anybody signs, and what ends or renews one.
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Tools on agreement documents; most need no node.
@@ -193,4 +193,13 @@ pub struct Reject {
     /// Why, for the record (only its salted hash is on the ledger)
     #[arg(long)]
     pub reason: String,
+}
+
+/// Kinds of stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StopKind {
+    /// Until resumed.
+    Suspend,
+    /// For ever.
+    Revoke,
 }

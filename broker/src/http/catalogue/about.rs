@@ -108,11 +108,11 @@ impl About {
 /// All documents by dataset, and what is wrong with those that cannot be used.
 pub(super) fn read(node: &Path) -> (BTreeMap<DatasetId, About>, Vec<String>) {
     let (mut found, mut wrong) = (BTreeMap::new(), Vec::new());
-    let mut paths = super::files(&node.join(DIR), "yaml");
+    let mut paths = super::folder::files(&node.join(DIR), "yaml");
     paths.sort();
     for path in paths {
         let name = format!("{DIR}/{}", path.file_name().unwrap_or_default().to_string_lossy());
-        let text = super::read_small(&path).and_then(|b| String::from_utf8(b).ok());
+        let text = super::folder::read_small(&path).and_then(|b| String::from_utf8(b).ok());
         match text.ok_or_else(|| "cannot be read".to_owned()).and_then(|t| About::parse(&t)) {
             Ok(about) if found.contains_key(&about.dataset) => {
                 wrong.push(format!("{name}: another file speaks of {}", about.dataset));

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use concordat_protocol::hash::sha256;
+use std::fs;
 
 const YAML: &str = "dataset: ds:grid/load@1\ntitle: Load\nkind: feed\nschema: schemas/load@1.json\nkey: [time]\ntime: {field: time, zone: UTC}\nsubject: none\nsensitive: {meter: identifier}\n";
 const SCHEMA: &str = r#"{"type":"object","properties":{"time":{"type":"string","format":"date-time"},"meter":{"type":"string","description":"which"}},"required":["time"],"additionalProperties":false}"#;

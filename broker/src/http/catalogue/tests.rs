@@ -2,6 +2,8 @@
 //! Search and the linked catalogue on the demo's own dataset documents.
 use super::*;
 use concordat_protocol::node::AgreementView;
+use std::fs;
+use std::path::Path as FilePath;
 
 /// Documents and schemas of the demo, as one node would have them that was handed all of them.
 fn node() -> tempfile::TempDir {
