@@ -33,7 +33,7 @@ fn nats_conf(port: u16, store: &Path) -> String {
         )
     };
     format!(
-        "listen: \"127.0.0.1:{port}\"\nmax_payload: 8388608\njetstream {{ store_dir: \"{}\", sync_interval: always }}\naccounts {{
+        "listen: \"127.0.0.1:{port}\"\nmax_payload: 8388608\njetstream {{ store_dir: \"{}\", sync_interval: always, max_file_store: 1099511627776 }}\naccounts {{
         EXCHANGE: {{ jetstream: enabled, users: [ {{user: exchange, password: p}} ], exports: [
           {{service: \"feed.*.*.>\", account_token_position: 2}}
           {{service: \"q.*.*.>\", account_token_position: 2}}
