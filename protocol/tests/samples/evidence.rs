@@ -4,7 +4,8 @@ use super::node::{key, roots};
 use super::{CHAIN, Sample, TICK, ed25519, h, hybrid, id, point, sample, session};
 use concordat_protocol::cbor::{Bytes, encode};
 use concordat_protocol::evidence::{
-    CheckpointView, DisputeView, EpochView, EpochVote, LeavesProof, NamedOp, SignedEpoch, TimeStamp, ValidatorView,
+    CheckpointView, DisputeView, EpochView, EpochVote, LeavesProof, LogProofs, NamedOp, SignedEpoch, TimeStamp,
+    ValidatorView,
 };
 use concordat_protocol::keys::{Signature, Statement};
 use concordat_protocol::node::{LeafProof, key_leaf_key, session_leaf_key};
@@ -102,6 +103,12 @@ pub fn leaves() -> Sample<LeavesProof> {
         keys: vec![leaf(key_leaf_key(&key().key.key_id()), encode(&key()), vec![h(126)])],
         sessions: vec![leaf(session_leaf_key(70_000), encode(&session::leaf().value), vec![h(127)])],
     })
+}
+
+/// An entry's leaf with a path; the value is filler.
+pub fn log_proofs() -> Sample<LogProofs> {
+    let entry = LeafProof { key: vec![0; 8].into(), value: vec![0x80].into(), index: 0, size: 2, path: vec![h(128)] };
+    sample!(LogProofs { height: 12, roots: roots(), entries: vec![entry] })
 }
 
 /// The token is filler.

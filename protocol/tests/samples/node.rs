@@ -38,6 +38,7 @@ pub fn requests() -> Vec<Sample<NodeRequest>> {
         sample!(NodeRequest::Epochs {}),
         sample!(NodeRequest::Disputes {}),
         sample!(NodeRequest::Leaves { height: 12, keys: vec![KeyId([92; 16])], sessions: vec![70_000u64, 70_001] }),
+        sample!(NodeRequest::Proofs { height: 12, indexes: vec![5_821u64, 70_000] }),
     ]
 }
 
@@ -212,5 +213,6 @@ pub fn replies() -> Vec<Sample<NodeReply>> {
         sample!(NodeReply::Epochs { body: values(evidence::epochs()) }),
         sample!(NodeReply::Disputes { body: vec![evidence::dispute().value] }),
         sample!(NodeReply::Leaves { body: evidence::leaves().value }),
+        sample!(NodeReply::Proofs { body: evidence::log_proofs().value }),
     ]
 }

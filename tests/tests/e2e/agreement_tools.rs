@@ -24,7 +24,7 @@ pub fn a_document_is_made_checked_and_compared_without_a_node(world: &World) {
     let missing = city.run(&args).ends(2);
     assert!(missing.err.contains("--set target=.."), "{}", missing.err);
     for set in [
-        "agreement=AGR-2026-9701",
+        "agreement=AGR-2026-9521",
         "assigner=org:police",
         "assignee=org:court",
         "target=ds:police/stops@1",
@@ -76,7 +76,7 @@ pub fn lint_and_preview_see_the_rows_that_police_holds(world: &World) {
             "{type: coarsen, field: time, to: month}".into(),
             "{type: mask, fields: [problem], keep_last: 1}".into(),
         ],
-        ..Agreement::new("AGR-2026-9702", "preview-test")
+        ..Agreement::new("AGR-2026-9522", "preview-test")
     };
     let path = folder.join("altered.yaml").to_string_lossy().into_owned();
     std::fs::write(&path, altered.yaml()).unwrap();
@@ -245,12 +245,12 @@ pub fn recorded_requests_are_decided_under_the_next_version(world: &World) {
 
 pub fn a_proposal_is_rejected_and_dates_are_renewed(world: &World) {
     let city = world.shared();
-    let rejected = Agreement::new("AGR-2026-9703", "reject-test");
+    let rejected = Agreement::new("AGR-2026-9523", "reject-test");
     rejected.propose(city);
     city.at("grid", &["agreement", "reject", &rejected.id, "--role", "legal", "--reason", "not ours"]).ends(3);
     city.at("court", &["agreement", "reject", &rejected.id, "--role", "legal", "--reason", "too wide"]).done();
     rejected.reaches(city, "police", "rejected");
-    let agreement = Agreement::new("AGR-2026-9704", "renew-test");
+    let agreement = Agreement::new("AGR-2026-9524", "renew-test");
     agreement.activate(city);
     let text = agreement.yaml();
     let dates = text.replace("2090-01-01", "2091-01-01");
