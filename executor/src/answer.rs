@@ -1,7 +1,7 @@
 //! What is recorded and what is released: operations with their salted commitments, sealed content, signatures.
 
 use crate::holding::Rows;
-use crate::step::Prepared;
+use crate::step::{Mode, Prepared};
 use crate::subjects::Marked;
 use concordat_policies::ask::Grant;
 use concordat_policies::duty::Duty;
@@ -150,7 +150,7 @@ pub fn disclose(
         encapsulation: Bytes::default(),
         sealed: Bytes::default(),
     };
-    let prepared = Prepared { op, op_hash, handle, denied: None };
+    let prepared = Prepared { op, op_hash, handle, denied: None, mode: Mode::Strict };
     Ok(Disclosure { prepared, released, secret, content, open_by_ms: open_by.unwrap_or_default() })
 }
 
@@ -176,7 +176,7 @@ pub fn deny(facts: &Facts<'_>, denied: Denied, handle: u64, marked: &Marked) -> 
     let commitment = set.root();
     let (session, n, day) = (facts.request.session, facts.request.n, facts.tick_ms / DAY_MS);
     let op = Op::Deny { handle, session, n, day, tags: marked.tags.clone(), commitment };
-    let prepared = Prepared { op_hash: op.hash(), op, handle, denied: Some(denied) };
+    let prepared = Prepared { op_hash: op.hash(), op, handle, denied: Some(denied), mode: Mode::Strict };
     Ok(Denial { prepared, secret, openings: cbor::encode(&set.redact(|_| true)) })
 }
 

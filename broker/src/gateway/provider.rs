@@ -5,7 +5,7 @@ use super::pool::{Pool, SESSION_LIFE_MS, Slot};
 use super::sign::{Draft, sign};
 use super::watch::LedgerWatch;
 use crate::ledger::LedgerError;
-use crate::ledger::acts::{sign_next, submit_act};
+use crate::ledger::acts::{sign_and_submit, submit_act};
 use crate::ledger::node_client::NodeClient;
 use crate::ledger::rpc::CometRpc;
 use concordat_protocol::acts::{ActBody, SessionKey};
@@ -24,8 +24,6 @@ use tracing::{info, warn};
 const QUEUE: usize = 4_096;
 /// How long opening rests after it failed, doubling up to the second.
 const REST: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// How often an act is signed again because another took its counter.
-const COUNTER_TRIES: usize = 4;
 
 /// Signs and submits the gateway key's acts one after another, since they share a counter.
 pub struct ActDesk {
@@ -46,16 +44,7 @@ impl ActDesk {
     /// Signs an act and waits until the ledger took it.
     pub async fn submit(&self, body: ActBody) -> Result<(u64, LogEntry), LedgerError> {
         let _turn = self.turn.lock().await;
-        let mut last = LedgerError::Stopped;
-        for _ in 0..COUNTER_TRIES {
-            let tx = sign_next(&self.node, &self.chain, &self.agency, &self.key, body.clone()).await?;
-            match submit_act(&self.node, &self.rpc, &tx).await {
-                // The CLI signs with this key too and may have taken the counter meanwhile.
-                Err(e @ LedgerError::Counter { .. }) => last = e,
-                done => return done,
-            }
-        }
-        Err(last)
+        sign_and_submit(&self.node, &self.rpc, &self.chain, &self.agency, &self.key, body).await
     }
 
     /// Submits an act that a person's key signed; waits its turn, because it may be the gateway's key.

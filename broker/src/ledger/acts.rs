@@ -16,6 +16,9 @@ use std::time::Duration;
 const ACT_SECONDS: u64 = 30;
 /// After how long without a commit the same bytes are sent again.
 const RESEND: Duration = Duration::from_secs(1);
+/// How often an act is signed again because another act of its key came first: people's commands and the broker
+/// itself sign with the gateway's key.
+pub const COUNTER_TRIES: usize = 4;
 
 /// Signs an act.
 pub fn sign_act(
@@ -32,7 +35,7 @@ pub fn sign_act(
 }
 
 /// Signs an act with the key's next counter.
-pub async fn sign_next(
+async fn sign_next(
     node: &NodeClient,
     chain: &str,
     agency: &AgencyId,
@@ -86,6 +89,26 @@ pub async fn submit_act(node: &NodeClient, rpc: &CometRpc, tx: &[u8]) -> Result<
     match tokio::time::timeout(Duration::from_secs(ACT_SECONDS), wait).await {
         Ok(result) => result,
         Err(_) => Err(LedgerError::Timeout(ACT_SECONDS)),
+    }
+}
+
+/// Signs an act with the key's next counter, submits it and waits as [`submit_act`]; signed again when another act of
+/// the key took the counter meanwhile, up to [`COUNTER_TRIES`] times.
+pub async fn sign_and_submit(
+    node: &NodeClient,
+    rpc: &CometRpc,
+    chain: &str,
+    agency: &AgencyId,
+    key: &SigningKey,
+    body: ActBody,
+) -> Result<(u64, LogEntry), LedgerError> {
+    let mut tries = 1;
+    loop {
+        let tx = sign_next(node, chain, agency, key, body.clone()).await?;
+        match submit_act(node, rpc, &tx).await {
+            Err(LedgerError::Counter { .. }) if tries < COUNTER_TRIES => tries += 1,
+            done => return done,
+        }
     }
 }
 

@@ -3,14 +3,10 @@
 use crate::context::Api;
 use crate::failure::Failure;
 use concordat_broker::config::NodeConfig;
-use concordat_broker::ledger::acts::sign_act;
+use concordat_broker::ledger::acts::{COUNTER_TRIES, sign_act};
 use concordat_protocol::acts::ActBody;
 use concordat_protocol::keys::{KeyId, SigningKey};
 use serde_json::Value;
-
-/// How often an act is signed again because another act of its key came first: the gateway's broker signs with the
-/// gateway key too, whenever it files a complaint or opens a session.
-const TRIES: usize = 4;
 
 /// The next counter of a key for such an act.
 pub async fn next_counter(api: &Api, key: KeyId, body: &ActBody) -> Result<u64, Failure> {
@@ -30,7 +26,7 @@ pub async fn submit(api: &Api, cfg: &NodeConfig, key: &SigningKey, body: ActBody
         let counter = next_counter(api, key.key_id(), &body).await?;
         let tx = sign_act(&cfg.chain, &cfg.agency, key, counter, body.clone())?;
         match submit_signed(api, tx).await {
-            Err(e) if e.code == "ledger-counter" && tries < TRIES => tries += 1,
+            Err(e) if e.code == "ledger-counter" && tries < COUNTER_TRIES => tries += 1,
             done => return done,
         }
     }

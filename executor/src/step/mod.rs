@@ -15,7 +15,7 @@ mod types;
 
 pub use denials::Denials;
 pub use refusal::{Reason, refuse};
-pub use types::{Call, Effect, Input, Kept, Key, Prepared, ReplyTo, Standing};
+pub use types::{Call, Effect, Input, Kept, Key, Mode, Prepared, ReplyTo, Standing};
 
 use concordat_protocol::codes::{self, Verdict};
 use concordat_protocol::hash::Hash;

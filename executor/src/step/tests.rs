@@ -27,7 +27,7 @@ fn call(n: u64, salt: u8) -> Call {
 
 fn prepared(n: u64, denied: Option<Denied>) -> Prepared {
     let op = Op::Query { handle: HANDLE, session: 1, n, day: 1, tags: Tags::none(), commitment: [n as u8; 32] };
-    Prepared { op_hash: op.hash(), op, handle: HANDLE, denied }
+    Prepared { op_hash: op.hash(), op, handle: HANDLE, denied, mode: Mode::Strict }
 }
 
 fn standing(status: Status) -> Input {

@@ -23,6 +23,18 @@ pub struct Call {
     pub session_expires_ms: u64,
 }
 
+/// How a call is answered once its operation is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Released after the ledger accepted its record.
+    #[default]
+    Strict,
+    /// Released at once with a promise, recorded within the clause's bound (break-glass).
+    Bounded,
+    /// Nothing is released: the change is applied after the ledger accepted the intent, then its outcome is recorded.
+    Write,
+}
+
 /// What the preparing worker made of a call: the operation to record, and the answer to give once it is.
 #[derive(Debug, Clone)]
 pub struct Prepared {
@@ -34,6 +46,8 @@ pub struct Prepared {
     pub handle: u64,
     /// The denial to answer, or nothing when there is data to release.
     pub denied: Option<Denied>,
+    /// How it is answered.
+    pub mode: Mode,
 }
 
 /// Where an agreement's clause stands at the newest height.

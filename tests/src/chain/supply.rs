@@ -2,7 +2,7 @@
 
 use super::failed::BenchError;
 use super::{Agency, Network, ROLE, generate};
-use concordat_broker::ledger::acts::{sign_next, submit_act};
+use concordat_broker::ledger::acts::sign_and_submit;
 use concordat_broker::ledger::rpc::CometRpc;
 use concordat_protocol::acts::{ActBody, ApprovalKind, SessionKey};
 use concordat_protocol::cbor::{self, Canon};
@@ -105,8 +105,7 @@ async fn until<T, F: Future<Output = Result<Option<T>, BenchError>>>(look: impl 
 async fn act(network: &Network, agency: usize, key: &SigningKey, body: ActBody) -> Result<(), BenchError> {
     let node = network.node_of(agency);
     let id = &network.agencies[agency].id;
-    let tx = sign_next(&node.client, &network.chain, id, key, body).await?;
-    submit_act(&node.client, &CometRpc::new(&node.rpc)?, &tx).await?;
+    sign_and_submit(&node.client, &CometRpc::new(&node.rpc)?, &network.chain, id, key, body).await?;
     Ok(())
 }
 

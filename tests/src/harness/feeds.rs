@@ -1,6 +1,6 @@
 //! Feeds of the tests' own: datasets with their documents, agreements about them, and what is published.
 
-use super::{Answer, City, SOON, act_tx, submit_act, until};
+use super::{Answer, City, SOON, act, until};
 use concordat_broker::keys::GATEWAY;
 use concordat_protocol::acts::ActBody;
 use concordat_protocol::hash::sha256;
@@ -66,8 +66,7 @@ impl Feed {
         for f in &feeds {
             let id = DatasetId::new(&f.id).expect("a dataset");
             let body = ActBody::Dataset { id, schema_hash: sha256(&[SCHEMA.as_bytes()]) };
-            let tx = act_tx(city, provider, &city.key(provider, GATEWAY), body);
-            submit_act(city, provider, &tx).expect("the dataset is registered");
+            act(city, provider, &city.key(provider, GATEWAY), body).expect("the dataset is registered");
         }
         feeds
     }

@@ -92,10 +92,11 @@ pub fn batch_tx(
     (cbor::encode(&Tx::Batch { body: Bytes(body), signature }), hash)
 }
 
-/// An act's transaction with the key's next counter.
-pub fn act_tx(city: &City, agency: &str, key: &SigningKey, body: ActBody) -> Vec<u8> {
+/// Signs an act with a key of the agency's and submits it, as [`acts::sign_and_submit`]: the agency's broker may use the
+/// same key at the same time.
+pub fn act(city: &City, agency: &str, key: &SigningKey, body: ActBody) -> Result<(u64, LogEntry), LedgerError> {
     let id = AgencyId::new(agency).expect("an agency");
-    wait(acts::sign_next(&city.node(agency), &city.chain(), &id, key, body)).expect("a signed act")
+    wait(acts::sign_and_submit(&city.node(agency), &city.comet(agency), &city.chain(), &id, key, body))
 }
 
 /// Submits an act at an agency's own node and waits for the ledger's word.
@@ -103,12 +104,17 @@ pub fn submit_act(city: &City, agency: &str, tx: &[u8]) -> Result<(u64, LogEntry
     wait(acts::submit_act(&city.node(agency), &city.comet(agency), tx))
 }
 
+/// Registers a key of the test's own, whose numbers no process uses.
+pub fn register_key(city: &City, agency: &str, role: KeyRole, label: &str) -> SigningKey {
+    let key = SigningKey::generate(Suite::Ed25519).expect("a key");
+    let body = ActBody::KeyAdd { role, label: label.into(), key: key.public().clone() };
+    act(city, agency, &city.key(agency, "root"), body).expect("the key is registered");
+    key
+}
+
 /// Registers a writer of the test's own, so that no process is disturbed; returns it with its key.
 pub fn register_writer(city: &City, agency: &str, label: &str) -> (WriterId, SigningKey) {
-    let key = SigningKey::generate(Suite::Ed25519).expect("a key");
-    let body = ActBody::KeyAdd { role: KeyRole::Writer, label: label.into(), key: key.public().clone() };
-    let tx = act_tx(city, agency, &city.key(agency, "root"), body);
-    submit_act(city, agency, &tx).expect("the writer is registered");
+    let key = register_key(city, agency, KeyRole::Writer, label);
     let writer = WriterId::new(format!("{agency}/{label}")).expect("a writer");
     (writer, key)
 }

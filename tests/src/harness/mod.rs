@@ -17,7 +17,7 @@ pub use city::{City, Process, Ran, Workplace, alive, lines_with, open_files_belo
 pub use documents::Agreement;
 pub use feeds::{Feed, FeedAgreement, own_envelope_stream, put, row, seen};
 pub use follow::{Follower, digest};
-pub use ledger::{Rpc, act_tx, batch_tx, register_writer, submit_act};
+pub use ledger::{Rpc, act, batch_tx, register_key, register_writer, submit_act};
 pub use session::{OwnSession, exchange_streams, jetstream, provider_call, streams, subject};
 
 use concordat_cli::servers::Servers;

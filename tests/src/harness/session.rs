@@ -1,6 +1,6 @@
 //! A consumer made by hand: sessions opened with the agency's own key, requests signed here and sent over the real streams.
 
-use super::{City, SOON, act_tx, submit_act, until, wait};
+use super::{City, SOON, act, until, wait};
 use concordat_broker::config::ExchangeConfig;
 use concordat_broker::gateway::sign::{Draft, sign};
 use concordat_broker::keys::KeyFolder;
@@ -66,8 +66,7 @@ impl OwnSession {
         let expires_ms = city.tick_ms() + 600_000;
         let provider = AgencyId::new("police").expect("an agency");
         let body = ActBody::SessionOpen { provider, keys: vec![SessionKey { key: public }], expires_ms };
-        let tx = act_tx(city, consumer, &city.key(consumer, "gateway"), body);
-        submit_act(city, consumer, &tx).expect("the session is open");
+        act(city, consumer, &city.key(consumer, "gateway"), body).expect("the session is open");
         // The provider's node may be a block behind.
         let number = until("the session shows at the provider", SOON, || {
             wait(city.node("police").session_by_key(public)).ok().flatten().map(|s| s.session).ok_or("no session")

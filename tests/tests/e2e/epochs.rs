@@ -9,7 +9,7 @@ use concordat_protocol::evidence::{EpochView, SignedEpoch};
 use concordat_protocol::keys::Statement;
 use concordat_protocol::node::{NodeReply, NodeRequest};
 use concordat_protocol::trust::Trust;
-use concordat_tests::harness::{City, Ran, SOON, act_tx, submit_act, until, wait};
+use concordat_tests::harness::{self, City, Ran, SOON, until, wait};
 use std::path::Path;
 use std::process::Command;
 
@@ -21,8 +21,7 @@ fn epochs(city: &City) -> Vec<EpochView> {
 }
 
 fn act(city: &City, agency: &str, key: &str, body: ActBody) {
-    let tx = act_tx(city, agency, &city.key(agency, key), body);
-    submit_act(city, agency, &tx).unwrap_or_else(|e| panic!("{agency}: {e}"));
+    harness::act(city, agency, &city.key(agency, key), body).unwrap_or_else(|e| panic!("{agency}: {e}"));
 }
 
 /// The power that CometBFT itself gives a validator's key at a height.

@@ -1,7 +1,7 @@
 //! Bad input straight at CometBFT's RPC and at the node's own socket: refused with its code, and nothing breaks.
 
 use crate::World;
-use concordat_protocol::acts::{Act, ActBody};
+use concordat_protocol::acts::{Act, ActBody, KeyRole};
 use concordat_protocol::cbor::{self, Bytes};
 use concordat_protocol::codes;
 use concordat_protocol::hash::sha256;
@@ -9,7 +9,7 @@ use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::keys::{SigningKey, Statement, Suite};
 use concordat_protocol::node::{NodeReply, NodeRequest};
 use concordat_protocol::ops::{Op, Tx};
-use concordat_tests::harness::{City, SOON, act_tx, batch_tx, register_writer, submit_act, until, wait};
+use concordat_tests::harness::{City, SOON, act, batch_tx, register_key, register_writer, submit_act, until, wait};
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -29,8 +29,7 @@ fn still_well(city: &City) {
     let before = city.log_size("grid");
     let body =
         ActBody::Dataset { id: DatasetId::new(format!("ds:grid/well{before}@1")).unwrap(), schema_hash: [1; 32] };
-    let tx = act_tx(city, "grid", &city.key("grid", "gateway"), body);
-    submit_act(city, "grid", &tx).expect("the ledger takes acts");
+    act(city, "grid", &city.key("grid", "gateway"), body).expect("the ledger takes acts");
     for agency in ["court", "grid", "police", "transport"] {
         until(&format!("{agency} follows"), SOON, || {
             let size = city.log_size(agency);
@@ -112,7 +111,8 @@ pub fn bad_acts_are_refused(world: &World) {
     let city = world.shared();
     let rpc = city.rpc("transport");
     let (chain, agency) = (city.chain(), AgencyId::new("transport").unwrap());
-    let gateway = city.key("transport", "gateway");
+    // A gateway's key of the test's own: the broker uses up numbers of the agency's.
+    let gateway = register_key(city, "transport", KeyRole::Gateway, "bad-acts");
     let dataset = |name: &str| ActBody::Dataset {
         id: DatasetId::new(format!("ds:transport/{name}@1")).unwrap(),
         schema_hash: [2; 32],
@@ -135,7 +135,7 @@ pub fn bad_acts_are_refused(world: &World) {
     let grid = AgencyId::new("grid").unwrap();
     code(&rpc.submit(&signed(&gateway, &gateway, next, dataset("a"), &chain, &grid)), codes::WRONG_AGENCY);
     // The gateway's key registers no keys.
-    let role = concordat_protocol::acts::KeyRole::Security;
+    let role = KeyRole::Security;
     let key_add = ActBody::KeyAdd { role, label: "mine".into(), key: stranger.public().clone() };
     code(&rpc.submit(&signed(&gateway, &gateway, next, key_add, &chain, &agency)), codes::WRONG_ROLE);
     // A gap in the counter is let in, and refused once it has waited.
@@ -154,8 +154,7 @@ pub fn bad_acts_are_refused(world: &World) {
     });
     // Another's data is not registered: refused in the block, with its code.
     let foreign = ActBody::Dataset { id: DatasetId::new("ds:police/mine@1").unwrap(), schema_hash: [3; 32] };
-    let tx = act_tx(city, "transport", &gateway, foreign);
-    let said = submit_act(city, "transport", &tx).expect_err("another agency's dataset");
+    let said = act(city, "transport", &gateway, foreign).expect_err("another agency's dataset");
     assert_eq!(said.code(), "ledger-refused", "{said}");
     let refused =
         until("the gapped act is out", Duration::from_secs(40), || rpc.included(&gapped, from).ok_or("not included"));
@@ -166,6 +165,8 @@ pub fn bad_acts_are_refused(world: &World) {
     for bad in ["ds:transport/a@1", "ds:transport/gap@1", "ds:police/mine@1", "ds:grid/a@1"] {
         assert!(!names.contains(&bad.to_owned()), "{bad} was registered");
     }
+    let revoke = ActBody::KeyRevoke { key_id: gateway.key_id(), compromised_since_ms: 0 };
+    act(city, "transport", &city.key("transport", "root"), revoke).expect("the test's key is revoked");
     still_well(city);
 }
 
