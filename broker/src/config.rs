@@ -4,6 +4,7 @@
 
 mod error;
 mod holding;
+mod limits;
 mod secret;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use holding::HoldingConfig;
+pub use limits::NodeLimits;
 pub use secret::{NotAReference, SecretRef};
 
 /// Version of `node.yaml`, `exchange.yaml` and of the folder's layout that this program reads and writes.
@@ -82,40 +84,6 @@ pub struct Peer {
     pub agency: AgencyId,
     /// Base URL of its broker, `http://host:port`.
     pub url: String,
-}
-
-/// Bounds of what a node takes on at once; each has a default.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct NodeLimits {
-    /// Largest body the HTTP API reads, bytes.
-    pub http_body_bytes: usize,
-    /// Largest sealed response the executor stores, bytes.
-    pub response_bytes: usize,
-    /// Most rows of one released page.
-    pub page_rows: usize,
-    /// Most queries a gateway has open at once.
-    pub queries_in_flight: usize,
-    /// How long a query may take in all, milliseconds.
-    pub query_ms: u64,
-    /// Requests a second that a caller of the HTTP API may send for long; adapters are not counted.
-    pub requests_per_second: u32,
-    /// Requests that it may send at once.
-    pub request_burst: u32,
-}
-
-impl Default for NodeLimits {
-    fn default() -> Self {
-        Self {
-            http_body_bytes: 8_000_000,
-            response_bytes: 8_000_000,
-            page_rows: 1_000,
-            queries_in_flight: 1_024,
-            query_ms: 30_000,
-            requests_per_second: 5_000,
-            request_burst: 10_000,
-        }
-    }
 }
 
 /// `node.yaml`: one agency's node.

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::row::check_row;
 use super::{Checked, DatasetSpec, HoldingError, Plan};
 use crate::limits::{MAX_PAGE_ROWS, MAX_PUT_ROWS};
-use crate::query::Filter;
+use crate::query::{FieldType, Filter};
 
 /// The rows of one call, checked against their dataset.
 pub(super) fn rows(spec: &DatasetSpec, rows: &[Map<String, Value>]) -> Result<Vec<Checked>, HoldingError> {
@@ -60,4 +60,9 @@ pub(super) fn fits(old: &DatasetSpec, new: &DatasetSpec) -> Result<(), HoldingEr
         }
     }
     Ok(())
+}
+
+/// The type of a field that the dataset must have.
+pub(super) fn field(spec: &DatasetSpec, name: &str) -> Result<FieldType, HoldingError> {
+    spec.fields.get(name).ok_or_else(|| HoldingError::Plan(format!("the dataset has no field {name:?}")))
 }

@@ -14,6 +14,7 @@ mod error;
 mod guard;
 pub mod mongodb;
 mod open;
+mod page;
 pub mod postgres;
 mod refine;
 mod row;

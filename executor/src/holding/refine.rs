@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::page::Page;
 use super::{Holding, checks};
-use super::{HoldingError, PageEnd, Plan, Row, Rows};
-use crate::limits::{
-    MAX_GROUPS, MAX_PAGE_BYTES, MAX_PAGE_ROWS, MAX_REFINED_GROUPS, MAX_REFINED_ROWS, STATEMENT_TIMEOUT,
-};
+use super::{HoldingError, Plan, Row, Rows};
+use crate::limits::{MAX_GROUPS, MAX_PAGE_ROWS, MAX_REFINED_GROUPS, MAX_REFINED_ROWS, STATEMENT_TIMEOUT};
 use crate::query::{Filter, Groups, Totals};
 
 /// One page of the rows that match.
@@ -15,28 +14,18 @@ pub(super) fn query<H: Holding + ?Sized>(holding: &H, plan: &Plan) -> Result<Row
     if plan.filter.is_exact() {
         return holding.page(plan);
     }
-    let mut found = Rows { rows: Vec::new(), end: PageEnd::Complete, scanned: None };
-    let mut bytes = 0;
+    let mut page = Page::new(plan.limit);
     let select = plan.select.as_deref();
     each(holding, plan, |row| {
-        if found.rows.len() == plan.limit as usize {
-            found.end = PageEnd::Limit;
-            return false;
-        }
         let mut row = row;
         if let Some(names) = select {
             // As the store does it: in the order asked.
             row.doc = names.iter().filter_map(|n| Some((n.clone(), row.doc.remove(n)?))).collect();
         }
-        bytes += size(&row);
-        if bytes > MAX_PAGE_BYTES && !found.rows.is_empty() {
-            found.end = PageEnd::Bytes;
-            return false;
-        }
-        found.rows.push(row);
-        true
+        let size = size(&row);
+        matches!(page.take(|| Ok((row, size))), Ok(true))
     })?;
-    Ok(found)
+    Ok(page.done(None))
 }
 
 /// How many rows match.

@@ -201,7 +201,7 @@ fn agrees(store: &Store, cases: u32) {
 
 #[test]
 fn sqlite_answers_as_the_evaluator_does() {
-    agrees(&crate::sqlite().unwrap(), 24);
+    agrees(&crate::sqlite().unwrap(), 48);
 }
 
 #[test]

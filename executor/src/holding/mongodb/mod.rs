@@ -20,12 +20,11 @@ use serde_json::{Map, Value};
 
 use self::words::{collection, indexes, is_duplicate, told};
 use super::bridge::Bridge;
+use super::page::Page;
 use super::row::check_row;
-use super::{
-    Checked, DatasetSpec, Expect, Health, Holding, HoldingError, PageEnd, Plan, PutReport, Row, Rows, Version,
-};
+use super::{Checked, DatasetSpec, Expect, Health, Holding, HoldingError, Plan, PutReport, Row, Rows, Version};
 use super::{Written, checks, value_key};
-use crate::limits::{CONCURRENT_QUERIES, MAX_PAGE_BYTES, STATEMENT_TIMEOUT};
+use crate::limits::{CONCURRENT_QUERIES, STATEMENT_TIMEOUT};
 use crate::query::{Filter, Order};
 
 /// Rows of one command of a load.
@@ -286,21 +285,13 @@ impl Holding for MongoHolding {
             let found = table.rows.find(Self::find(&plan)).projection(Self::projection(&plan)).sort(sort);
             let found = found.limit(i64::from(plan.limit) + 1).max_time(timeout);
             let mut found = found.await.map_err(told)?;
-            let (mut rows, mut bytes, mut end) = (Vec::<Row>::new(), 0, PageEnd::Complete);
+            let mut page = Page::new(plan.limit);
             while let Some(record) = found.try_next().await.map_err(told)? {
-                if rows.len() == plan.limit as usize {
-                    end = PageEnd::Limit;
+                if !page.take(|| record::read(&record, plan.select.as_deref()))? {
                     break;
                 }
-                let (row, size) = record::read(&record, plan.select.as_deref())?;
-                bytes += size;
-                if bytes > MAX_PAGE_BYTES && !rows.is_empty() {
-                    end = PageEnd::Bytes;
-                    break;
-                }
-                rows.push(row);
             }
-            Ok(Rows { rows, end, scanned: None })
+            Ok(page.done(None))
         })
     }
 
@@ -321,9 +312,7 @@ impl Holding for MongoHolding {
 
     fn forget(&self, dataset: &str, field: &str, gone: &dyn Fn(&str) -> bool) -> Result<u64, HoldingError> {
         let table = self.table(dataset)?;
-        let Some(ty) = table.spec.fields.get(field) else {
-            return Err(HoldingError::Plan(format!("the dataset has no field {field:?}")));
-        };
+        let ty = checks::field(&table.spec, field)?;
         let (reading, name) = (table.clone(), field.to_owned());
         let all: Vec<Row> = self.bridge.run(async move {
             let wanted = [name];

@@ -16,12 +16,11 @@ use serde_json::{Map, Value};
 use tokio_postgres::types::{ToSql, Type};
 
 use super::bridge::Bridge;
+use super::page::Page;
 use super::row::check_row;
-use super::{
-    Checked, DatasetSpec, Health, Holding, HoldingError, PageEnd, Plan, PutReport, Row, Rows, checks, value_key,
-};
+use super::{Checked, DatasetSpec, Health, Holding, HoldingError, PageEnd, Plan, PutReport, Rows, checks, value_key};
 use super::{Expect, Version, Written};
-use crate::limits::{CONCURRENT_QUERIES, LOCK_TIMEOUT, MAX_GROUPS, MAX_PAGE_BYTES, STATEMENT_TIMEOUT};
+use crate::limits::{CONCURRENT_QUERIES, LOCK_TIMEOUT, MAX_GROUPS, STATEMENT_TIMEOUT};
 use crate::query::{Filter, Groups, Totals};
 use pool::{Pools, take, told};
 use schema::Table;
@@ -239,29 +238,23 @@ impl Holding for PostgresHolding {
         let table = self.table(&plan.dataset)?;
         checks::plan(&table.spec, plan)?;
         let statement = sql::page(&table.layout, &table.spec, plan);
-        let (pools, limit, select) = (self.pools.clone(), plan.limit as usize, plan.select.clone());
+        let (pools, limit, select) = (self.pools.clone(), plan.limit, plan.select.clone());
         self.bridge.run(async move {
             let client = take(&pools.read).await?;
             let found = client.query_typed_raw(&statement.text, statement.params).await.map_err(told)?;
             let mut found = std::pin::pin!(found);
-            let (mut rows, mut bytes, mut end) = (Vec::<Row>::new(), 0, PageEnd::Complete);
+            let mut page = Page::new(limit);
             while let Some(row) = found.try_next().await.map_err(told)? {
-                if rows.len() == limit {
-                    end = PageEnd::Limit;
+                if !page.take(|| rows::read(&table, &row, select.as_deref()))? {
                     break;
                 }
-                let (row, size) = rows::read(&table, &row, select.as_deref())?;
-                bytes += size;
-                if bytes > MAX_PAGE_BYTES && !rows.is_empty() {
-                    end = PageEnd::Bytes;
-                    pools.cancel(&client);
-                    // What is cancelled late must not meet the connection's next query.
-                    drop(deadpool_postgres::Client::take(client));
-                    break;
-                }
-                rows.push(row);
             }
-            Ok(Rows { rows, end, scanned: None })
+            if page.end == PageEnd::Bytes {
+                pools.cancel(&client);
+                // What is cancelled late must not meet the connection's next query.
+                drop(deadpool_postgres::Client::take(client));
+            }
+            Ok(page.done(None))
         })
     }
 
@@ -306,9 +299,7 @@ impl Holding for PostgresHolding {
 
     fn forget(&self, dataset: &str, field: &str, gone: &dyn Fn(&str) -> bool) -> Result<u64, HoldingError> {
         let table = self.own(dataset)?;
-        let Some(ty) = table.spec.fields.get(field) else {
-            return Err(HoldingError::Plan(format!("the dataset has no field {field:?}")));
-        };
+        let ty = checks::field(&table.spec, field)?;
         let name = table.layout.table.clone();
         let all = Statement { text: format!("SELECT key, (doc -> '{field}')::text FROM {name}"), params: vec![] };
         let mut keys: Vec<String> = Vec::new();

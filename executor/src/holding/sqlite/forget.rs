@@ -2,7 +2,7 @@
 
 use super::pool::{held, told};
 use super::{SqliteHolding, Table};
-use crate::holding::{HoldingError, value_key};
+use crate::holding::{HoldingError, checks, value_key};
 use rusqlite::{Connection, TransactionBehavior};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,9 +19,7 @@ impl SqliteHolding {
         field: &str,
         gone: &dyn Fn(&str) -> bool,
     ) -> Result<u64, HoldingError> {
-        let Some(ty) = table.spec.fields.get(field) else {
-            return Err(HoldingError::Plan(format!("the dataset has no field {field:?}")));
-        };
+        let ty = checks::field(&table.spec, field)?;
         let mut conn = held(&self.writer);
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
         let t = table.number;

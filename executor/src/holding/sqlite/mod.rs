@@ -6,8 +6,6 @@ mod schema;
 mod sql;
 
 #[cfg(test)]
-mod agree;
-#[cfg(test)]
 pub(super) mod tests;
 
 pub use forget::empty_log;
@@ -20,10 +18,11 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, StatementStatus, TransactionBehavior, params};
 use serde_json::{Map, Value};
 
+use super::page::Page;
 use super::row::check_row;
 use super::{Checked, Expect, Version, Written};
-use super::{DatasetSpec, Health, Holding, HoldingError, PageEnd, Plan, PutReport, Row, Rows, checks};
-use crate::limits::{LOCK_TIMEOUT, MAX_PAGE_BYTES, READERS, STATEMENT_TIMEOUT};
+use super::{DatasetSpec, Health, Holding, HoldingError, Plan, PutReport, Row, Rows, checks};
+use crate::limits::{LOCK_TIMEOUT, READERS, STATEMENT_TIMEOUT};
 use crate::query::Filter;
 use pool::{Readers, held, told, writer};
 
@@ -205,25 +204,17 @@ impl Holding for SqliteHolding {
         self.readers.read(|conn| {
             let mut prepared = conn.prepare_cached(&statement.text).map_err(told)?;
             prepared.reset_status(StatementStatus::FullscanStep);
-            let (mut rows, mut bytes, mut end) = (Vec::new(), 0, PageEnd::Complete);
+            let mut page = Page::new(plan.limit);
             {
                 let mut found = prepared.query(rusqlite::params_from_iter(&statement.params)).map_err(told)?;
                 while let Some(row) = found.next().map_err(told)? {
-                    if rows.len() == plan.limit as usize {
-                        end = PageEnd::Limit;
+                    if !page.take(|| read_row(row, plan.select.as_deref()))? {
                         break;
                     }
-                    let (row, size) = read_row(row, plan.select.as_deref())?;
-                    bytes += size;
-                    if bytes > MAX_PAGE_BYTES && !rows.is_empty() {
-                        end = PageEnd::Bytes;
-                        break;
-                    }
-                    rows.push(row);
                 }
             }
             let scanned = prepared.get_status(StatementStatus::FullscanStep);
-            Ok(Rows { rows, end, scanned: u64::try_from(scanned).ok() })
+            Ok(page.done(u64::try_from(scanned).ok()))
         })
     }
 

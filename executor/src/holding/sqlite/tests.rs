@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
+use super::super::PageEnd;
 use super::*;
 use crate::limits::MAX_PUT_ROWS;
 use crate::query::{FieldType, Fields, Order, Query, parse_filter};
