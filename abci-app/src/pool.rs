@@ -79,7 +79,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Counts a batch in: at most four a writer, and room is left for acts and for other agencies.
+    /// Counts a batch in: at most [`CHECK_WINDOW_BATCHES`] a writer, and room is left for acts and for other agencies.
     ///
     /// # Errors
     /// 303 when the writer's window is full, 111 when the node is busy.

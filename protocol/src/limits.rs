@@ -7,9 +7,9 @@ pub const TX_BYTES_MAX: usize = 262_144;
 /// Most operations in one batch.
 pub const BATCH_OPS_MAX: usize = 8_192;
 /// Batches of one writer that a client may have uncommitted.
-pub const CLIENT_WINDOW_BATCHES: u64 = 2;
+pub const CLIENT_WINDOW_BATCHES: u64 = 4;
 /// Batches of one writer that CheckTx accepts before answering 303.
-pub const CHECK_WINDOW_BATCHES: u64 = 4;
+pub const CHECK_WINDOW_BATCHES: u64 = 8;
 /// How long a proposer leaves a gapped batch or act out before it is included to be refused, milliseconds (monotonic).
 pub const GAP_WAIT_MS: u64 = 10_000;
 /// Acts waiting for a block: how many in all, how many bytes in all, how many a key.

@@ -213,23 +213,23 @@ fn forged_acts_change_nothing() {
 }
 
 #[test]
-fn the_window_of_a_writer_is_four_batches_in_any_order() {
+fn the_window_of_a_writer_is_eight_batches_in_any_order() {
     let (mut city, a) = City::ready();
     let mut prev = [0; 32];
     let mut batches = Vec::new();
-    for n in 1..=5 {
+    for n in 1..=9 {
         let (tx, hash) = signed_batch(WRITER, 1, n, prev, vec![deny(&city, a.session, n)]);
         prev = hash;
         batches.push(tx);
     }
-    for i in [3, 0, 2, 1] {
+    for i in [3, 0, 7, 2, 5, 6, 1, 4] {
         city.mock.submit(batches[i].clone());
     }
-    assert_eq!(city.mock.check(batches[4].clone()).code as u16, codes::WINDOW_FULL);
+    assert_eq!(city.mock.check(batches[8].clone()).code as u16, codes::WINDOW_FULL);
     city.mock.submit(batches[2].clone());
     let block = city.tick();
-    assert_eq!(block.txs[1..], batches[..4]);
-    assert_eq!(writer(&city).last_seq, 4);
+    assert_eq!(block.txs[1..], batches[..8]);
+    assert_eq!(writer(&city).last_seq, 8);
     assert_eq!(city.mock.check(batches[0].clone()).code as u16, codes::STALE);
     city.mock.submit(batches[4].clone());
 }

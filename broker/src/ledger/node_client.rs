@@ -8,7 +8,8 @@ use concordat_protocol::ids::{AgencyId, WriterId};
 use concordat_protocol::keys::KeyId;
 use concordat_protocol::limits::NODE_FRAME_BYTES_MAX;
 use concordat_protocol::node::{
-    AgreementView, DatasetView, EntryProof, HeadView, KeyView, NodeReply, NodeRequest, SessionView, WriterView,
+    AgreementView, DatasetView, EntryProof, HeadView, KeyView, NodeReply, NodeRequest, ReviewDue, SessionView,
+    WriterView,
 };
 use concordat_protocol::ops::LogEntry;
 use concordat_protocol::runs::RunProof;
@@ -175,6 +176,9 @@ impl NodeClient {
     question!(
         /// All disputes.
         disputes() -> Vec<DisputeView>, NodeRequest::Disputes {}, NodeReply::Disputes { body } => body);
+    question!(
+        /// All reviews that are due, overdue ones included.
+        reviews() -> Vec<ReviewDue>, NodeRequest::Reviews {}, NodeReply::Reviews { body } => body);
     question!(
         /// Leaves of keys and sessions at a height.
         leaves(height: u64, keys: Vec<KeyId>, sessions: Vec<u64>) -> LeavesProof,

@@ -112,6 +112,7 @@ impl Writer {
             next_wait: view.last_seq + 1,
             waiting: BTreeMap::new(),
             started: Instant::now(),
+            formed_ms: 0,
         };
         tokio::spawn(task.run(rx, head));
         Ok(Self { commands, reopened: Arc::new(reopened) })
@@ -187,6 +188,8 @@ struct Task {
     next_wait: u64,
     waiting: BTreeMap<u64, oneshot::Sender<Recorded>>,
     started: Instant,
+    /// When the last batch was formed, as [`Task::now_ms`].
+    formed_ms: u64,
 }
 
 impl Task {
@@ -218,6 +221,7 @@ impl Task {
                     }
                     Followed::Lost(why) => warn!(writer = %self.setup.writer, why, "frames lost"),
                 },
+                () = rest(self.core.rest_ms(self.now_ms().saturating_sub(self.formed_ms))) => {}
                 _ = look.tick() => {}
             }
             if let Err(e) = self.send_due() {
@@ -257,19 +261,25 @@ impl Task {
     }
 
     fn send_due(&mut self) -> Result<(), LedgerError> {
-        loop {
+        while self.core.rest_ms(self.now_ms().saturating_sub(self.formed_ms)) == Some(0) {
             let setup = self.setup.clone();
-            let formed = self.core.form(|body| sign(&setup, body))?;
-            match formed {
-                // An fsync: the runtime's other tasks move to another thread meanwhile.
-                Some(batch) => tokio::task::block_in_place(|| self.journal.keep(&batch))?,
-                None => break,
-            }
+            let Some(batch) = self.core.form(|body| sign(&setup, body))? else { break };
+            self.formed_ms = self.now_ms();
+            // An fsync: the runtime's other tasks move to another thread meanwhile.
+            tokio::task::block_in_place(|| self.journal.keep(&batch))?;
         }
         for send in self.core.due(self.now_ms()) {
             tokio::spawn(deliver(self.setup.clone(), send.tx, send.attempt));
         }
         Ok(())
+    }
+}
+
+/// Waits until a batch is to be formed, for ever where none is.
+async fn rest(ms: Option<u64>) {
+    match ms {
+        Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+        None => std::future::pending().await,
     }
 }
 

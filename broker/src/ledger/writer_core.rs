@@ -1,6 +1,8 @@
 //! The pure part of a writer: which operations form the next batch, what is open, what to send again.
 //!
-//! At most [`CLIENT_WINDOW_BATCHES`] batches are uncommitted. A batch once formed is never signed again: the same bytes
+//! At most [`CLIENT_WINDOW_BATCHES`] batches are uncommitted, formed [`SPACING_MS`] apart, so that the window covers the
+//! time between two blocks: were they formed at once, the first would be small and all that comes after them would wait
+//! for a block. A batch once formed is never signed again: the same bytes
 //! are sent until the writer's `last_seq` on the ledger passes it.
 
 use concordat_protocol::cbor;
@@ -15,6 +17,11 @@ use std::collections::VecDeque;
 pub const RESEND_MS: u64 = 1_000;
 /// Bytes of operations after which a batch is closed. Measured best between 64 and 200 KB.
 pub const BATCH_BYTES: usize = 64_000;
+/// How long after a batch the next one is formed while others are open, milliseconds. A writer with nothing open does
+/// not wait.
+pub const SPACING_MS: u64 = 25;
+/// So many waiting operations fill a batch, and are not kept waiting.
+const FULL: usize = BATCH_BYTES / 100;
 
 /// A formed and signed batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +125,16 @@ impl WriterCore {
     /// Operations in batches that are not committed.
     pub fn uncommitted(&self) -> usize {
         self.open.iter().map(|o| o.batch.op_hashes.len()).sum()
+    }
+
+    /// How long to wait until the next batch is formed, milliseconds; none where nothing waits or the window is full.
+    /// `since_ms` is how long ago the last one was formed.
+    pub fn rest_ms(&self, since_ms: u64) -> Option<u64> {
+        match (self.queue.len(), self.open.len() as u64) {
+            (0, _) | (_, CLIENT_WINDOW_BATCHES..) => None,
+            (FULL.., _) | (_, 0) => Some(0),
+            _ => Some(SPACING_MS.saturating_sub(since_ms)),
+        }
     }
 
     /// Forms the next batch if the window has room and something waits. The caller keeps it durably before it sends it.

@@ -34,21 +34,36 @@ fn entry(seq: u64, op: &Op) -> LogEntry {
 }
 
 #[test]
-fn at_most_two_batches_are_open_and_they_chain() {
+fn at_most_a_window_of_batches_is_open_and_they_chain() {
     let mut c = core();
-    c.push(op(1));
-    let first = form(&mut c).unwrap();
-    c.push(op(2));
-    let second = form(&mut c).unwrap();
-    c.push(op(3));
-    assert_eq!(form(&mut c), None, "the window is full");
+    let mut formed = Vec::new();
+    for n in 1..=CLIENT_WINDOW_BATCHES {
+        c.push(op(n));
+        formed.push(form(&mut c).unwrap());
+    }
+    let next = CLIENT_WINDOW_BATCHES + 1;
+    c.push(op(next));
+    assert_eq!((form(&mut c), c.rest_ms(1_000)), (None, None), "the window is full");
     let body = |o: &Outgoing| match cbor::decode::<Tx>(&o.tx).unwrap() {
         Tx::Batch { body, .. } => cbor::decode::<Batch>(&body).unwrap(),
         other => panic!("{other:?}"),
     };
-    assert_eq!((body(&second).first_seq, body(&second).prev), (2, first.hash));
-    assert_eq!(c.committed(&entry(1, &op(1)), 5).unwrap(), Some((1, first.hash)));
-    assert_eq!(form(&mut c).unwrap().first_seq, 3);
+    assert_eq!((body(&formed[1]).first_seq, body(&formed[1]).prev), (2, formed[0].hash));
+    assert_eq!(c.committed(&entry(1, &op(1)), 5).unwrap(), Some((1, formed[0].hash)));
+    assert_eq!(form(&mut c).unwrap().first_seq, next);
+}
+
+#[test]
+fn batches_are_spaced_but_the_first_and_full_ones() {
+    let mut c = core();
+    assert_eq!(c.rest_ms(1_000), None, "nothing waits");
+    c.push(op(1));
+    assert_eq!(c.rest_ms(0), Some(0), "nothing is open");
+    form(&mut c).unwrap();
+    c.push(op(2));
+    assert_eq!((c.rest_ms(5), c.rest_ms(SPACING_MS), c.rest_ms(900)), (Some(SPACING_MS - 5), Some(0), Some(0)));
+    (0..FULL as u64).for_each(|n| c.push(op(n)));
+    assert_eq!(c.rest_ms(0), Some(0), "a full batch waits");
 }
 
 #[test]

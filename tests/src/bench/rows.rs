@@ -15,6 +15,7 @@ use super::supply::{self, Amount, Licence};
 use super::tessera;
 use concordat_cli::layout::CometSettings;
 use concordat_cli::servers::{self, Server};
+use concordat_protocol::limits::CLIENT_WINDOW_BATCHES;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,7 +123,7 @@ fn programs(plan: &Plan) -> Result<Programs, BenchError> {
 
 fn settings(results: &mut Results) {
     results.set("CometBFT", format!("{}, {COMET:?} (milliseconds), block 1 MB", Server::CometBft.version()));
-    results.set("operations", format!("query with one tag, about 64 bytes; batches of {BATCH_BYTES} bytes, window 2"));
+    results.set("operations", format!("query with one tag, about 64 bytes; batches of {BATCH_BYTES} bytes, window {CLIENT_WINDOW_BATCHES}"));
     results.set("writers", format!("{WRITERS_1V} at one validator; {WRITERS_4V} at each of four"));
     results.set(
         "baseline",
