@@ -123,7 +123,10 @@ fn programs(plan: &Plan) -> Result<Programs, BenchError> {
 
 fn settings(results: &mut Results) {
     results.set("CometBFT", format!("{}, {COMET:?} (milliseconds), block 1 MB", Server::CometBft.version()));
-    results.set("operations", format!("query with one tag, about 64 bytes; batches of {BATCH_BYTES} bytes, window {CLIENT_WINDOW_BATCHES}"));
+    results.set(
+        "operations",
+        format!("query with one tag, about 64 bytes; batches of {BATCH_BYTES} bytes, window {CLIENT_WINDOW_BATCHES}"),
+    );
     results.set("writers", format!("{WRITERS_1V} at one validator; {WRITERS_4V} at each of four"));
     results.set(
         "baseline",
