@@ -11,16 +11,28 @@ use prometheus::{
     Registry, TextEncoder, core::Collector,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Different words a label may take before the rest counts as `other`: words of other agencies are not trusted.
 const WORDS_MAX: usize = 64;
 
-/// All metrics of a broker. Cheap to clone.
+/// All metrics of a broker. Cheap to clone: every request carries them.
 #[derive(Clone)]
-pub struct Metrics {
+pub struct Metrics(Arc<Families>);
+
+impl Deref for Metrics {
+    type Target = Families;
+
+    fn deref(&self) -> &Families {
+        &self.0
+    }
+}
+
+/// The metrics themselves, by name.
+pub struct Families {
     registry: Registry,
-    reasons: Arc<Mutex<BTreeSet<String>>>,
+    reasons: Mutex<BTreeSet<String>>,
     decisions: IntCounterVec,
     /// Seconds a query spends in a stage: `session`, `provider`, `verify`, `store`, `total`.
     pub query_duration: HistogramVec,
@@ -98,7 +110,7 @@ impl Metrics {
         let r = Registry::new();
         let build = vector!(r, IntGaugeVec, "build_info", "Version of this program", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Ok(Self {
+        Ok(Self(Arc::new(Families {
             decisions: vector!(
                 r,
                 IntCounterVec,
@@ -205,9 +217,9 @@ impl Metrics {
             cosigned_height: single!(r, IntGauge, "cosigned_height", "Height of the newest checkpoint cosigned here"),
             cosign_stopped: single!(r, IntGauge, "cosign_stopped", "1 while this agency must not cosign"),
             disputes: single!(r, IntCounter, "disputes_total", "Disputes filed by this agency"),
-            reasons: Arc::default(),
+            reasons: Mutex::default(),
             registry: r,
-        })
+        })))
     }
 
     /// A word that came from elsewhere, as a label: at most [`WORDS_MAX`] different ones.

@@ -11,7 +11,7 @@ use crate::host::{HostError, connect_streams, load_datasets};
 use crate::http::auth::{TOKENS_FILE, TokenError, Tokens};
 use crate::http::rates::Rates;
 use crate::http::tls::{Applications, Peer, TlsError, TlsListener};
-use crate::http::{AppState, router};
+use crate::http::{AppState, Parts, router};
 use crate::intake::{Intake, IntakeSetup, IntakeStartError};
 use crate::keys::{self, KeyFileError, KeyFolder};
 use crate::ledger::LedgerError;
@@ -239,7 +239,7 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     let writer = start_writer(&cfg, &folder, &rpc)?;
     let (tokens, actor_secret) = (Arc::new(tokens), Arc::new(actor_secret));
     let rates = Arc::new(Rates::new(&cfg.limits));
-    Ok(AppState {
+    Ok(AppState::new(Parts {
         cfg,
         node,
         rpc,
@@ -256,7 +256,7 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
         rates,
         actor_secret,
         writer,
-    })
+    }))
 }
 
 /// Serves the same API by TLS where `node.yaml` says so.
