@@ -1,14 +1,17 @@
 //! Admission: is this call really from the session's consumer, for this provider, and about what it says?
 
+use crate::limits::KEPT_SIGNATURES;
 use crate::step::Call;
 use concordat_protocol::cbor;
 use concordat_protocol::codes;
-use concordat_protocol::hash::sha256;
+use concordat_protocol::hash::{Hash, sha256};
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::keys::{Statement, signed_bytes, verify_ed25519};
 use concordat_protocol::limits::REQUESTS_PER_SIGNATURE;
 use concordat_protocol::node::SessionView;
 use concordat_protocol::session::{QueryCall, Request};
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 
 /// Why a call is not admitted. None of these reaches the ledger: nobody is known to have asked.
@@ -53,13 +56,35 @@ pub fn read_request(call: &QueryCall) -> Result<Request, AdmitError> {
     cbor::decode(&call.signed.request).map_err(|e| AdmitError::Malformed(e.to_string()))
 }
 
-/// Verifies a call against the session as the ledger has it. `via` is the consumer as the streams' server names it.
+/// Signatures over requests that were found good. One covers many requests, each of which comes as a call of its own.
+#[derive(Debug, Default)]
+pub struct Signatures(Mutex<VecDeque<Hash>>);
+
+impl Signatures {
+    /// Whether this is the key's signature of the message; looked up, or verified and kept. A bad one is never kept.
+    fn good(&self, key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
+        let name = sha256(&[key, signature, message]);
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&name) {
+            return true;
+        }
+        let good = verify_ed25519(key, message, signature).is_ok();
+        if good {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            known.push_front(name);
+            known.truncate(KEPT_SIGNATURES);
+        }
+        good
+    }
+}
+
+/// Verifies a call against the session as the ledger has it.
 pub fn verify_call(
     call: &QueryCall,
     request: Request,
     chain: &str,
     provider: &AgencyId,
     session: &SessionView,
+    signatures: &Signatures,
 ) -> Result<Call, AdmitError> {
     if request.chain != chain {
         return Err(AdmitError::Chain(request.chain));
@@ -74,8 +99,9 @@ pub fn verify_call(
         return Err(AdmitError::Malformed(format!("one signature covers at most {REQUESTS_PER_SIGNATURE} requests")));
     }
     let root = call.signed.signed_root().map_err(|e| AdmitError::Malformed(e.to_string()))?;
-    verify_ed25519(&session.key, &signed_bytes(Statement::Request, chain, &root), &call.signed.signature)
-        .map_err(|_| AdmitError::Signature)?;
+    if !signatures.good(&session.key, &signed_bytes(Statement::Request, chain, &root), &call.signed.signature) {
+        return Err(AdmitError::Signature);
+    }
     if sha256(&[&call.query]) != request.query_hash {
         return Err(AdmitError::QueryHash);
     }
@@ -129,7 +155,7 @@ mod tests {
     }
 
     fn check(call: &QueryCall, view: &SessionView) -> Result<Call, AdmitError> {
-        verify_call(call, read_request(call)?, "c", &police(), view)
+        verify_call(call, read_request(call)?, "c", &police(), view, &Signatures::default())
     }
 
     #[test]
@@ -153,8 +179,26 @@ mod tests {
         let elsewhere = SessionView { provider: AgencyId::new("grid").unwrap(), ..view.clone() };
         assert_eq!(check(&call, &elsewhere).err(), Some(AdmitError::Session(4)));
         assert!(matches!(
-            verify_call(&call, read_request(&call).unwrap(), "d", &police(), &view),
+            verify_call(&call, read_request(&call).unwrap(), "d", &police(), &view, &Signatures::default()),
             Err(AdmitError::Chain(_))
         ));
+    }
+
+    #[test]
+    fn a_signature_that_was_good_once_is_good_for_nothing_else() {
+        let key = SigningKey::generate(Suite::Ed25519).unwrap();
+        let (call, view) = signed(&key);
+        let known = Signatures::default();
+        let check = |call: &QueryCall, view: &SessionView| {
+            verify_call(call, read_request(call)?, "c", &police(), view, &known).map(|_| ())
+        };
+        assert_eq!((check(&call, &view), check(&call, &view)), (Ok(()), Ok(())));
+        assert_eq!(known.0.lock().unwrap().len(), 1, "the second time it was looked up");
+        let mut other = call.clone();
+        other.signed.request = cbor::encode(&Request { n: 2, ..read_request(&call).unwrap() }).into();
+        assert_eq!(check(&other, &view), Err(AdmitError::Signature), "another request");
+        let (_, stranger) = signed(&SigningKey::generate(Suite::Ed25519).unwrap());
+        assert_eq!(check(&call, &stranger), Err(AdmitError::Signature), "another key");
+        assert_eq!(known.0.lock().unwrap().len(), 1, "a bad one is not kept");
     }
 }

@@ -60,3 +60,5 @@ pub const MAX_GROUPS: usize = 1_000;
 pub const MAX_REFINED_GROUPS: usize = 50_000;
 /// Fields that totals group by, add up, or take the mean of; each list.
 pub const MAX_TOTAL_FIELDS: usize = 8;
+/// Signatures over requests that are remembered as good: of the calls that are on their way.
+pub const KEPT_SIGNATURES: usize = 256;

@@ -7,7 +7,7 @@
 
 use super::fetch::{Fetcher, Job};
 use crate::ledger::node_client::NodeClient;
-use concordat_executor::admit::{AdmitError, read_request, verify_call};
+use concordat_executor::admit::{AdmitError, Signatures, read_request, verify_call};
 use concordat_executor::decide::denied;
 use concordat_protocol::cbor;
 use concordat_protocol::codes;
@@ -22,12 +22,13 @@ use tracing::debug;
 pub struct Sessions {
     node: NodeClient,
     known: Mutex<BTreeMap<u64, Arc<SessionView>>>,
+    signatures: Signatures,
 }
 
 impl Sessions {
     /// An empty cache over a node.
     pub fn new(node: NodeClient) -> Self {
-        Self { node, known: Mutex::default() }
+        Self { node, known: Mutex::default(), signatures: Signatures::default() }
     }
 
     /// Forgets sessions that are over at `tick_ms`; returns those that are left.
@@ -68,7 +69,8 @@ pub async fn admit(
     let session = sessions.get(request.session).await?.filter(|s| s.consumer.account() == via);
     let session = session.ok_or_else(|| refused(&AdmitError::Session(request.session)))?;
     let kem_id = request.kem_key_id;
-    let verified = verify_call(&call, request, chain, provider, &session).map_err(|e| refused(&e))?;
+    let verified = verify_call(&call, request, chain, provider, &session, &sessions.signatures);
+    let verified = verified.map_err(|e| refused(&e))?;
     let stale = |e: crate::ledger::LedgerError| Denied { retry: 1, ..denied(0, "stale-ledger", e.to_string()) };
     let kem = fetcher.kem(kem_id, &session.consumer).await.map_err(stale)?;
     let kem = kem.ok_or_else(|| {

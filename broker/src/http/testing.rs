@@ -9,7 +9,7 @@ use crate::http::auth::{TokenEntry, TokenFile};
 use crate::keys::{self, KeyFolder};
 use axum::Router;
 use axum::routing::{get, post};
-use concordat_executor::admit::{read_request, verify_call};
+use concordat_executor::admit::{Signatures, read_request, verify_call};
 use concordat_protocol::cbor;
 use concordat_protocol::keys::{PublicKey, Suite};
 use concordat_protocol::seal::SealSender;
@@ -102,7 +102,8 @@ impl Police {
         let place = (request.session, request.n);
         let mut ledger = self.ledger.lock().unwrap();
         let session = ledger.sessions.iter().find(|s| s.session == request.session).cloned().expect("an open session");
-        verify_call(call, request.clone(), CHAIN, &agency("police"), &session).expect("a signed call");
+        verify_call(call, request.clone(), CHAIN, &agency("police"), &session, &Signatures::default())
+            .expect("a signed call");
         assert_eq!(session.consumer.account(), account, "the streams' server names the consumer");
         let rows = [json!({"stop_id": "17-1", "time": "2017-03-14T00:00:00Z"}), json!({"stop_id": "17-2"})];
         let (released, content) = self.pair.disclosed(&request, &rows);

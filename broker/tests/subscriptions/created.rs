@@ -3,7 +3,7 @@
 use super::*;
 use concordat_broker::feed::NewAsk;
 use concordat_broker::gateway::{Ask, GatewayError};
-use concordat_executor::admit::{read_request, verify_call};
+use concordat_executor::admit::{Signatures, read_request, verify_call};
 use concordat_executor::decide::denied;
 use concordat_protocol::cbor;
 use concordat_protocol::ids::{AgencyId, DatasetId};
@@ -29,7 +29,8 @@ impl Provider {
         let request = read_request(&call).unwrap();
         let session = city_sessions.iter().find(|s| s.session == request.session).expect("an open session");
         let grid = AgencyId::new("grid").unwrap();
-        let call_ok = verify_call(&call, request, "city", &grid, session).expect("a signed command");
+        let call_ok =
+            verify_call(&call, request, "city", &grid, session, &Signatures::default()).expect("a signed command");
         assert_eq!(call_ok.request.dataset.as_str(), DATASET);
         if let Some(lie) = &self.lie {
             return lie.clone();
