@@ -18,7 +18,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 /// Milliseconds of a UTC day.
-const DAY_MS: u64 = 86_400_000;
+pub(crate) const DAY_MS: u64 = 86_400_000;
 
 /// Why an answer could not be made.
 #[derive(Debug, Error)]
@@ -47,6 +47,8 @@ pub struct Facts<'a> {
     pub actor: &'a str,
     /// Ledger time, milliseconds.
     pub tick_ms: u64,
+    /// Why the person overrode; nothing for an ordinary request.
+    pub justification: Option<&'a str>,
 }
 
 /// 32 random bytes from the operating system.
@@ -56,7 +58,7 @@ pub fn random32() -> Result<[u8; 32], AnswerError> {
     Ok(out)
 }
 
-fn leaves(facts: &Facts<'_>, more: &[(&str, Vec<u8>)], secret: &[u8; 32]) -> Result<LeafSet, AnswerError> {
+pub(crate) fn leaves(facts: &Facts<'_>, more: &[(&str, Vec<u8>)], secret: &[u8; 32]) -> Result<LeafSet, AnswerError> {
     let mut fields: BTreeMap<String, Vec<u8>> = COMMITMENT_NAMES.iter().map(|n| ((*n).to_owned(), vec![])).collect();
     let base = [
         (leaf::CONSUMER, facts.consumer.as_str().as_bytes().to_vec()),
@@ -71,7 +73,7 @@ fn leaves(facts: &Facts<'_>, more: &[(&str, Vec<u8>)], secret: &[u8; 32]) -> Res
     LeafSet::new(secret, fields).map_err(|e| AnswerError::Leaves(e.to_string()))
 }
 
-fn evidence_word(evidence: &Evidence) -> &'static str {
+pub(crate) fn evidence_word(evidence: &Evidence) -> &'static str {
     match evidence {
         Evidence::None {} => "none",
         Evidence::Strict {} => "strict",
@@ -128,6 +130,9 @@ pub fn disclose(
         (leaf::CONTENT_ROOT, content_root.to_vec()),
         (leaf::EVIDENCE, evidence_word(&grant.evidence).as_bytes().to_vec()),
     ];
+    let overrides = grant.effect == Effect::BreakGlass;
+    let why = facts.justification.filter(|_| overrides).map(|text| (leaf::JUSTIFICATION, text.as_bytes().to_vec()));
+    let more: Vec<(&str, Vec<u8>)> = more.into_iter().chain(why).collect();
     let set = leaves(facts, &more, &secret)?;
     let (session, n, day) = (facts.request.session, facts.request.n, facts.tick_ms / DAY_MS);
     let (tags, commitment) = (marked.tags.clone(), set.root());
@@ -231,6 +236,7 @@ mod tests {
             consumer: &consumer,
             actor: "p-7",
             tick_ms: 2 * DAY_MS,
+            justification: None,
         };
         let refusal = crate::decide::denied(407, "purpose", "no");
         let nobody = Marked::nobody();

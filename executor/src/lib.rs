@@ -8,12 +8,14 @@
 pub mod admit;
 pub mod answer;
 pub mod decide;
+pub mod decide_totals;
 pub mod holding;
 pub mod limits;
 pub mod query;
 
 pub mod step;
 pub mod subjects;
+pub mod writing;
 
 /// The policy room, for the host that runs this step.
 pub use concordat_policies as policies;

@@ -141,6 +141,8 @@ pub struct DatasetFile {
     #[serde(default)]
     retention: RetentionRaw,
     #[serde(default)]
+    writable: bool,
+    #[serde(default)]
     indexes: Vec<Vec<Spanned<String>>>,
 }
 
@@ -237,6 +239,8 @@ pub struct DatasetDoc {
     pub subject: Option<Subject>,
     /// How long data is kept.
     pub retention: Retention,
+    /// Whether another agency may write records of it, where a clause permits that.
+    pub writable: bool,
     /// Fields that are searched together, each a prefix of an index.
     pub indexes: Vec<Vec<String>>,
     /// The JSON Schema, for validation at intake.
@@ -276,6 +280,11 @@ impl DatasetFile {
             }
             indexes.push(index.iter().map(|n| n.value.clone()).collect());
         }
+        let writable = self.writable;
+        if writable && self.kind == DatasetKind::Feed {
+            let rule = "writable: what is only published is not written; hold it too (kind: both) or leave this out";
+            return Err(YamlError::new(Pos::default(), rule).into());
+        }
         let retention = Retention {
             stream_ms: self.retention.stream.map(|d| d.0),
             holdings_ms: self.retention.holdings.map(|d| d.0),
@@ -289,6 +298,7 @@ impl DatasetFile {
             time,
             subject,
             retention,
+            writable,
             indexes,
             schema,
             fields,

@@ -32,6 +32,15 @@ const SCHEMA: &str = r#"{
 }"#;
 
 #[test]
+fn records_are_written_by_others_only_where_the_document_says_so() {
+    assert!(!DatasetDoc::parse(YAML, SCHEMA).unwrap().writable);
+    assert!(DatasetDoc::parse(&format!("{YAML}writable: true\n"), SCHEMA).unwrap().writable);
+    let feed = format!("{YAML}writable: true\n").replace("kind: records", "kind: feed");
+    assert!(DatasetDoc::parse(&feed, SCHEMA).unwrap_err().to_string().contains("kind: both"));
+    assert!(DatasetDoc::parse(&format!("{YAML}writable: perhaps\n"), SCHEMA).is_err());
+}
+
+#[test]
 fn document_and_schema_make_a_dataset() {
     let doc = DatasetDoc::parse(YAML, SCHEMA).unwrap();
     assert_eq!(doc.id.as_str(), "ds:police/stops@1");

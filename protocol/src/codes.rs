@@ -1,7 +1,7 @@
 //! The one registry of result codes (u16). Numbers are never reused.
 //!
 //! 0 ok; 1xx syntax and limits; 2xx signature and key; 3xx sequence; 40x agreement; 41x quota; 42x session and
-//! replay; 43x duty overdue; 5xx bounded evidence.
+//! replay; 43x duty overdue; 44x writes; 5xx bounded evidence.
 
 macro_rules! codes {
     ($($(#[$m:meta])* $name:ident = $n:literal : $text:literal),* $(,)?) => {
@@ -55,6 +55,7 @@ codes! {
     REPLAY = 422: "this request of the session was recorded already",
     SESSION_WINDOW = 423: "the request number is too far behind the session's newest",
     DUTY_OVERDUE = 430: "a duty of this clause is overdue",
+    RECORD_CONFLICT = 440: "the record is not as the writer expects it",
     BOUNDED_LATE = 500: "the deliver operation came after the promised time",
     BOUNDED_SUSPENDED = 501: "bounded evidence is suspended for this agreement",
     SUB_SEQUENCE = 502: "the range does not continue the subscription's last anchored one",

@@ -171,6 +171,59 @@ canon_struct! {
     }
 }
 
+canon_struct! {
+    /// A write that was carried out: its intent, and the outcome that stands on the ledger after it.
+    pub struct Written {
+        /// The intent, opened and signed as a release is. Its sealed content is one row that says what was done.
+        pub intent: Released,
+        /// Global index of the outcome.
+        pub outcome_index: u64,
+        /// Height of its block.
+        pub outcome_height: u64,
+        /// The outcome's canonical bytes.
+        pub outcome: Bytes,
+        /// Leaves of its commitment, canonical [`crate::leaves::Redacted`] bytes.
+        pub outcome_openings: Bytes,
+    }
+}
+
+canon_struct! {
+    /// A provider's promise to record what it released under bounded evidence (statement `promise`, by the release key).
+    /// It has one field more than a [`Promise`], so that neither passes for the other.
+    pub struct ReleasePromise {
+        /// The chain.
+        pub chain: String,
+        /// Who promises.
+        pub provider: AgencyId,
+        /// The request's session.
+        pub session: u64,
+        /// The request's number in it.
+        pub n: u64,
+        /// Handle of the clause.
+        pub handle: u64,
+        /// The request.
+        pub request_hash: Hash,
+        /// The operation that will record the release.
+        pub op_hash: Hash,
+        /// Newest tick plus monotonic time since, milliseconds; taken before the first byte left.
+        pub delivered_ms: u64,
+        /// The clause's bound, milliseconds.
+        pub max_lag_ms: u64,
+    }
+}
+
+canon_struct! {
+    /// A response that was released before its record (bounded evidence).
+    pub struct Promised {
+        /// The response; its ticket names the operation, at index and height 0.
+        pub released: Released,
+        /// Canonical [`ReleasePromise`] bytes.
+        pub promise: Bytes,
+        /// The executor's signature over it, 64 bytes, by the key that signed the release.
+        pub promise_signature: Bytes,
+    }
+}
+
 canon_enum! {
     /// The provider's answer to a [`QueryCall`].
     pub enum QueryReply {
@@ -178,6 +231,10 @@ canon_enum! {
         1 => Released { body: Released },
         /// No data.
         2 => Denied { body: Denied },
+        /// A write, after its outcome.
+        3 => Written { body: Written },
+        /// Data before its record, with the promise that the record follows.
+        4 => Promised { body: Promised },
     }
 }
 

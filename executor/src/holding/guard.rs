@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use serde_json::{Map, Value};
 
-use super::{DatasetSpec, Expect, Health, Holding, HoldingError, PageEnd, Plan, PutReport, Rows, Written};
+use super::{DatasetSpec, Expect, Fate, Health, Holding, HoldingError, Once, PageEnd, Plan, PutReport, Rows, Written};
 use crate::limits::{CONCURRENT_QUERIES, MAX_PAGE_BYTES, MAX_PAGE_ROWS};
 use crate::query::{Filter, Groups, Totals};
 
@@ -192,6 +192,15 @@ impl Holding for Guarded {
     }
     fn delete(&self, dataset: &str, key: &str, expect: &Expect) -> Result<Written, HoldingError> {
         self.inner.delete(dataset, key, expect)
+    }
+    fn apply(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
+        self.inner.apply(dataset, once)
+    }
+    fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
+        self.inner.void(dataset, once)
+    }
+    fn may_write(&self, dataset: &str) -> Result<bool, HoldingError> {
+        self.inner.may_write(dataset)
     }
     fn page(&self, plan: &Plan) -> Result<Rows, HoldingError> {
         let _turn = self.enter()?;

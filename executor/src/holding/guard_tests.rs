@@ -70,6 +70,15 @@ impl Holding for Slow {
     fn delete(&self, dataset: &str, key: &str, expect: &Expect) -> Result<Written, HoldingError> {
         self.0.delete(dataset, key, expect)
     }
+    fn apply(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
+        self.0.apply(dataset, once)
+    }
+    fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
+        self.0.void(dataset, once)
+    }
+    fn may_write(&self, dataset: &str) -> Result<bool, HoldingError> {
+        self.0.may_write(dataset)
+    }
     fn page(&self, plan: &Plan) -> Result<Rows, HoldingError> {
         self.0.page(plan)
     }

@@ -17,7 +17,7 @@ mod open;
 mod page;
 pub mod postgres;
 mod refine;
-mod row;
+pub(crate) mod row;
 pub mod sqlite;
 mod write;
 
@@ -31,7 +31,7 @@ pub use open::{HoldingSetup, open};
 pub use postgres::{PostgresHolding, PostgresOptions};
 pub use row::{Checked, key_text, value_key};
 pub use sqlite::{SqliteHolding, SqliteOptions};
-pub use write::{Expect, Version, Written};
+pub use write::{Expect, Fate, Once, Version, Written, digest};
 
 use crate::limits::{DEFAULT_PAGE_ROWS, MAX_INDEXES, MAX_KEY_FIELDS};
 use crate::query::{Fields, Filter, Groups, Order, Query, Totals};
@@ -199,6 +199,16 @@ pub trait Holding: Send + Sync {
 
     /// Deletes the row of a key, if it is as expected: durably. Without an expectation a missing row is no error.
     fn delete(&self, dataset: &str, key: &str, expect: &Expect) -> Result<Written, HoldingError>;
+
+    /// Carries out a write once, durably: the store keeps its id in the same transaction. Asked again, it only tells what
+    /// became of it. An error leaves open whether it is done: ask again.
+    fn apply(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError>;
+
+    /// Tells what became of a write, and forbids it for ever where it is not done.
+    fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError>;
+
+    /// Whether it may be written at all: not where it is another program's table or a view.
+    fn may_write(&self, dataset: &str) -> Result<bool, HoldingError>;
 
     /// One page of the rows that match an exact filter ([`Filter::is_exact`]), by the store alone.
     fn page(&self, plan: &Plan) -> Result<Rows, HoldingError>;

@@ -50,9 +50,11 @@ pub(super) fn aggregate<H: Holding + ?Sized>(
     totals: &Totals,
 ) -> Result<Groups, HoldingError> {
     let spec = holding.spec(dataset)?;
-    let names: Vec<String> = totals.fields().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = totals.reads().into_iter().map(str::to_owned).collect();
     checks::fields(&spec, filter, &names)?;
-    if filter.is_exact() { holding.totals(dataset, filter, totals) } else { fold(holding, dataset, filter, totals) }
+    // Different persons are counted here: no store is asked for them.
+    let pushed = filter.is_exact() && totals.persons.is_none();
+    if pushed { holding.totals(dataset, filter, totals) } else { fold(holding, dataset, filter, totals) }
 }
 
 /// Totals added up here, row by row.
@@ -62,7 +64,7 @@ pub(super) fn fold<H: Holding + ?Sized>(
     filter: &Filter,
     totals: &Totals,
 ) -> Result<Groups, HoldingError> {
-    let select = totals.fields().into_iter().map(str::to_owned).collect();
+    let select = totals.reads().into_iter().map(str::to_owned).collect();
     let plan = Plan { select: Some(select), ..Plan::new(dataset, filter.clone()) };
     let mut groups = BTreeMap::new();
     let mut too_many = false;

@@ -1,6 +1,7 @@
 //! Writing one record: what the writer expects to find, and how versions are told apart.
 
-use concordat_protocol::hash::sha256;
+use concordat_protocol::hash::{Hash, sha256};
+use serde_json::{Map, Value};
 
 use super::HoldingError;
 
@@ -13,8 +14,7 @@ impl Version {
     /// The version of a row as stores keep it ([`super::Checked::doc`]).
     #[must_use]
     pub fn of(doc: &str) -> Self {
-        let digest: [u8; 32] = sha256(&[b"record-version/", doc.as_bytes()]);
-        Self(hex::encode(&digest[..16]))
+        Self(hex::encode(&digest(doc)[..16]))
     }
 
     /// Reads a version as it was shown; another text is a version that no record has.
@@ -34,6 +34,12 @@ impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// SHA-256 of a row's content as stores keep it; a [`Version`] is its first half.
+#[must_use]
+pub fn digest(doc: &str) -> Hash {
+    sha256(&[b"record-version/", doc.as_bytes()])
 }
 
 /// What a writer expects to find under the key.
@@ -75,4 +81,26 @@ pub struct Written {
     pub before: Option<Version>,
     /// The version now, none where the record is gone.
     pub now: Option<Version>,
+}
+
+/// A write that is carried out once, however often it is asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Once {
+    /// Names it: the hash of the intent on the ledger.
+    pub id: Hash,
+    /// The key text of the record.
+    pub key: String,
+    /// The record from now on; none deletes it.
+    pub row: Option<Map<String, Value>>,
+    /// What has to be there.
+    pub expect: Expect,
+}
+
+/// What became of a write that is carried out once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is done, now or before.
+    Done,
+    /// It is not done and never will be: something else was there, or it was forbidden.
+    Void,
 }

@@ -9,12 +9,15 @@
 //!                                                                            \-> Withhold (revoked, late, restart)
 //! ```
 
+mod bounded;
 mod denials;
 mod refusal;
 mod types;
+mod writing;
 
 pub use denials::Denials;
 pub use refusal::{Reason, refuse};
+pub use writing::{Conclusion, Reached, Resumed, failed};
 pub use types::{Call, Effect, Input, Kept, Key, Mode, Prepared, ReplyTo, Standing};
 
 use concordat_protocol::codes::{self, Verdict};
@@ -29,9 +32,13 @@ enum Phase {
     Preparing,
     Storing(Prepared),
     Recording(Prepared),
+    /// Released under a promise; the ledger has not said yet.
+    Promised,
     /// Recorded before a restart: nobody may get it any more.
     Orphan,
     Marking,
+    /// A write whose intent was accepted, or recorded by a former process.
+    Writing(writing::Writing),
     /// Released, refused, denied or withheld: the store knows.
     Settled,
 }
@@ -67,6 +74,9 @@ pub struct Step {
     by_op: BTreeMap<Hash, Key>,
     sessions: BTreeMap<u64, Session>,
     denials: Denials,
+    writes: writing::Writes,
+    /// Releases that were promised and are not on the ledger, with the ledger time by which they are due.
+    promises: BTreeMap<Key, u64>,
 }
 
 impl Step {
@@ -90,7 +100,7 @@ impl Step {
         match input {
             Input::Call { call, reply } => self.call(call, reply, now_ms),
             Input::Prepared { key, result } => self.prepared(key, result, now_ms),
-            Input::Stored { keys } => keys.into_iter().filter_map(|k| self.stored(k)).collect(),
+            Input::Stored { keys } => keys.into_iter().flat_map(|k| self.stored(k, now_ms)).collect(),
             Input::Agreements { standings } => {
                 self.standings = standings;
                 vec![]
@@ -100,9 +110,16 @@ impl Step {
                 self.lost_since_ms.get_or_insert(now_ms);
                 vec![]
             }
-            Input::Marked { keys } => keys.into_iter().flat_map(|k| self.marked(k)).collect(),
+            Input::Marked { keys } => keys.into_iter().flat_map(|k| self.marked(k, now_ms)).collect(),
+            Input::Resumed { .. } | Input::CaughtUp { .. } | Input::Applied { .. } | Input::Settled { .. } => {
+                self.write_input(input, now_ms)
+            }
             Input::Restored { open, settled } => {
                 self.restore(open, settled);
+                vec![]
+            }
+            Input::RestoredPromises { kept } => {
+                self.restore_promised(kept);
                 vec![]
             }
         }
@@ -137,7 +154,7 @@ impl Step {
             return match known.phase {
                 _ if known.request_hash != call.request_hash => deny(Reason::Replay),
                 Phase::Orphan => deny(Reason::Withheld),
-                Phase::Settled => vec![Effect::Repeat { key, reply }],
+                Phase::Settled | Phase::Promised => vec![Effect::Repeat { key, reply }],
                 _ => {
                     known.replies.push(reply);
                     vec![]
@@ -158,12 +175,19 @@ impl Step {
     }
 
     fn prepared(&mut self, key: Key, result: Result<Prepared, Denied>, now_ms: u64) -> Vec<Effect> {
+        let barred = match &result {
+            Ok(Prepared { mode: Mode::Bounded { .. }, denied: None, handle, .. }) => {
+                self.barred_bounded(*handle, now_ms)
+            }
+            _ => None,
+        };
         let Some(open) = self.calls.get_mut(&key) else { return vec![] };
         if !matches!(open.phase, Phase::Preparing) {
             return vec![];
         }
         let unrecorded = match result {
             Err(denied) => denied,
+            Ok(_) if barred.is_some() => refuse(barred.unwrap_or(Reason::StaleLedger)),
             Ok(prepared) => match &prepared.denied {
                 Some(denied) if !self.denials.record_one(key.0, &denied.reason, now_ms) => denied.clone(),
                 _ => {
@@ -179,25 +203,32 @@ impl Step {
         vec![Effect::Deny { replies, denied: unrecorded }, Effect::Forget { key }]
     }
 
-    fn stored(&mut self, key: Key) -> Option<Effect> {
-        let open = self.calls.get_mut(&key)?;
+    fn stored(&mut self, key: Key, now_ms: u64) -> Vec<Effect> {
+        let Some(open) = self.calls.get_mut(&key) else { return vec![] };
         match core::mem::replace(&mut open.phase, Phase::Preparing) {
-            Phase::Storing(prepared) => {
-                let op = prepared.op.clone();
-                open.phase = Phase::Recording(prepared);
-                Some(Effect::Record { key, op })
-            }
+            Phase::Storing(prepared) => match prepared.mode {
+                Mode::Bounded { due_ms } if prepared.denied.is_none() => {
+                    self.release_promised(key, prepared, due_ms, now_ms)
+                }
+                _ => {
+                    let op = prepared.op.clone();
+                    open.phase = Phase::Recording(prepared);
+                    vec![Effect::Record { key, op }]
+                }
+            },
             other => {
                 open.phase = other;
-                None
+                vec![]
             }
         }
     }
 
     fn frame(&mut self, height: u64, tick_ms: u64, entries: &[(u64, LogEntry)], now_ms: u64) -> Vec<Effect> {
         self.head = Some(Head { height, tick_ms, seen_ms: now_ms });
-        let effects = entries.iter().flat_map(|(index, entry)| self.entry(*index, entry, now_ms)).collect();
+        let effects = entries.iter().flat_map(|(index, entry)| self.entry(*index, entry, now_ms));
+        let mut effects: Vec<Effect> = effects.collect();
         self.lost_since_ms = None;
+        effects.extend(self.wake(now_ms));
         effects
     }
 
@@ -226,6 +257,9 @@ impl Step {
     }
 
     fn entry(&mut self, index: u64, entry: &LogEntry, now_ms: u64) -> Vec<Effect> {
+        if let Some(effects) = self.write_entry(index, entry) {
+            return effects;
+        }
         let Some(key) = self.by_op.remove(&entry.op_hash) else { return vec![] };
         let Some(open) = self.calls.get_mut(&key) else { return vec![] };
         let phase = core::mem::replace(&mut open.phase, Phase::Settled);
@@ -254,12 +288,20 @@ impl Step {
                 denied.operation = Some(index);
                 vec![Effect::MarkClosed { key, index }, Effect::Deny { replies, denied }, Effect::Forget { key }]
             }
+            Phase::Promised => {
+                // Whatever the ledger says of it, the data left.
+                self.promises.remove(&key);
+                vec![Effect::MarkReleased { key, index, height: entry.height }]
+            }
             Phase::Orphan if accepted => vec![Effect::Withhold { key, index }],
             _ => vec![Effect::MarkClosed { key, index }],
         }
     }
 
-    fn marked(&mut self, key: Key) -> Vec<Effect> {
+    fn marked(&mut self, key: Key, now_ms: u64) -> Vec<Effect> {
+        if let Some(effects) = self.write_marked(key, now_ms) {
+            return effects;
+        }
         let Some(open) = self.calls.get_mut(&key) else { return vec![] };
         if !matches!(open.phase, Phase::Marking) {
             return vec![];

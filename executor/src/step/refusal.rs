@@ -19,6 +19,8 @@ pub enum Reason {
     SessionWindow,
     /// Recorded before a restart and withheld since.
     Withheld,
+    /// A release that was promised is not on the ledger although it is due.
+    Unrecorded,
     /// The ledger's code.
     Ledger(u16),
 }
@@ -40,6 +42,12 @@ pub fn refuse(reason: Reason) -> Denied {
         Reason::Withheld => {
             (0, "withheld", "the provider restarted before the release and withheld it for ever: sign a new request", 1)
         }
+        Reason::Unrecorded => (
+            0,
+            "evidence-behind",
+            "an earlier release under a promise is not on the ledger yet: nothing more leaves before its record until it is",
+            1,
+        ),
         Reason::Ledger(code) => (code, "ledger", codes::text(code), u8::from(code == codes::BUSY)),
     };
     Denied { retry, ..denied(code, word, detail) }

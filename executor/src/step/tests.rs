@@ -8,7 +8,7 @@ use concordat_protocol::terms::Status;
 
 const HANDLE: u64 = 7;
 
-fn call(n: u64, salt: u8) -> Call {
+pub(super) fn call(n: u64, salt: u8) -> Call {
     let request = Request {
         chain: "c".into(),
         session: 1,
@@ -25,16 +25,17 @@ fn call(n: u64, salt: u8) -> Call {
     Call { request_hash: request.hash(), request, session_expires_ms: 1_000_000 }
 }
 
-fn prepared(n: u64, denied: Option<Denied>) -> Prepared {
+pub(super) fn prepared(n: u64, denied: Option<Denied>) -> Prepared {
     let op = Op::Query { handle: HANDLE, session: 1, n, day: 1, tags: Tags::none(), commitment: [n as u8; 32] };
     Prepared { op_hash: op.hash(), op, handle: HANDLE, denied, mode: Mode::Strict }
 }
 
-fn standing(status: Status) -> Input {
-    Input::Agreements { standings: BTreeMap::from([(HANDLE, Standing { status, from_ms: 0, until_ms: 1_000_000 })]) }
+pub(super) fn standing(status: Status) -> Input {
+    let standing = Standing { status, from_ms: 0, until_ms: 1_000_000, bounded_suspended: false };
+    Input::Agreements { standings: BTreeMap::from([(HANDLE, standing)]) }
 }
 
-fn entry(p: &Prepared, verdict: Verdict, code: u16) -> (u64, LogEntry) {
+pub(super) fn entry(p: &Prepared, verdict: Verdict, code: u16) -> (u64, LogEntry) {
     let e = LogEntry {
         height: 2,
         tick_ms: 20,
@@ -48,16 +49,16 @@ fn entry(p: &Prepared, verdict: Verdict, code: u16) -> (u64, LogEntry) {
     (41, e)
 }
 
-fn frame(entries: Vec<(u64, LogEntry)>) -> Input {
+pub(super) fn frame(entries: Vec<(u64, LogEntry)>) -> Input {
     Input::Frame { height: 2, tick_ms: 20, entries }
 }
 
-fn kept(n: u64, request_hash: Hash, op_hash: Hash) -> Kept {
+pub(super) fn kept(n: u64, request_hash: Hash, op_hash: Hash) -> Kept {
     Kept { key: (1, n), request_hash, op_hash, session_expires_ms: 1_000_000 }
 }
 
 /// A step that follows the ledger, with an active agreement.
-fn ready() -> Step {
+pub(super) fn ready() -> Step {
     let mut s = Step::default();
     s.step(standing(Status::Active), 0);
     s.step(frame(vec![]), 0);
@@ -73,7 +74,7 @@ fn recorded(s: &mut Step, denied: Option<Denied>) -> Prepared {
     p
 }
 
-fn words(effects: &[Effect]) -> Vec<&'static str> {
+pub(super) fn words(effects: &[Effect]) -> Vec<&'static str> {
     effects
         .iter()
         .map(|e| match e {
@@ -84,7 +85,13 @@ fn words(effects: &[Effect]) -> Vec<&'static str> {
             Effect::MarkClosed { .. } => "mark-closed",
             Effect::Withhold { .. } => "withhold",
             Effect::Release { .. } => "release",
+            Effect::Promise { .. } => "promise",
             Effect::Repeat { .. } => "repeat",
+            Effect::MarkAccepted { .. } => "mark-accepted",
+            Effect::Apply { .. } => "apply",
+            Effect::Void { .. } => "void",
+            Effect::Settle { .. } => "settle",
+            Effect::MarkWritten { .. } => "mark-written",
             Effect::Deny { .. } => "deny",
             Effect::Forget { .. } => "forget",
         })

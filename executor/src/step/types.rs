@@ -1,11 +1,13 @@
 //! What the step is told and what it answers: inputs and effects.
 
+use super::writing::{Conclusion, Resumed};
+use crate::holding::Fate;
 use concordat_protocol::codes;
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ops::{LogEntry, Op};
 use concordat_protocol::session::{Denied, Request};
 use concordat_protocol::terms::Status;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A request's place: (session, n). Each counts once.
 pub type Key = (u64, u64);
@@ -30,7 +32,10 @@ pub enum Mode {
     #[default]
     Strict,
     /// Released at once with a promise, recorded within the clause's bound (break-glass).
-    Bounded,
+    Bounded {
+        /// Ledger time by which its record is promised, milliseconds.
+        due_ms: u64,
+    },
     /// Nothing is released: the change is applied after the ledger accepted the intent, then its outcome is recorded.
     Write,
 }
@@ -59,6 +64,8 @@ pub struct Standing {
     pub from_ms: u64,
     /// First tick at which it holds no more.
     pub until_ms: u64,
+    /// Whether a promise was broken under it, so that nothing is released before its record.
+    pub bounded_suspended: bool,
 }
 
 impl Standing {
@@ -131,12 +138,42 @@ pub enum Input {
         /// Which.
         keys: Vec<Key>,
     },
+    /// The store of records says what became of a write; none: it did not say, ask again.
+    Applied {
+        /// Which.
+        key: Key,
+        /// What became of it.
+        fate: Option<Fate>,
+    },
+    /// The outcome of a write is stored durably.
+    Settled {
+        /// Which.
+        key: Key,
+        /// The outcome.
+        op: Op,
+    },
+    /// After a restart and after [`Input::Restored`]: writes that are not ended. Nothing is applied until
+    /// [`Input::CaughtUp`].
+    Resumed {
+        /// The writes.
+        writes: Vec<Resumed>,
+    },
+    /// Every frame up to the ledger's height at the start was seen.
+    CaughtUp {
+        /// Operations of the former process that the writer still sends.
+        on_their_way: BTreeSet<Hash>,
+    },
     /// After a restart: stored calls whose record may be on the ledger, and calls already settled.
     Restored {
         /// Calls that were stored but not settled.
         open: Vec<Kept>,
         /// Calls that are settled; the same request gets the stored bytes.
         settled: Vec<Kept>,
+    },
+    /// After a restart: responses that may have left before their record.
+    RestoredPromises {
+        /// Those whose entry was not seen.
+        kept: Vec<Kept>,
     },
 }
 
@@ -169,6 +206,43 @@ pub enum Effect {
         /// Height.
         height: u64,
     },
+    /// Mark a write's intent accepted, durably; answer with [`Input::Marked`].
+    MarkAccepted {
+        /// Which.
+        key: Key,
+        /// Global index of the intent.
+        index: u64,
+        /// Height.
+        height: u64,
+    },
+    /// Have the store of records carry the write out, once; answer with [`Input::Applied`].
+    Apply {
+        /// Which.
+        key: Key,
+    },
+    /// Have the store of records never carry the write out, unless it did; answer with [`Input::Applied`].
+    Void {
+        /// Which.
+        key: Key,
+    },
+    /// Make the outcome of a write and store it durably; answer with [`Input::Settled`].
+    Settle {
+        /// Which.
+        key: Key,
+        /// Global index of the intent.
+        index: u64,
+        /// What became of it.
+        conclusion: Conclusion,
+    },
+    /// Mark a write ended, durably, with its outcome's place; answer with [`Input::Marked`].
+    MarkWritten {
+        /// Which.
+        key: Key,
+        /// Global index of the outcome.
+        index: u64,
+        /// Its height.
+        height: u64,
+    },
     /// Mark it settled without data (refused or denied).
     MarkClosed {
         /// Which.
@@ -185,6 +259,13 @@ pub enum Effect {
     },
     /// Send the prepared response.
     Release {
+        /// Which.
+        key: Key,
+        /// To whom.
+        replies: Vec<ReplyTo>,
+    },
+    /// Send the stored response with its promise: its record is on its way.
+    Promise {
         /// Which.
         key: Key,
         /// To whom.

@@ -5,6 +5,7 @@ mod agree;
 mod contract;
 mod external;
 mod mongo;
+mod once;
 mod postgres;
 
 use std::time::Duration;

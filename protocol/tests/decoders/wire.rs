@@ -9,7 +9,8 @@ use concordat_protocol::node::{
 };
 use concordat_protocol::ops::{Batch, LogEntry, Op, Tags, Tx};
 use concordat_protocol::session::{
-    Content, Denied, FeedItem, Promise, QueryCall, QueryReply, Release, Released, Request, SignedRequest, Ticket,
+    Content, Denied, FeedItem, Promise, QueryCall, QueryReply, Release, ReleasePromise, Released, Request,
+    SignedRequest, Ticket,
 };
 use concordat_protocol::subscribe::{
     ExchangeCommand, ExchangeReply, FeedStart, NewSubscription, SubscribeCommand, SubscribeReply, Subscribed,
@@ -37,7 +38,7 @@ macro_rules! arbitrary_as {
 
 fn every_type(bytes: &[u8]) -> Result<(), TestCaseError> {
     arbitrary_as!(bytes; Op, Tags, Batch, Tx, LogEntry, Act, ActBody, Terms, ClauseTerms, Evidence, Quota);
-    arbitrary_as!(bytes; Request, SignedRequest, QueryCall, QueryReply, Ticket, Release, Content, Released, Denied, Promise, FeedItem);
+    arbitrary_as!(bytes; Request, SignedRequest, QueryCall, QueryReply, Ticket, Release, Content, Released, Denied, Promise, ReleasePromise, FeedItem);
     arbitrary_as!(bytes; NodeRequest, NodeReply, Frame, HeadView, WriterView, SessionView, KeyView, AgreementView, EntryProof, SessionLeaf);
     arbitrary_as!(bytes; FeedStart, NewSubscription, SubscribeCommand, Subscribed, SubscribeReply, ExchangeCommand, ExchangeReply);
     Ok(())
@@ -93,6 +94,8 @@ static MADE: LazyLock<Made> = LazyLock::new(|| {
         query_replies: vec![
             QueryReply::Released { body: session::released().value },
             QueryReply::Denied { body: session::denied().value },
+            QueryReply::Written { body: session::written().value },
+            QueryReply::Promised { body: session::promised().value },
         ],
         contents: session::contents(),
         items: vec![session::item().value],

@@ -11,7 +11,8 @@ use concordat_protocol::node::SessionLeaf;
 use concordat_protocol::ops::{Op, Tags};
 use concordat_protocol::seal::SealSender;
 use concordat_protocol::session::{
-    Content, Denied, FeedItem, Promise, QueryCall, Release, Released, Request, SignedRequest, Ticket,
+    Content, Denied, FeedItem, Promise, Promised, QueryCall, Release, ReleasePromise, Released, Request, SignedRequest,
+    Ticket, Written,
 };
 use concordat_protocol::tree;
 use std::collections::BTreeMap;
@@ -149,6 +150,53 @@ pub fn released() -> Sample<Released> {
         clause: "AGR-2026-0142/C1".to_owned(),
         encapsulation: sender.encapsulation().to_vec().into(),
         sealed: Bytes(text),
+    })
+}
+
+/// The outcome of a write that the answer stands for.
+pub fn outcome() -> (Op, LeafSet) {
+    let leaves = [("after", h(22).to_vec()), ("result", b"applied".to_vec())];
+    let leaves = LeafSet::new(&[0x62; 32], leaves.map(|(n, v)| (n.to_owned(), v)).into()).unwrap();
+    (Op::Outcome { reference: 5_821, commitment: leaves.root() }, leaves)
+}
+
+/// A write that was carried out: the version after it stays hidden in the outcome.
+pub fn written() -> Sample<Written> {
+    let (op, leaves) = outcome();
+    sample!(Written {
+        intent: released().value,
+        outcome_index: 5_823,
+        outcome_height: 1_206,
+        outcome: encode(&op).into(),
+        outcome_openings: encode(&leaves.redact(|n| n != "after")).into(),
+    })
+}
+
+/// The promise that the first answer's operation will be recorded within ten minutes.
+pub fn release_promise() -> Sample<ReleasePromise> {
+    sample!(ReleasePromise {
+        chain: CHAIN.to_owned(),
+        provider: id("police"),
+        session: 70_000,
+        n: 23,
+        handle: 300,
+        request_hash: request_at(23).value.hash(),
+        op_hash: op().hash(),
+        delivered_ms: TICK + 120,
+        max_lag_ms: 600_000,
+    })
+}
+
+/// The first answer as it travels before its record: the ticket names no place yet.
+pub fn promised() -> Sample<Promised> {
+    let key = ed25519(RELEASE_SEED);
+    let released = released().value;
+    let ticket = Ticket { log_index: 0, height: 0, ..released.ticket };
+    let promise = encode(&release_promise().value);
+    sample!(Promised {
+        released: Released { ticket, ..released },
+        promise: Bytes(promise.clone()),
+        promise_signature: key.sign(Statement::Promise, CHAIN, &promise).ed25519,
     })
 }
 

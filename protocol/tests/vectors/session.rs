@@ -156,7 +156,10 @@ fn released() -> Value {
     ];
     let set = made::commitment();
     let leaves: Vec<Value> = set.names().map(|n| json!({"name_text": n, "value": hx(set.get(n).unwrap())})).collect();
-    let replies = [QueryReply::Released { body }, QueryReply::Denied { body: made::denied().value }];
+    let (denied, written) = (made::denied(), made::written());
+    let written = QueryReply::Written { body: written.value };
+    let promised = QueryReply::Promised { body: made::promised().value };
+    let replies = [QueryReply::Released { body }, QueryReply::Denied { body: denied.value }, written, promised];
     let replies: Vec<Value> =
         replies.iter().map(|r| json!({"name": r.kind_name(), "kind": r.kind(), "cbor": hx(encode(r))})).collect();
     json!({

@@ -4,6 +4,7 @@
 //! of them, but where the server stops in between, those before are kept; sending the same rows again completes it.
 
 mod filter;
+mod once;
 mod record;
 mod words;
 
@@ -22,8 +23,8 @@ use self::words::{collection, indexes, is_duplicate, told};
 use super::bridge::Bridge;
 use super::page::Page;
 use super::row::check_row;
-use super::{Checked, DatasetSpec, Expect, Health, Holding, HoldingError, Plan, PutReport, Row, Rows, Version};
-use super::{Written, checks, value_key};
+use super::{Checked, DatasetSpec, Expect, Fate, Health, Holding, HoldingError, Once, Plan, PutReport, Row, Rows};
+use super::{Version, Written, checks, value_key};
 use crate::limits::{CONCURRENT_QUERIES, STATEMENT_TIMEOUT};
 use crate::query::{Filter, Order};
 
@@ -132,11 +133,12 @@ impl MongoHolding {
         new: Option<(Checked, Map<String, Value>)>,
     ) -> Result<Written, HoldingError> {
         let (table, key, expect) = (table.clone(), key.to_owned(), expect.clone());
+        let ids = once::ids(&self.database);
         self.bridge.run(async move {
             let now = new.as_ref().map(|(checked, _)| Version::of(&checked.doc));
             let record = new.map(|(checked, row)| record::write(&table.spec, &checked, &row));
             loop {
-                let old = table.rows.find_one(doc! {"_id": &key}).projection(doc! {"v": 1}).await.map_err(told)?;
+                let old = once::find(&table.rows, &ids, &key).await?;
                 let before = old.as_ref().map(record::version);
                 expect.fits(&key, before.clone())?;
                 let done = match (&record, &before) {
@@ -146,12 +148,12 @@ impl MongoHolding {
                         Err(e) => return Err(told(e)),
                     },
                     (Some(record), Some(v)) => {
-                        let place = doc! {"_id": &key, "v": v.as_str()};
+                        let place = once::place(&key, v);
                         table.rows.replace_one(place, record).await.map_err(told)?.matched_count == 1
                     }
                     (None, None) => true,
                     (None, Some(v)) => {
-                        let place = doc! {"_id": &key, "v": v.as_str()};
+                        let place = once::place(&key, v);
                         table.rows.delete_one(place).await.map_err(told)?.deleted_count == 1
                     }
                 };
@@ -231,12 +233,16 @@ impl Holding for MongoHolding {
         let table = self.table(dataset)?;
         let checked = checks::rows(&table.spec, rows)?;
         let given = rows.to_vec();
+        let ids = once::ids(&self.database);
         self.bridge.run(async move {
             let mut report = PutReport::default();
             for (checked, given) in checked.chunks(PUT_ROWS).zip(given.chunks(PUT_ROWS)) {
                 let keys: Vec<&str> = checked.iter().map(|c| c.key.as_str()).collect();
-                let there = table.rows.find(doc! {"_id": {"$in": keys}}).projection(doc! {"v": 1});
+                let there = table.rows.find(doc! {"_id": {"$in": keys}}).projection(once::parts());
                 let there: Vec<Document> = there.await.map_err(told)?.try_collect().await.map_err(told)?;
+                for old in &there {
+                    once::remember(&ids, old).await?;
+                }
                 let known: BTreeMap<&str, Version> =
                     there.iter().filter_map(|d| Some((d.get_str("_id").ok()?, record::version(d)))).collect();
                 let mut now = known.clone();
@@ -274,6 +280,18 @@ impl Holding for MongoHolding {
 
     fn delete(&self, dataset: &str, key: &str, expect: &Expect) -> Result<Written, HoldingError> {
         self.change(&self.table(dataset)?, key, expect, None)
+    }
+
+    fn apply(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
+        self.settle(self.table(dataset)?, once, true)
+    }
+
+    fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
+        self.settle(self.table(dataset)?, once, false)
+    }
+
+    fn may_write(&self, dataset: &str) -> Result<bool, HoldingError> {
+        self.table(dataset).map(|_| true)
     }
 
     fn page(&self, plan: &Plan) -> Result<Rows, HoldingError> {

@@ -1,5 +1,6 @@
 //! PostgreSQL (13 or later): our own tables, one a dataset, or an agency's own tables and views, only read.
 
+mod once;
 mod pool;
 mod rows;
 mod schema;
@@ -19,7 +20,7 @@ use super::bridge::Bridge;
 use super::page::Page;
 use super::row::check_row;
 use super::{Checked, DatasetSpec, Health, Holding, HoldingError, PageEnd, Plan, PutReport, Rows, checks, value_key};
-use super::{Expect, Version, Written};
+use super::{Expect, Fate, Once, Written};
 use crate::limits::{CONCURRENT_QUERIES, LOCK_TIMEOUT, MAX_GROUPS, STATEMENT_TIMEOUT};
 use crate::query::{Filter, Groups, Totals};
 use pool::{Pools, take, told};
@@ -128,35 +129,10 @@ impl PostgresHolding {
         let (pool, table, key, expect) = (self.pools.write.clone(), table.clone(), key.to_owned(), expect.clone());
         self.bridge.run(async move {
             let mut client = take(&pool).await?;
-            let name = &table.layout.table;
             let tx = client.transaction().await.map_err(told)?;
-            let find = format!("SELECT doc::text FROM {name} WHERE key = $1 FOR UPDATE");
-            let old = tx.query_typed(&find, &[(&key, Type::TEXT)]).await.map_err(told)?;
-            let old: Option<String> = old.first().map(|r| r.get(0));
-            expect.check(&key, old.as_deref())?;
-            match &new {
-                Some((checked, row)) => {
-                    // A row that came meanwhile is what the writer did not expect, unless anything may be there.
-                    let over = match (&old, &expect) {
-                        (None, Expect::Absent) => "ON CONFLICT (key) DO NOTHING".to_owned(),
-                        _ => rows::replacing(&table),
-                    };
-                    let arrays = rows::arrays(&table, &[(checked, row)]);
-                    let put = tx.execute_typed(&rows::insertion(&table, &over), &refs(&arrays)).await.map_err(told)?;
-                    if put == 0 {
-                        let there = tx.query_typed(&find, &[(&key, Type::TEXT)]).await.map_err(told)?;
-                        let found = there.first().map(|r| Version::of(r.get(0)));
-                        return Err(HoldingError::Conflict { key, found });
-                    }
-                }
-                None => {
-                    let delete = format!("DELETE FROM {name} WHERE key = $1");
-                    tx.execute_typed(&delete, &[(&key, Type::TEXT)]).await.map_err(told)?;
-                }
-            }
+            let written = once::exchange(&tx, &table, &key, &expect, new.as_ref()).await?;
             tx.commit().await.map_err(told)?;
-            let now = new.map(|(checked, _)| Version::of(&checked.doc));
-            Ok(Written { key, before: old.as_deref().map(Version::of), now })
+            Ok(written)
         })
     }
 }
@@ -232,6 +208,18 @@ impl Holding for PostgresHolding {
 
     fn delete(&self, dataset: &str, key: &str, expect: &Expect) -> Result<Written, HoldingError> {
         self.change(&self.own(dataset)?, key, expect, None)
+    }
+
+    fn apply(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
+        self.settle(self.own(dataset)?, once, true)
+    }
+
+    fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
+        self.settle(self.own(dataset)?, once, false)
+    }
+
+    fn may_write(&self, dataset: &str) -> Result<bool, HoldingError> {
+        Ok(self.table(dataset)?.layout.own)
     }
 
     fn page(&self, plan: &Plan) -> Result<Rows, HoldingError> {

@@ -89,7 +89,7 @@ pub(super) fn group(totals: &Totals, row: &tokio_postgres::Row) -> Result<(Vec<L
         };
         numbers.push((count(at), sum));
     }
-    Ok((labels, Growing { told, count: count(keys), numbers }))
+    Ok((labels, Growing { told, count: count(keys), numbers, persons: Vec::new() }))
 }
 
 fn label_value(key: &GroupKey, text: &str) -> Value {

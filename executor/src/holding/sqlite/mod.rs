@@ -1,6 +1,7 @@
 //! The embedded holding: one SQLite file, a table a dataset, JSON documents, expression indexes.
 
 mod forget;
+mod once;
 mod pool;
 mod schema;
 mod sql;
@@ -20,7 +21,7 @@ use serde_json::{Map, Value};
 
 use super::page::Page;
 use super::row::check_row;
-use super::{Checked, Expect, Version, Written};
+use super::{Checked, Expect, Fate, Once, Version, Written};
 use super::{DatasetSpec, Health, Holding, HoldingError, Plan, PutReport, Row, Rows, checks};
 use crate::limits::{LOCK_TIMEOUT, READERS, STATEMENT_TIMEOUT};
 use crate::query::Filter;
@@ -85,23 +86,11 @@ impl SqliteHolding {
 
     /// Puts another row, or none, in the place of a key's, if that is as expected.
     fn change(&self, table: &Table, key: &str, expect: &Expect, new: Option<Checked>) -> Result<Written, HoldingError> {
-        let t = table.number;
         let mut conn = held(&self.writer);
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
-        let old = tx.query_row(&format!("SELECT doc FROM d{t} WHERE key = ?"), [key], |r| r.get::<_, String>(0));
-        let old = old.optional().map_err(told)?;
-        expect.check(key, old.as_deref())?;
-        match &new {
-            Some(row) => tx.execute(
-                &format!("INSERT OR REPLACE INTO d{t} (key, doc, ord) VALUES (?, ?, ?)"),
-                params![row.key, row.doc, row.ord],
-            ),
-            None => tx.execute(&format!("DELETE FROM d{t} WHERE key = ?"), [key]),
-        }
-        .map_err(told)?;
+        let written = exchange(&tx, table, key, expect, new)?;
         tx.commit().map_err(told)?;
-        let now = new.map(|row| Version::of(&row.doc));
-        Ok(Written { key: key.to_owned(), before: old.as_deref().map(Version::of), now })
+        Ok(written)
     }
 
     /// Takes index statistics anew when the table has doubled, so that the store chooses the index
@@ -113,6 +102,30 @@ impl SqliteHolding {
             self.readers.renew();
         }
     }
+}
+
+/// Puts another row, or none, in the place of a key's, within a transaction.
+fn exchange(
+    tx: &Connection,
+    table: &Table,
+    key: &str,
+    expect: &Expect,
+    new: Option<Checked>,
+) -> Result<Written, HoldingError> {
+    let t = table.number;
+    let old = tx.query_row(&format!("SELECT doc FROM d{t} WHERE key = ?"), [key], |r| r.get::<_, String>(0));
+    let old = old.optional().map_err(told)?;
+    expect.check(key, old.as_deref())?;
+    match &new {
+        Some(row) => tx.execute(
+            &format!("INSERT OR REPLACE INTO d{t} (key, doc, ord) VALUES (?, ?, ?)"),
+            params![row.key, row.doc, row.ord],
+        ),
+        None => tx.execute(&format!("DELETE FROM d{t} WHERE key = ?"), [key]),
+    }
+    .map_err(told)?;
+    let now = new.map(|row| Version::of(&row.doc));
+    Ok(Written { key: key.to_owned(), before: old.as_deref().map(Version::of), now })
 }
 
 // The store's own files beside it take the permissions of this one. The folder is synced so that
@@ -196,6 +209,18 @@ impl Holding for SqliteHolding {
 
     fn delete(&self, dataset: &str, key: &str, expect: &Expect) -> Result<Written, HoldingError> {
         self.change(&*self.table(dataset)?, key, expect, None)
+    }
+
+    fn apply(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
+        self.settle(&*self.table(dataset)?, once, true)
+    }
+
+    fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
+        self.settle(&*self.table(dataset)?, once, false)
+    }
+
+    fn may_write(&self, dataset: &str) -> Result<bool, HoldingError> {
+        self.table(dataset).map(|_| true)
     }
 
     fn page(&self, plan: &Plan) -> Result<Rows, HoldingError> {

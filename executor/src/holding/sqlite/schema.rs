@@ -33,6 +33,11 @@ pub(super) fn load(conn: &mut Connection) -> Result<BTreeMap<String, Arc<Table>>
     } else if format > FORMAT {
         return Err(HoldingError::Format { found: format, known: FORMAT });
     }
+    // Ids of writes that were carried out once. An older program never looks at them.
+    tx.execute_batch(
+        "CREATE TABLE IF NOT EXISTS writes (id BLOB PRIMARY KEY NOT NULL, done INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    )
+    .map_err(told)?;
     let mut tables = BTreeMap::new();
     {
         let mut all = tx.prepare("SELECT number, id, spec FROM datasets").map_err(told)?;

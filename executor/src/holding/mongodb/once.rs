@@ -1,0 +1,121 @@
+//! Writes that are carried out once. A server without transactions changes one document at a time, so the id of a write
+//! stands in the row that it wrote (`o`), or that it is about to delete (`d`), from the one step on that does it. Whoever
+//! changes such a row first puts that id among those that are done. A row with `d` is gone: only its removal is left.
+
+use std::sync::Arc;
+
+use mongodb::bson::{Document, doc};
+use mongodb::{Collection, Database};
+
+use super::words::{is_duplicate, told};
+use super::{MongoHolding, Table, record};
+use crate::holding::row::check_row;
+use crate::holding::{Fate, HoldingError, Once, Version};
+
+/// What became of writes, by their id.
+pub(super) fn ids(database: &Database) -> Collection<Document> {
+    database.collection("concordat_writes")
+}
+
+/// What of a row tells its version and the last write.
+pub(super) fn parts() -> Document {
+    doc! {"v": 1, "o": 1, "d": 1}
+}
+
+/// A row of this version that no write is about to delete.
+pub(super) fn place(key: &str, version: &Version) -> Document {
+    doc! {"_id": key, "v": version.as_str(), "d": {"$exists": false}}
+}
+
+/// Keeps what became of a write; what was kept before stays, and is answered.
+async fn note(ids: &Collection<Document>, id: &str, done: bool) -> Result<bool, HoldingError> {
+    match ids.insert_one(doc! {"_id": id, "done": done}).await {
+        Ok(_) => Ok(done),
+        Err(e) if is_duplicate(&e) => Ok(known(ids, id).await?.unwrap_or(done)),
+        Err(e) => Err(told(e)),
+    }
+}
+
+async fn known(ids: &Collection<Document>, id: &str) -> Result<Option<bool>, HoldingError> {
+    let found = ids.find_one(doc! {"_id": id}).await.map_err(told)?;
+    Ok(found.map(|f| f.get_bool("done").unwrap_or(false)))
+}
+
+/// Keeps that the last write of a row was done, before the row changes again.
+pub(super) async fn remember(ids: &Collection<Document>, row: &Document) -> Result<(), HoldingError> {
+    for name in ["o", "d"] {
+        if let Ok(id) = row.get_str(name) {
+            note(ids, id, true).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The row of a key, its last write remembered; none where a write deleted it, which is ended here.
+pub(super) async fn find(
+    rows: &Collection<Document>,
+    ids: &Collection<Document>,
+    key: &str,
+) -> Result<Option<Document>, HoldingError> {
+    loop {
+        let Some(row) = rows.find_one(doc! {"_id": key}).projection(parts()).await.map_err(told)? else {
+            return Ok(None);
+        };
+        remember(ids, &row).await?;
+        let Ok(id) = row.get_str("d") else { return Ok(Some(row)) };
+        rows.delete_one(doc! {"_id": key, "d": id}).await.map_err(told)?;
+    }
+}
+
+impl MongoHolding {
+    /// Carries a write out, or forbids it; where one of the two was done before, tells which.
+    pub(super) fn settle(&self, table: Arc<Table>, once: &Once, apply: bool) -> Result<Fate, HoldingError> {
+        let id = hex::encode(once.id);
+        let new = once.row.as_ref().map(|row| check_row(&table.spec, 0, row).map(|checked| (checked, row)));
+        let new = new.transpose()?;
+        if new.as_ref().is_some_and(|(row, _)| row.key != once.key) {
+            return Err(HoldingError::Plan("the row of a write has another key than the write".into()));
+        }
+        let record = new.map(|(checked, row)| {
+            let mut record = record::write(&table.spec, &checked, row);
+            record.insert("o", &id);
+            record
+        });
+        let (ids, once) = (ids(&self.database), once.clone());
+        let fate = |done: bool| if done { Fate::Done } else { Fate::Void };
+        self.bridge.run(async move {
+            loop {
+                // Looking at the row notes the write where it stands in it.
+                let old = find(&table.rows, &ids, &once.key).await?;
+                if let Some(done) = known(&ids, &id).await? {
+                    return Ok(fate(done));
+                }
+                let before = old.as_ref().map(record::version);
+                if !apply || once.expect.fits(&once.key, before.clone()).is_err() {
+                    return note(&ids, &id, false).await.map(fate);
+                }
+                let done = match (&record, &before) {
+                    (Some(record), None) => match table.rows.insert_one(record).await {
+                        Ok(_) => true,
+                        Err(e) if is_duplicate(&e) => false,
+                        Err(e) => return Err(told(e)),
+                    },
+                    (Some(record), Some(v)) => {
+                        let replaced = table.rows.replace_one(place(&once.key, v), record);
+                        replaced.await.map_err(told)?.matched_count == 1
+                    }
+                    (None, Some(v)) => {
+                        let marked = table.rows.update_one(place(&once.key, v), doc! {"$set": {"d": &id}});
+                        marked.await.map_err(told)?.matched_count == 1
+                    }
+                    (None, None) => return note(&ids, &id, true).await.map(fate),
+                };
+                if done {
+                    let done = note(&ids, &id, true).await?;
+                    table.rows.delete_one(doc! {"_id": &once.key, "d": &id}).await.map_err(told)?;
+                    return Ok(fate(done));
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,33 @@
+//! Writes that are carried out once: their ids are kept beside the rows, in the same transaction.
+
+use rusqlite::{OptionalExtension, TransactionBehavior, params};
+
+use super::pool::{held, told};
+use super::{SqliteHolding, Table, exchange};
+use crate::holding::row::check_row;
+use crate::holding::{Fate, HoldingError, Once};
+
+impl SqliteHolding {
+    /// Carries a write out, or forbids it; where one of the two was done before, tells which.
+    pub(super) fn settle(&self, table: &Table, once: &Once, apply: bool) -> Result<Fate, HoldingError> {
+        let new = once.row.as_ref().map(|row| check_row(&table.spec, 0, row)).transpose()?;
+        if new.as_ref().is_some_and(|row| row.key != once.key) {
+            return Err(HoldingError::Plan("the row of a write has another key than the write".into()));
+        }
+        let mut conn = held(&self.writer);
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
+        let known = tx.query_row("SELECT done FROM writes WHERE id = ?", [&once.id[..]], |r| r.get::<_, bool>(0));
+        if let Some(done) = known.optional().map_err(told)? {
+            return Ok(if done { Fate::Done } else { Fate::Void });
+        }
+        let fate = match apply.then(|| exchange(&tx, table, &once.key, &once.expect, new)) {
+            None | Some(Err(HoldingError::Conflict { .. })) => Fate::Void,
+            Some(Ok(_)) => Fate::Done,
+            Some(Err(e)) => return Err(e),
+        };
+        let keep = "INSERT INTO writes (id, done) VALUES (?, ?)";
+        tx.execute(keep, params![&once.id[..], fate == Fate::Done]).map_err(told)?;
+        tx.commit().map_err(told)?;
+        Ok(fate)
+    }
+}

@@ -1,0 +1,81 @@
+//! A write that is carried out once: asked for again, after other writes and after a restart, it only tells what it did.
+
+use concordat_executor::holding::{Expect, Fate, Once, Version};
+use serde_json::{Value, json};
+
+use crate::{Store, row, small};
+
+fn once(id: u8, i: Option<i64>, expect: Expect) -> Once {
+    Once { id: [id; 32], key: "a".into(), row: i.map(|i| row(json!({"id": "a", "i": i}))), expect }
+}
+
+fn check(store: &Store) {
+    let (h, id) = (&store.holding, small().id);
+    h.ensure_dataset(&small()).unwrap();
+    assert!(h.may_write(&id).unwrap());
+    let value = || h.get(&id, "a").unwrap().map_or(Value::Null, |r| r["i"].clone());
+    let version = |i: i64| h.write(&id, &row(json!({"id": "a", "i": i})), &Expect::Any).unwrap().now.unwrap();
+
+    let insert = once(1, Some(1), Expect::Absent);
+    assert_eq!((h.apply(&id, &insert).unwrap(), value()), (Fate::Done, json!(1)));
+    assert_eq!((h.apply(&id, &insert).unwrap(), value()), (Fate::Done, json!(1)), "told, not done again");
+
+    // Others bring back what was there before: the write is still not repeated.
+    let one: Version = version(1);
+    let change = once(2, Some(2), Expect::Version(one.clone()));
+    assert_eq!((h.apply(&id, &change).unwrap(), value()), (Fate::Done, json!(2)));
+    assert_eq!(version(1), one);
+    let again = (store.reopen)();
+    again.ensure_dataset(&small()).unwrap();
+    assert_eq!((again.apply(&id, &change).unwrap(), value()), (Fate::Done, json!(1)), "nor after a restart");
+    assert_eq!(again.void(&id, &change).unwrap(), Fate::Done, "what is done cannot be forbidden");
+
+    // What does not fit is over for good, also when it would fit later.
+    let late = once(3, Some(3), Expect::Version(Version::read("00")));
+    assert_eq!((h.apply(&id, &late).unwrap(), value()), (Fate::Void, json!(1)));
+    let fits = once(3, Some(3), Expect::Version(one.clone()));
+    assert_eq!((h.apply(&id, &fits).unwrap(), value()), (Fate::Void, json!(1)));
+
+    // What was forbidden is never done.
+    let forbidden = once(4, Some(4), Expect::Version(one.clone()));
+    assert_eq!(h.void(&id, &forbidden).unwrap(), Fate::Void);
+    assert_eq!((h.apply(&id, &forbidden).unwrap(), value()), (Fate::Void, json!(1)));
+
+    // A deletion leaves alone what came after it.
+    let delete = once(5, None, Expect::Version(one));
+    assert_eq!((h.apply(&id, &delete).unwrap(), value()), (Fate::Done, Value::Null));
+    assert_eq!((h.apply(&id, &delete).unwrap(), value()), (Fate::Done, Value::Null));
+    version(1);
+    assert_eq!((h.apply(&id, &delete).unwrap(), value()), (Fate::Done, json!(1)));
+    assert_eq!(h.apply(&id, &once(6, None, Expect::Present)).unwrap(), Fate::Done);
+    assert_eq!(h.apply(&id, &once(7, None, Expect::Present)).unwrap(), Fate::Void);
+
+    // A load over a written row does not make the write undone.
+    let insert = once(8, Some(8), Expect::Absent);
+    assert_eq!(h.apply(&id, &insert).unwrap(), Fate::Done);
+    h.put_many(&id, &[row(json!({"id": "a", "i": 9}))]).unwrap();
+    h.delete(&id, "a", &Expect::Any).unwrap();
+    assert_eq!((h.apply(&id, &insert).unwrap(), value()), (Fate::Done, Value::Null));
+
+    let other = Once { key: "b".into(), ..once(9, Some(1), Expect::Any) };
+    assert_eq!(h.apply(&id, &other).unwrap_err().code(), "holding.plan");
+}
+
+#[test]
+fn sqlite() {
+    check(&crate::sqlite().unwrap());
+}
+
+#[test]
+fn postgres() {
+    if let Some(store) = crate::postgres::fresh() {
+        check(&store);
+    }
+}
+
+#[test]
+fn mongodb() {
+    if let Some(store) = crate::mongo::fresh() {
+        check(&store);
+    }
+}
