@@ -199,6 +199,7 @@ fn try_ask(app: &App, question: &NodeRequest) -> Result<NodeReply, QueryError> {
             NodeReply::Leaves { body: leaves(app, &committed, *height, keys, sessions)? }
         }
         NodeRequest::Epochs {} => NodeReply::Epochs { body: state.epoch_views() },
+        NodeRequest::Reviews {} => NodeReply::Reviews { body: state.reviews() },
         NodeRequest::Disputes {} => NodeReply::Disputes { body: state.disputes() },
         NodeRequest::Params {} => NodeReply::Params { body: t.params.iter().map(|(k, v)| (k.clone(), *v)).collect() },
         NodeRequest::Agencies {} => {

@@ -5,8 +5,9 @@
     reason = "a denial is as usual an outcome as an answer, and it moves only a few times"
 )]
 
+use crate::decide_totals;
 use crate::holding::Plan;
-use crate::query::{Fields, Filter, Query, read_json};
+use crate::query::{Fields, Filter, Query, Totals, read_json};
 use concordat_policies::ask::{Ask, Decision, Denial, Grant};
 use concordat_policies::duty::{Duty, Need, row_filters};
 use concordat_policies::evaluate::AgreementSet;
@@ -21,12 +22,48 @@ use std::collections::BTreeSet;
 /// The query document of a request: the query itself, and who asks on the consumer's side.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueryDocument {
-    /// `dataset`, `where`, `select`, `order`, `limit`.
+    /// `dataset`, `where`, `select`, `order`, `limit`; or `dataset`, `where`, `aggregate`.
     pub query: Value,
     /// Roles of the person, as the consumer's gateway vouches for them (`role:clerk`).
     pub roles: BTreeSet<String>,
     /// The person's pseudonym.
     pub actor: String,
+    /// Whether the person overrides, and why.
+    pub break_glass: Option<BreakGlass>,
+}
+
+/// An override, as the query document says it: `break_glass: {justification: "..."}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BreakGlass {
+    /// Why, in the person's words; a clause may not ask for it.
+    pub justification: Option<String>,
+}
+
+/// Longest justification, bytes.
+pub const JUSTIFICATION_BYTES_MAX: usize = 2_000;
+
+impl BreakGlass {
+    fn read(value: &Value) -> Result<Self, String> {
+        let object = value.as_object().ok_or("break_glass: must be an object: {\"justification\": \"...\"}")?;
+        if let Some(other) = object.keys().find(|k| *k != "justification") {
+            return Err(format!("break_glass.{other}: unknown; there is justification"));
+        }
+        let justification = match object.get("justification") {
+            None => None,
+            Some(Value::String(text)) if fits_as_justification(text) => Some(text.clone()),
+            Some(_) => {
+                let rule = format!("1 to {JUSTIFICATION_BYTES_MAX} bytes of text without control characters");
+                return Err(format!("break_glass.justification: {rule}"));
+            }
+        };
+        Ok(Self { justification })
+    }
+}
+
+/// Whether a text may stand as a justification or a review: not blank, not too long, no control characters but line ends.
+pub fn fits_as_justification(text: &str) -> bool {
+    let strange = |c: char| c.is_control() && c != '\n' && c != '\t';
+    !text.trim().is_empty() && text.len() <= JUSTIFICATION_BYTES_MAX && !text.contains(strange)
 }
 
 /// A denial the executor finds by itself.
@@ -60,7 +97,8 @@ impl QueryDocument {
             Some(_) => return Err(bad("roles: must be a list of names".into())),
         };
         let actor = object.remove("actor").and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-        Ok(Self { query: value, roles, actor })
+        let break_glass = object.remove("break_glass").map(|v| BreakGlass::read(&v)).transpose().map_err(bad)?;
+        Ok(Self { query: value, roles, actor, break_glass })
     }
 }
 
@@ -80,6 +118,8 @@ pub struct Permitted {
     pub asked: Filter,
     /// How the rows are shown, once it is noted whose they are.
     pub view: View,
+    /// The totals that are asked for instead of rows.
+    pub totals: Option<Totals>,
 }
 
 /// Decides a query and plans it. `tick_ms` is ledger time.
@@ -96,7 +136,7 @@ pub fn decide(
         consumer: consumer.clone(),
         roles: document.roles.clone(),
         action: Action::Query,
-        break_glass: false,
+        break_glass: document.break_glass.is_some(),
         purpose: request.purpose.clone(),
         agreement,
         clause,
@@ -107,15 +147,32 @@ pub fn decide(
         Decision::Permit(grant) => *grant,
         other => return Err(from_policy(other)),
     };
+    justified(&grant, document)?;
+    if decide_totals::asked(&document.query) {
+        let view = View::of(&grant.clause.agreement, &grant.duties);
+        return decide_totals::plan(grant, view, request, &document.query, fields, tick_ms);
+    }
     let bad_query = |e: crate::query::QueryError| denied(codes::BAD_VALUE, e.code(), e.to_string());
     let query = Query::parse(&document.query, fields).map_err(bad_query)?;
     if query.dataset != request.dataset.as_str() {
         return Err(denied(codes::BAD_VALUE, "bad-query", "dataset: the query names another dataset than the request"));
     }
+    decide_totals::refuse_rows(&grant)?;
     let asked = query.filter.clone();
     let view = View::of(&grant.clause.agreement, &grant.duties);
     let plan = fulfil(&grant, &view, query, fields, tick_ms)?;
-    Ok(Permitted { grant, plan, asked, view })
+    Ok(Permitted { grant, plan, asked, view, totals: None })
+}
+
+/// The duty `justification`: who overrides says why.
+fn justified(grant: &Grant, document: &QueryDocument) -> Result<(), Denied> {
+    let said = document.break_glass.as_ref().is_some_and(|b| b.justification.is_some());
+    if said || !grant.duties.contains(&Duty::Justification) {
+        return Ok(());
+    }
+    let wanted = "a justification".to_owned();
+    let detail = "the clause asks why: say so in break_glass.justification; it is kept and reviewed".to_owned();
+    Err(lacking(grant, wanted, "justification", detail))
 }
 
 /// The agreement and the clause that a request relies on: `AGR-2026-0142/C1`, `C1` or nothing.
@@ -154,14 +211,19 @@ pub fn from_policy(decision: Decision) -> Denied {
     }
 }
 
-/// Turns the grant's duties into the plan: what the filter must name, which rows and fields exist at all.
-fn fulfil(grant: &Grant, view: &View, query: Query, fields: &Fields, tick_ms: u64) -> Result<Plan, Denied> {
-    let missing = |what: String, reason: &str, detail: String| Denied {
+/// A denial of what a clause permits, were it not for one term.
+pub(crate) fn lacking(grant: &Grant, what: String, reason: &str, detail: String) -> Denied {
+    Denied {
         clause: format!("{}/{}", grant.clause.agreement, grant.clause.clause),
         clause_text: grant.clause.text.clone(),
         missing: what,
         ..denied(codes::CLAUSE, reason, detail)
-    };
+    }
+}
+
+/// Turns the grant's duties into the plan: what the filter must name, which rows and fields exist at all.
+pub(crate) fn fulfil(grant: &Grant, view: &View, query: Query, fields: &Fields, tick_ms: u64) -> Result<Plan, Denied> {
+    let missing = |what: String, reason: &str, detail: String| lacking(grant, what, reason, detail);
     let asked: Vec<String> = query.filter.fields().into_iter().map(str::to_owned).collect();
     let mut plan = Plan::from(query);
     // A filter on such a field would find the values that the clause does not show.

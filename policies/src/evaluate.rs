@@ -153,7 +153,7 @@ impl Evaluator {
             Ok(false) => return deny(engine_denial("the policy engine does not confirm the clause")),
             Err(e) => return deny(engine_denial(&e.to_string())),
         }
-        if let Some(kind) = self.capabilities.first_missing(&c.duties) {
+        if let Some(kind) = self.capabilities.first_missing_of(c) {
             return deny(Denial {
                 reason: Reason::UnfulfillableDuty,
                 clause: Some(self.reference(c)),
@@ -332,7 +332,7 @@ fn decide(all: &[&Evaluator], ask: &Ask, sign_in: Option<&SignIn>) -> Decision {
 
 /// The only one; clauses with a duty that cannot be fulfilled do not count beside one without.
 fn one_of<'a>(matching: &[(&'a Evaluator, usize, &'a Clause)]) -> Option<(&'a Evaluator, usize, &'a Clause)> {
-    let able: Vec<_> = matching.iter().filter(|(e, _, c)| e.capabilities.first_missing(&c.duties).is_none()).collect();
+    let able: Vec<_> = matching.iter().filter(|(e, _, c)| e.capabilities.first_missing_of(c).is_none()).collect();
     match (matching, able.as_slice()) {
         ([one], _) => Some(*one),
         (_, [one]) => Some(**one),

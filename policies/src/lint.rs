@@ -81,7 +81,7 @@ pub(crate) fn finding(severity: Severity, rule: &'static str, c: &Clause, text: 
 fn lint_clause(c: &Clause, able: &Capabilities, public: bool) -> Vec<Finding> {
     let mut out = Vec::new();
     let has = |k: DutyKind| c.duties.iter().any(|d| d.kind() == k);
-    if let Some(k) = able.first_missing(&c.duties) {
+    if let Some(k) = able.first_missing_of(c) {
         let text = format!("no executor of this release fulfils the duty {k}: every request under {} is denied", c.id);
         out.push(finding(Severity::Warning, "unfulfillable-duty", c, text));
     }

@@ -155,7 +155,7 @@ fn reader(
         unless,
         how,
         conditions: c.duties.iter().filter(told).map(Duty::sentence).collect(),
-        denied_by: able.first_missing(&c.duties),
+        denied_by: able.first_missing_of(c),
     };
     (!reader.windows.is_empty()).then_some(reader)
 }

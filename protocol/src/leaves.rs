@@ -47,6 +47,8 @@ pub mod commitment {
     pub const EVIDENCE: &str = "evidence";
     /// Tick by which the entry is opened to the subject, milliseconds, u64 big-endian.
     pub const OPEN_BY: &str = "open_by";
+    /// Why a person overrode, UTF-8. Only `break-glass` operations have this leaf.
+    pub const JUSTIFICATION: &str = "justification";
 }
 
 /// All names of [`commitment`], sorted as leaves are.

@@ -255,6 +255,22 @@ canon_enum! {
         22 => Leaves { height: u64, keys: Vec<KeyId>, sessions: Vec<u64> },
         /// Entries of the log at a height (0: the newest whose app hash stands in a header), at most 1,024.
         23 => Proofs { height: u64, indexes: Vec<u64> },
+        /// All reviews that are due, overdue ones included.
+        24 => Reviews {},
+    }
+}
+
+canon_struct! {
+    /// A use of a break-glass clause that nobody reviewed yet.
+    pub struct ReviewDue {
+        /// The agreement.
+        pub agreement: AgreementId,
+        /// The clause's id.
+        pub clause: String,
+        /// Global index of the `break-glass` operation.
+        pub reference: u64,
+        /// First tick at which it is overdue and the clause refuses, milliseconds.
+        pub due_ms: u64,
     }
 }
 
@@ -306,6 +322,8 @@ canon_enum! {
         22 => Leaves { body: LeavesProof },
         /// Proofs of entries, in the order they were asked for.
         23 => Proofs { body: LogProofs },
+        /// Due reviews, by agreement, clause and operation.
+        24 => Reviews { body: Vec<ReviewDue> },
     }
 }
 

@@ -6,13 +6,13 @@ use concordat_protocol::codes::{self, Verdict};
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::keys::{Signature, Statement, Suite};
 use concordat_protocol::ops::Op;
-use concordat_protocol::session::Promise;
+use concordat_protocol::session::{Promise, ReleasePromise};
 use concordat_protocol::subscribe::handle_of;
-use concordat_protocol::terms::Status;
+use concordat_protocol::terms::{Effect, Evidence, Status};
 
 use super::apply::Work;
 use super::ops::{Outcome, refused};
-use super::rows::{AgreementKey, HandleRow, SubKey, SubRow};
+use super::rows::{AgreementKey, HandleRow, SubKey, SubRow, Use};
 
 impl Work<'_> {
     /// The verdict on a `deliver` operation: it continues its subscription, under the clause that its number names.
@@ -68,6 +68,9 @@ impl Work<'_> {
     /// A consumer's complaint of a promise that is due and not on the ledger. Its consequence: bounded evidence of the
     /// agreement is suspended until both sides resume it; strict releases go on.
     pub fn complaint(&mut self, agency: &AgencyId, promise: &Bytes, signature: &Bytes) -> Result<(), u16> {
+        if let Ok(said) = cbor::decode::<ReleasePromise>(promise) {
+            return self.release_complaint(agency, &said, promise, signature);
+        }
         let said: Promise = cbor::decode(promise).map_err(|e| e.code())?;
         if said.chain != self.head.chain {
             return Err(codes::WRONG_CHAIN);
@@ -80,7 +83,7 @@ impl Work<'_> {
         if row.assignee.as_ref() != Some(agency) {
             return Err(codes::WRONG_AGENCY);
         }
-        self.promised(&said, promise, signature)?;
+        self.promised((&said.provider, said.delivered_ms), promise, signature)?;
         if self.head.tick_ms <= said.delivered_ms.saturating_add(said.max_lag_ms) {
             return Err(codes::PROMISE_NOT_DUE);
         }
@@ -93,18 +96,63 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Data was released under the promise of a record, and the request's number is not used up although the promise is
+    /// due. What another operation under that number says, the consumer sees and can dispute.
+    fn release_complaint(
+        &mut self,
+        agency: &AgencyId,
+        said: &ReleasePromise,
+        promise: &Bytes,
+        signature: &Bytes,
+    ) -> Result<(), u16> {
+        if said.chain != self.head.chain {
+            return Err(codes::WRONG_CHAIN);
+        }
+        if said.max_lag_ms == 0 || said.n == 0 {
+            return Err(codes::BAD_VALUE);
+        }
+        let row = self.view.handles.get(&said.handle).filter(|r| r.assigner == said.provider);
+        let row = row.ok_or(codes::NO_AGREEMENT)?.clone();
+        if row.assignee.as_ref() != Some(agency) {
+            return Err(codes::WRONG_AGENCY);
+        }
+        if row.clause.effect != Effect::BreakGlass || !matches!(row.clause.evidence, Evidence::Bounded { .. }) {
+            return Err(codes::CLAUSE);
+        }
+        let session = self.view.sessions.get(&said.session);
+        let session = session.filter(|s| s.provider == said.provider && s.consumer == *agency);
+        let used = session.ok_or(codes::SESSION_UNKNOWN)?.used(said.n);
+        self.promised((&said.provider, said.delivered_ms), promise, signature)?;
+        if self.head.tick_ms <= said.delivered_ms.saturating_add(said.max_lag_ms) {
+            return Err(codes::PROMISE_NOT_DUE);
+        }
+        match used {
+            Use::Fresh => {}
+            Use::Again => return Err(codes::PROMISE_KEPT),
+            Use::Behind => return Err(codes::SESSION_WINDOW),
+        }
+        let key = self.newest_standing(&row).ok_or(codes::NO_AGREEMENT)?;
+        self.suspend_bounded(&key);
+        Ok(())
+    }
+
     /// Whether a release key of the provider that was good at that time signed the promise.
-    pub(super) fn promised(&self, said: &Promise, promise: &Bytes, signature: &Bytes) -> Result<(), u16> {
+    pub(super) fn promised(
+        &self,
+        (provider, delivered_ms): (&AgencyId, u64),
+        promise: &Bytes,
+        signature: &Bytes,
+    ) -> Result<(), u16> {
         if signature.0.len() != 64 {
             return Err(codes::BAD_SIGNATURE);
         }
         let signature = Signature { suite: Suite::Ed25519, ed25519: signature.clone(), pq: Vec::new().into() };
         let mut keys = self.view.keys.iter().filter(|(_, k)| {
-            let good = k.revoked_ms == 0 || said.delivered_ms < k.revoked_ms;
-            k.agency == said.provider && k.role == KeyRole::Release && good
+            let good = k.revoked_ms == 0 || delivered_ms < k.revoked_ms;
+            k.agency == *provider && k.role == KeyRole::Release && good
         });
         let signed =
-            keys.any(|(_, k)| k.key.verify_classical(Statement::Promise, &said.chain, promise, &signature).is_ok());
+            keys.any(|(_, k)| k.key.verify_classical(Statement::Promise, &self.head.chain, promise, &signature).is_ok());
         if signed { Ok(()) } else { Err(codes::BAD_SIGNATURE) }
     }
 

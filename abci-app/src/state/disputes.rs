@@ -9,13 +9,14 @@ use concordat_protocol::evidence::DisputeView;
 use concordat_protocol::hash::{Hash, sha256};
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::keys::{Signature, Statement, Suite};
+use concordat_protocol::node::ReviewDue;
 use concordat_protocol::ops::{Batch, batch_hash};
 use concordat_protocol::session::Promise;
 use concordat_protocol::subscribe::handle_of;
 
 use super::State;
 use super::apply::Work;
-use super::rows::{EquivocationRow, writer_of};
+use super::rows::{DutyKey, EquivocationRow, writer_of};
 
 /// Kinds of operations that name a session's request: query, intent, break-glass, deny.
 const REQUESTS: std::ops::RangeInclusive<u8> = 3..=6;
@@ -97,7 +98,7 @@ impl Work<'_> {
             return Err(codes::WRONG_AGENCY);
         }
         for (promise, (bytes, signature)) in [one, other].into_iter().zip(pair) {
-            self.promised(promise, bytes, signature)?;
+            self.promised((&promise.provider, promise.delivered_ms), bytes, signature)?;
         }
         if self.view.double_promises.has(&(sub.clone(), shared)) {
             return Err(codes::REF_DONE); // so that a pair that both sides have settled is not shown again
@@ -153,6 +154,17 @@ impl Work<'_> {
 }
 
 impl State {
+    /// All due reviews, by agreement, clause and operation.
+    pub fn reviews(&self) -> Vec<ReviewDue> {
+        let due = |((agreement, (clause, reference)), due_ms): (&DutyKey, &u64)| ReviewDue {
+            agreement: agreement.clone(),
+            clause: clause.clone(),
+            reference: *reference,
+            due_ms: *due_ms,
+        };
+        self.tables.duties.iter().map(due).collect()
+    }
+
     /// All disputes, by operation.
     pub fn disputes(&self) -> Vec<DisputeView> {
         self.tables.disputes.values().cloned().collect()

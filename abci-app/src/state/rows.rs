@@ -180,6 +180,15 @@ impl SessionRow {
         Use::Fresh
     }
 
+    /// What a number of this session is, without using it.
+    pub fn used(&self, n: u64) -> Use {
+        match n {
+            n if n.saturating_add(SESSION_WINDOW) <= self.newest_n => Use::Behind,
+            n if n <= self.newest_n && self.bit(n % SESSION_WINDOW) => Use::Again,
+            _ => Use::Fresh,
+        }
+    }
+
     fn bit(&self, at: u64) -> bool {
         self.window.0.get(at as usize / 8).is_some_and(|b| b >> (at % 8) & 1 == 1)
     }

@@ -4,8 +4,9 @@ use concordat_protocol::acts::{ActBody, ApprovalKind};
 use concordat_protocol::cbor;
 use concordat_protocol::codes::{self, Verdict};
 use concordat_protocol::keys::Statement;
-use concordat_protocol::ops::Op;
-use concordat_protocol::session::Promise;
+use concordat_protocol::node::{NodeReply, NodeRequest};
+use concordat_protocol::ops::{Op, Tags};
+use concordat_protocol::session::{Promise, ReleasePromise};
 use concordat_protocol::subscribe::numbered;
 
 use super::kit::*;
@@ -119,4 +120,56 @@ fn a_created_subscription_anchors_under_its_own_clause_alone() {
         let op = under(&city, h[2], number);
         assert_eq!(city.say(EXECUTOR, op), want, "{number}");
     }
+}
+
+#[test]
+fn an_override_that_was_promised_and_not_recorded_suspends_bounded_evidence() {
+    let (mut city, Agreement { handles: h, session: s }) = City::ready();
+    let now = city.clock_ms();
+    let release = key("police", "release");
+    let promise = ReleasePromise {
+        chain: CHAIN.into(),
+        provider: agency("police"),
+        session: s,
+        n: 5,
+        handle: h[4],
+        request_hash: [7; 32],
+        op_hash: [8; 32],
+        delivered_ms: now,
+        max_lag_ms: MAX_LAG,
+    };
+    let shown = |p: &ReleasePromise, signer: &Key| {
+        let bytes = cbor::encode(p);
+        let signature = signer.sign(Statement::Promise, CHAIN, &bytes).ed25519;
+        ActBody::Complaint { promise: bytes.into(), signature }
+    };
+    let made = |p: ReleasePromise| shown(&p, &release);
+    let day = now / 86_400_000;
+    let op = Op::BreakGlass { handle: h[4], session: s, n: 6, day, tags: Tags::none(), commitment: [1; 32] };
+    assert_eq!(city.say(EXECUTOR, op), (Verdict::Accepted, 0));
+    assert_eq!(city.do_act("court", "gateway", made(promise.clone())), codes::PROMISE_NOT_DUE);
+    city.clock.advance(MAX_LAG + 2_000);
+    for (who, body, want) in [
+        ("court", made(ReleasePromise { n: 6, ..promise.clone() }), codes::PROMISE_KEPT),
+        ("court", made(ReleasePromise { n: 0, ..promise.clone() }), codes::BAD_VALUE),
+        ("court", made(ReleasePromise { max_lag_ms: 0, ..promise.clone() }), codes::BAD_VALUE),
+        ("court", made(ReleasePromise { session: s + 90, ..promise.clone() }), codes::SESSION_UNKNOWN),
+        ("court", made(ReleasePromise { handle: h[0], ..promise.clone() }), codes::CLAUSE),
+        ("court", made(ReleasePromise { handle: 99, ..promise.clone() }), codes::NO_AGREEMENT),
+        ("court", made(ReleasePromise { chain: "other".into(), ..promise.clone() }), codes::WRONG_CHAIN),
+        ("court", shown(&promise, &key("police", "gateway")), codes::BAD_SIGNATURE),
+        ("grid", made(promise.clone()), codes::WRONG_AGENCY),
+        ("police", made(promise.clone()), codes::WRONG_AGENCY),
+    ] {
+        assert_eq!(city.do_act(who, "gateway", body.clone()), want, "{who}: {body:?}");
+    }
+    assert_eq!(city.view("AGR-1", 1).bounded_suspended, 0);
+    assert_eq!(city.do_act("court", "gateway", made(promise)), 0);
+    assert_eq!(city.view("AGR-1", 1).bounded_suspended, 1);
+    let op = Op::BreakGlass { handle: h[4], session: s, n: 7, day, tags: Tags::none(), commitment: [1; 32] };
+    assert_eq!(city.say(EXECUTOR, op), (Verdict::Uncovered, codes::BOUNDED_SUSPENDED));
+    // Both uses left data behind, so both are to be reviewed, and the node says so.
+    let NodeReply::Reviews { body } = city.ask(&NodeRequest::Reviews {}) else { panic!() };
+    let list: Vec<(&str, bool)> = body.iter().map(|d| (d.clause.as_str(), d.due_ms > now)).collect();
+    assert_eq!(list, [("B1", true), ("B1", true)]);
 }

@@ -32,7 +32,7 @@ pub(super) fn preview(ctx: &Ctx, p: &Preview) -> Result<(), Failure> {
         let after: Vec<&Row> = shown.seen.iter().take(p.count).collect();
         views.push(json!({
             "clause": clause.id, "text": clause.text, "rows": rows.len(), "visible": shown.chosen.len(),
-            "answers": shown.seen.len(), "denied_by": Capabilities::default().first_missing(&clause.duties),
+            "answers": shown.seen.len(), "denied_by": Capabilities::default().first_missing_of(clause),
             "before": before, "after": after,
         }));
     }
