@@ -231,6 +231,9 @@ pub struct QueryRun {
     /// The fields, separated by commas
     #[arg(long, value_delimiter = ',')]
     pub select: Vec<String>,
+    /// Totals instead of rows, as JSON: '{"by": ["precinct", {"time": "month"}]}'; '{}' for the groups of the clause
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["select", "order", "limit"])]
+    pub aggregate: Option<String>,
     /// The purpose, purp:pending-case
     #[arg(long)]
     pub purpose: String,

@@ -4,13 +4,15 @@
 //! themselves. What it returns is complete: the compiler after it cannot fail on a term.
 
 use crate::duty::{Duty, DutyKind};
-use crate::groups::COUNT;
 use crate::time::utc_text;
 use crate::yaml::{Pos, YamlError};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::{AgencyId, AgreementId, DatasetId};
 use concordat_protocol::terms::{Action, Effect, Evidence, Quota};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The member of a group that holds the number of its rows.
+const COUNT: &str = "count";
 
 /// A paper the agreement rests on.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -103,7 +103,8 @@ impl Need {
 }
 
 impl GroupKey {
-    fn words(&self) -> String {
+    /// The key in words, for sentences and reasons.
+    pub fn words(&self) -> String {
         self.cut.map_or_else(|| self.field.clone(), |c| format!("{} of {}", c, self.field))
     }
 }

@@ -48,12 +48,6 @@ fn every_other_ask_is_denied_with_reason_clause_and_what_would_help() {
         (Ask { clause: Some("S1".into()), ..clerk() }, Reason::Role, Some("S1"), "role:planner"),
         (Ask { clause: Some("B1".into()), ..clerk() }, Reason::BreakGlass, Some("B1"), "override"),
         (
-            Ask { roles: roles("role:planner"), purpose: "purp:planning".into(), ..clerk() },
-            Reason::UnfulfillableDuty,
-            Some("S1"),
-            "aggregate",
-        ),
-        (
             Ask { roles: roles("role:duty-officer"), purpose: "purp:life-threat".into(), break_glass: true, ..clerk() },
             Reason::UnfulfillableDuty,
             Some("B1"),

@@ -24,7 +24,6 @@ pub mod explain;
 pub mod filter;
 mod gate;
 pub use gate::GateError;
-pub mod groups;
 mod languages;
 pub mod lint;
 pub mod lint_whole;

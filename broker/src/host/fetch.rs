@@ -13,9 +13,10 @@ use crate::ledger::LedgerError;
 use crate::ledger::node_client::NodeClient;
 use concordat_executor::answer::{self, Facts};
 use concordat_executor::decide::{QueryDocument, decide, denied};
-use concordat_executor::holding::{DatasetSpec, Holding, HoldingError, Plan, Rows};
+use concordat_executor::decide_totals;
+use concordat_executor::holding::{DatasetSpec, Holding, HoldingError, PageEnd, Plan, Rows};
 use concordat_executor::policies::view::{Pseudonyms, View};
-use concordat_executor::query::Query;
+use concordat_executor::query::Totals;
 use concordat_executor::step::{Call, Prepared};
 use concordat_executor::subjects::{Marked, SubjectField};
 use concordat_protocol::acts::KeyRole;
@@ -178,8 +179,8 @@ impl Fetcher {
             Err(denied) => {
                 let denied = explain_inactive(denied, &policies, request, &job.consumer);
                 // A denied question about somebody is one about somebody, too.
-                let query = Query::parse(&document.query, &spec.fields).ok();
-                let named = query.zip(subject).map(|(q, s)| s.named(&q.filter)).unwrap_or_default();
+                let filter = decide_totals::asked_filter(&document.query, &spec.fields);
+                let named = filter.zip(subject).map(|(f, s)| s.named(&f)).unwrap_or_default();
                 return self.deny(&facts, job, denied, &named);
             }
         };
@@ -190,10 +191,15 @@ impl Fetcher {
         let limit = u32::try_from(self.cfg.limits.page_rows).unwrap_or(u32::MAX);
         let plan = Plan { limit: permitted.plan.limit.min(limit), ..permitted.plan.clone() };
         let failed = |e: answer::AnswerError| busy(e.to_string());
-        let (mut rows, mut met) = self.read(plan, subject)?;
+        let (mut rows, mut met) = match permitted.totals.clone() {
+            Some(totals) => (self.add_up(&plan, totals, subject)?, BTreeSet::new()),
+            None => self.read(plan, subject)?,
+        };
         met.extend(subject.map(|s| s.named(&permitted.asked)).unwrap_or_default());
         let (marked, subjects) = self.mark(&facts, &met)?;
-        self.show(&mut rows, &permitted.view, job.tick_ms);
+        if permitted.totals.is_none() {
+            self.show(&mut rows, &permitted.view, job.tick_ms);
+        }
         let made =
             answer::disclose(&facts, &permitted.grant, handle, &rows, &marked, &self.release_key).map_err(failed)?;
         let mut released = made.released;
@@ -237,6 +243,14 @@ impl Fetcher {
             rows.rows.iter_mut().for_each(|r| drop(r.doc.remove(&field.name)));
         }
         Ok((rows, met))
+    }
+
+    /// The totals of what a plan finds, as rows. Nobody is met by them: a group has as many persons as the agreement and
+    /// the query ask for.
+    fn add_up(&self, plan: &Plan, totals: Totals, subject: Option<&SubjectField>) -> Result<Rows, Denied> {
+        let totals = decide_totals::guarded(totals, subject);
+        let groups = self.holding.aggregate(&plan.dataset, &plan.filter, &totals).map_err(store_failed)?;
+        Ok(Rows { rows: decide_totals::rows(&groups), end: PageEnd::Complete, scanned: None })
     }
 
     /// Alters rows as the clause shows them.

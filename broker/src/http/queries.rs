@@ -52,6 +52,8 @@ struct QueryBody {
     select: Option<Value>,
     order: Option<Value>,
     limit: Option<Value>,
+    /// Totals instead of rows: `by`, `sum`, `mean`, `min_group`.
+    aggregate: Option<Value>,
     purpose: String,
     #[serde(default)]
     case: String,
@@ -142,7 +144,8 @@ async fn query(
     short("purpose", &q.purpose, 128)?;
     short("case", &q.case, 128)?;
     short("clause", &q.clause, 64)?;
-    let members = [("where", q.filter), ("select", q.select), ("order", q.order), ("limit", q.limit)];
+    let members =
+        [("where", q.filter), ("select", q.select), ("order", q.order), ("limit", q.limit), ("aggregate", q.aggregate)];
     let query: Map<String, Value> = members.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
     let ask = Ask {
         dataset,

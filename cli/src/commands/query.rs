@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 
 /// The body of a query as the gateway takes it.
 pub fn body(q: &QueryRun) -> Result<Value, Failure> {
-    let filter: Value = serde_json::from_str(&q.filter).map_err(|e| Failure::usage(format!("--where: {e}")))?;
+    let json = |option: &str, text: &str| -> Result<Value, Failure> {
+        serde_json::from_str(text).map_err(|e| Failure::usage(format!("{option}: {e}")))
+    };
+    let filter = json("--where", &q.filter)?;
+    let aggregate = q.aggregate.as_deref().map(|text| json("--aggregate", text)).transpose()?;
     let mut body = json!({"dataset": q.dataset, "purpose": q.purpose, "where": filter});
     let members = [
         ("select", (!q.select.is_empty()).then(|| json!(q.select))),
@@ -16,6 +20,7 @@ pub fn body(q: &QueryRun) -> Result<Value, Failure> {
         ("case", q.case.as_ref().map(|v| json!(v))),
         ("order", q.order.as_ref().map(|v| json!(v))),
         ("limit", q.limit.map(|v| json!(v))),
+        ("aggregate", aggregate),
     ];
     for (name, value) in members {
         if let Some(value) = value {
@@ -30,6 +35,8 @@ pub async fn run(ctx: &Ctx, q: &QueryRun) -> Result<(), Failure> {
     let api = ctx.api("clerk")?;
     let answer = api.query(&body(q)?, q.idempotency_key.as_deref()).await?;
     let rows = answer["rows"].as_array().cloned().unwrap_or_default();
+    // A group's labels and numbers are columns like any other.
+    let rows: Vec<Value> = if q.aggregate.is_some() { rows.iter().map(flat).collect() } else { rows };
     let columns: Vec<String> = match rows.first().and_then(Value::as_object) {
         Some(first) if q.select.is_empty() => first.keys().cloned().collect(),
         _ => q.select.clone(),
@@ -37,8 +44,9 @@ pub async fn run(ctx: &Ctx, q: &QueryRun) -> Result<(), Failure> {
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
     ctx.out.result(&answer, || if rows.is_empty() { "no rows".into() } else { table(&rows, &columns) });
     let word = |k: &str| answer[k].as_str().map_or_else(|| answer[k].to_string(), str::to_owned);
+    let what = if q.aggregate.is_some() { "groups" } else { "rows" };
     ctx.out.say(format!(
-        "{} rows, clause {}, {} at height {}",
+        "{} {what}, clause {}, {} at height {}",
         rows.len(),
         word("clause"),
         word("operation"),
@@ -49,4 +57,13 @@ pub async fn run(ctx: &Ctx, q: &QueryRun) -> Result<(), Failure> {
         ctx.out.say(format!("receipt: {}", file.display()));
     }
     Ok(())
+}
+
+/// A group as one flat row: its labels by field, `count`, `sum FIELD`, `mean FIELD`.
+fn flat(group: &Value) -> Value {
+    let part = |name: &'static str| group[name].as_object().into_iter().flatten();
+    let labels = part("by").map(|(field, v)| (field.clone(), v.clone()));
+    let count = [("count".to_owned(), group["count"].clone())];
+    let numbers = ["sum", "mean"].into_iter().flat_map(|n| part(n).map(move |(f, v)| (format!("{n} {f}"), v.clone())));
+    Value::Object(labels.chain(count).chain(numbers).collect())
 }

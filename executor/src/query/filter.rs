@@ -180,6 +180,13 @@ impl Filter {
         names
     }
 
+    /// Every condition, wherever it stands.
+    pub fn conditions(&self) -> Vec<&Cond> {
+        let mut all = Vec::new();
+        self.visit(&mut |c| all.push(c));
+        all
+    }
+
     /// Whether every store carries the whole filter out by itself.
     pub fn is_exact(&self) -> bool {
         let mut exact = true;

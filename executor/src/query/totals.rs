@@ -6,9 +6,10 @@
 //! ```
 //! A group is the rows whose `by` fields have equal values (decimals as numbers, instants as instants or cut to a
 //! calendar unit in UTC); rows without a value make a group of their own. `count` is always told. Sums and means take
-//! the rows that have a value, and are told only where at least `min_group` rows have one.
+//! the rows that have a value, and are told only where at least `min_group` rows have one. Where the dataset's rows
+//! belong to persons, `min_group` counts these instead ([`Totals::of_persons`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -43,7 +44,12 @@ impl Cut {
 
     /// The unit's text that an instant lies in, as the operator `time` reads it.
     fn text(self, instant: &str) -> Option<String> {
-        let utc = timestamp_text(timestamp_nanos(instant)?);
+        self.of(timestamp_nanos(instant)?)
+    }
+
+    /// The same of nanoseconds since 1970.
+    pub fn of(self, nanos: i64) -> Option<String> {
+        let utc = timestamp_text(nanos);
         let length = match self {
             Self::Hour => 13,
             Self::Day => 10,
@@ -111,6 +117,8 @@ pub struct Totals {
     pub mean: Vec<String>,
     /// Groups of fewer rows are left out (at least 1).
     pub min_group: u64,
+    /// The field that says whose a row is: then as many different persons are needed as rows. A query cannot name it.
+    pub persons: Option<GroupKey>,
 }
 
 /// A query for totals.
@@ -138,9 +146,12 @@ pub struct Group {
 }
 
 impl Group {
-    /// The group as a row of an answer.
-    pub fn to_json(&self) -> Value {
-        json!({"by": self.by, "count": self.count, "sum": self.sum, "mean": self.mean})
+    /// The group as a row of an answer; members without anything in them are left out.
+    pub fn to_row(&self) -> Map<String, Value> {
+        let maps = [("by", &self.by), ("mean", &self.mean), ("sum", &self.sum)];
+        let some = maps.into_iter().filter(|(_, map)| !map.is_empty());
+        let told = some.map(|(name, map)| (name.to_owned(), Value::from(map.clone())));
+        told.chain([("count".to_owned(), self.count.into())]).collect()
     }
 }
 
@@ -162,6 +173,8 @@ pub struct Growing {
     pub count: u64,
     /// Of each number: how many rows have one, and their sum.
     pub numbers: Vec<(u64, Exact)>,
+    /// The persons whose rows it has, up to as many as are needed; of all rows, then of those with each number.
+    pub persons: Vec<BTreeSet<Key>>,
 }
 
 impl Totals {
@@ -173,12 +186,26 @@ impl Totals {
         names
     }
 
-    /// Every field the totals look at, each once.
+    /// Every field of the answer, each once.
     pub fn fields(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.by.iter().map(|k| k.field.as_str()).chain(self.numbers()).collect();
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// Every field that is read: those of the answer, and whose each row is.
+    pub fn reads(&self) -> Vec<&str> {
+        let mut names = self.fields();
+        let persons = self.persons.iter().map(|k| k.field.as_str());
+        names.extend(persons.filter(|p| !self.fields().contains(p)));
+        names
+    }
+
+    /// The same over rows that belong to persons: a group needs `min_group` different ones.
+    #[must_use]
+    pub fn of_persons(self, field: &str, ty: FieldType) -> Self {
+        Self { persons: Some(GroupKey { field: field.to_owned(), ty, cut: None }), ..self }
     }
 
     /// Adds a row.
@@ -189,27 +216,45 @@ impl Totals {
             told: self.by.iter().map(|k| k.told(row.get(&k.field))).collect(),
             count: 0,
             numbers: vec![(0, Exact::default()); names.len()],
+            persons: vec![BTreeSet::new(); names.len() + 1],
         });
+        let person = self.persons.as_ref().and_then(|k| k.label(row.get(&k.field)));
+        let meet = |met: Option<&mut BTreeSet<Key>>| {
+            // More than are needed are not kept.
+            if let (Some(met), Some(person)) = (met, &person)
+                && (met.len() as u64) < self.min_group
+            {
+                met.insert(person.clone());
+            }
+        };
         group.count += 1;
-        for (name, (n, sum)) in names.iter().zip(&mut group.numbers) {
-            if let Some(value) = row.get(*name).and_then(number) {
+        meet(group.persons.first_mut());
+        for (i, name) in names.iter().enumerate() {
+            if let (Some(value), Some((n, sum))) = (row.get(*name).and_then(number), group.numbers.get_mut(i)) {
                 *n += 1;
                 sum.add(&value);
+                meet(group.persons.get_mut(i + 1));
             }
         }
+    }
+
+    /// Whether a number of rows, and of persons where they have some, is large enough to be told.
+    fn enough(&self, rows: u64, persons: Option<&BTreeSet<Key>>) -> bool {
+        let needed = self.min_group.max(1);
+        rows >= needed && (self.persons.is_none() || persons.is_some_and(|p| p.len() as u64 >= needed))
     }
 
     /// The answer: what is too small is left out.
     pub fn finish(&self, groups: BTreeMap<Vec<Label>, Growing>) -> Groups {
         let names = self.numbers();
         let all = groups.len();
-        let large = groups.into_values().filter(|g| g.count >= self.min_group.max(1));
+        let large = groups.into_values().filter(|g| self.enough(g.count, g.persons.first()));
         let groups: Vec<Group> = large
             .map(|g| {
                 let of = |wanted: &[String], value: fn(&(u64, Exact)) -> Option<Exact>| {
                     let cell = |name: &String| {
                         let place = names.iter().position(|n| n == name)?;
-                        let number = g.numbers.get(place).filter(|(n, _)| *n >= self.min_group.max(1))?;
+                        let number = g.numbers.get(place).filter(|(n, _)| self.enough(*n, g.persons.get(place + 1)))?;
                         Some(value(number)?.to_string())
                     };
                     wanted.iter().map(|n| (n.clone(), cell(n).map_or(Value::Null, Value::from))).collect()
@@ -295,7 +340,7 @@ impl Parser<'_> {
             Some(Some(n)) if (1..=1_000_000).contains(&n) => n,
             Some(_) => return self.within("min_group", |p| p.fail(Problem::MinGroup)),
         };
-        Ok(Totals { by, sum, mean, min_group })
+        Ok(Totals { by, sum, mean, min_group, persons: None })
     }
 
     fn short<'v>(&self, v: &'v Value) -> Parsed<&'v [Value]> {

@@ -29,6 +29,7 @@ mod streams;
 mod subjects;
 mod subscriptions;
 mod supervision;
+mod totals;
 mod tour;
 mod walls;
 mod whole;
@@ -86,6 +87,9 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("queries", "one_idempotency_key_is_one_operation", queries::one_idempotency_key_is_one_operation),
     ("queries", "a_denial_is_recorded_and_why_explains_it", queries::a_denial_is_recorded_and_why_explains_it),
     ("queries", "a_quota_ends", queries::a_quota_ends),
+    ("totals", "the_groups_are_those_of_the_file", totals::the_groups_are_those_of_the_file),
+    ("totals", "no_row_is_told_under_a_clause_of_totals", totals::no_row_is_told_under_a_clause_of_totals),
+    ("totals", "totals_have_a_receipt_and_meet_nobody", totals::totals_have_a_receipt_and_meet_nobody),
     ("streams", "a_forged_request_is_refused", streams::a_forged_request_is_refused),
     ("streams", "a_replayed_request_discloses_nothing_new", streams::a_replayed_request_discloses_nothing_new),
     ("streams", "another_agency_gets_nothing", streams::another_agency_gets_nothing),

@@ -4,16 +4,18 @@ use super::super::Ctx;
 use crate::args::agreements::Rows;
 use crate::failure::{Exit, Failure, read_text};
 use concordat_broker::config::NodeConfig;
+use concordat_broker::host::subjects::subject_field;
 use concordat_broker::host::{holding_spec, load_datasets, open_holding};
+use concordat_executor::decide_totals::{self, of_duty};
 use concordat_executor::holding::Plan;
 use concordat_executor::query::{Fields, Filter, parse_filter};
 use concordat_policies::dataset::{DatasetDoc, DatasetFile, FieldType};
 use concordat_policies::document::{Agreement, Clause};
 use concordat_policies::duty::{Duty, row_filters};
-use concordat_policies::groups::groups;
 use concordat_policies::view::{Pseudonyms, View};
 use concordat_protocol::hash::sha256;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A row.
@@ -139,7 +141,12 @@ pub(super) fn apply<'a>(
     let filter = Filter::all_of(parsed.map_err(|e| Failure::usage(format!("clause {}: row filter: {e}", clause.id)))?);
     let chosen: Vec<&Row> = rows.iter().filter(|r| filter.matches(r)).collect();
     let grouped = clause.duties.iter().find_map(|d| match d {
-        Duty::Aggregate { group_by, min_group } => Some(groups(chosen.iter().copied(), group_by, *min_group)),
+        Duty::Aggregate { group_by, min_group } => {
+            let totals = of_duty(group_by, *min_group, &fields, subject_field(dataset).as_ref());
+            let mut groups = BTreeMap::new();
+            chosen.iter().for_each(|r| totals.add(&mut groups, r));
+            Some(decide_totals::rows(&totals.finish(groups)).into_iter().map(|r| r.doc).collect())
+        }
         _ => None,
     });
     let view = View::of(&doc.agreement, &clause.duties);
