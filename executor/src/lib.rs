@@ -12,7 +12,7 @@ pub mod decide_totals;
 pub mod holding;
 pub mod limits;
 pub mod query;
-
+pub mod replay;
 pub mod step;
 pub mod subjects;
 pub mod writing;
