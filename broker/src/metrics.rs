@@ -61,8 +61,10 @@ pub struct Families {
     agreement_expiry: IntGaugeVec,
     /// Use of a quota between 0 and 1.
     pub quota_used_ratio: GaugeVec,
-    /// Queries under a break-glass clause.
+    /// Overrides: queries of this agency under a break-glass clause, and such queries that this provider answered.
     pub break_glass: IntCounter,
+    /// Overrides of this agency's agreements whose review is overdue.
+    pub review_overdue: IntGauge,
     /// Answers that did not prove themselves, by check.
     pub proof_invalid: CounterVec,
     /// Start-up checks: 1 passed.
@@ -203,7 +205,8 @@ impl Metrics {
                 &["agreement"]
             ),
             quota_used_ratio: vector!(r, GaugeVec, "quota_used_ratio", "Use of a quota", &["agreement", "clause"]),
-            break_glass: single!(r, IntCounter, "break_glass_total", "Queries under a break-glass clause"),
+            break_glass: single!(r, IntCounter, "break_glass_total", "Overrides asked for or answered here"),
+            review_overdue: single!(r, IntGauge, "review_overdue", "Overrides whose review is overdue"),
             proof_invalid: vector!(
                 r,
                 CounterVec,

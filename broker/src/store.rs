@@ -72,6 +72,9 @@ impl Store {
             .map_err(failed)?;
         db.execute_batch(SCHEMA).map_err(failed)?;
         db.execute_batch(crate::evidence::shelf::TABLES).map_err(failed)?;
+        db.execute_batch(crate::gateway::promises::TABLES).map_err(failed)?;
+        db.execute_batch(crate::overrides::TABLES).map_err(failed)?;
+        db.execute_batch(crate::http::actors::TABLES).map_err(failed)?;
         db.execute_batch(crate::outside::timestamp::TABLES).map_err(failed)?;
         let (jobs, rx) = mpsc::channel::<Job>();
         std::thread::Builder::new().name("store".into()).spawn(move || work(&db, &rx)).map_err(failed)?;

@@ -4,7 +4,7 @@ use super::check::ProofError;
 use concordat_protocol::ids::OpRef;
 use concordat_protocol::session::Content;
 use serde::de::IgnoredAny;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A verified answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,26 @@ pub struct Answered {
 impl Answer {
     /// The JSON. Rows stand in it byte for byte as the provider committed to them.
     pub fn body(&self) -> Result<Vec<u8>, ProofError> {
+        let op = OpRef(self.index);
+        self.with(json!({
+            "operation": op.to_string(),
+            "height": self.height,
+            "receipt": format!("/v1/operations/{op}/receipt"),
+        }))
+    }
+
+    /// The JSON of an answer whose record is promised: where it will stand is asked under `decision`.
+    pub fn provisional_body(&self, due_ms: u64) -> Result<Vec<u8>, ProofError> {
+        self.with(json!({
+            "operation": null,
+            "height": null,
+            "receipt": null,
+            "provisional": {"recorded_by_ms": due_ms},
+            "decision": format!("/v1/decisions/{}", self.request_id),
+        }))
+    }
+
+    fn with(&self, place: Value) -> Result<Vec<u8>, ProofError> {
         let mut out = b"{\"rows\":[".to_vec();
         for (i, row) in self.content.rows.iter().enumerate() {
             let is_object = row.first() == Some(&b'{') && serde_json::from_slice::<IgnoredAny>(row).is_ok();
@@ -48,18 +68,17 @@ impl Answer {
             }
             out.extend_from_slice(row);
         }
-        let op = OpRef(self.index);
-        let rest = json!({
+        let mut rest = json!({
             "count": self.content.rows.len(),
-            "operation": op.to_string(),
-            "height": self.height,
             "agreement": self.agreement,
             "clause": self.clause,
             "released_after_ms": self.released_after_ms,
             "request_id": self.request_id,
-            "receipt": format!("/v1/operations/{op}/receipt"),
             "content_secret": hex::encode(self.content.secret),
         });
+        if let (Some(rest), Value::Object(place)) = (rest.as_object_mut(), place) {
+            rest.extend(place);
+        }
         out.extend_from_slice(b"],");
         out.extend_from_slice(&rest.to_string().as_bytes()[1..]);
         Ok(out)

@@ -13,7 +13,7 @@ use concordat_protocol::leaves::{Redacted, commitment as leaf};
 use concordat_protocol::node::{AgreementView, KeyView};
 use concordat_protocol::ops::{LogEntry, Op};
 use concordat_protocol::seal::SealReceiver;
-use concordat_protocol::session::{Content, Release, Released, Request};
+use concordat_protocol::session::{Content, Release, Released, Request, Written};
 use concordat_protocol::terms::Terms;
 use thiserror::Error;
 
@@ -83,7 +83,49 @@ pub fn release_signature(bytes: &Bytes) -> Option<Signature> {
 
 /// Checks all but the sealed content.
 pub fn check(x: &Expected<'_>, r: &Released) -> Result<Checked, ProofError> {
-    let op = operation(x, r)?;
+    check_with(x, r, entry, false)
+}
+
+/// Checks all but the sealed content and the entry on the ledger, which is not there yet.
+pub fn check_unrecorded(x: &Expected<'_>, r: &Released) -> Result<Checked, ProofError> {
+    check_with(x, r, |_, _| Ok(()), false)
+}
+
+/// Checks a write: its intent as a release is checked, and the outcome that says it was applied.
+pub fn check_written(x: &Expected<'_>, w: &Written, outcome: Option<&LogEntry>) -> Result<Checked, ProofError> {
+    let checked = check_with(x, &w.intent, entry, true)?;
+    let op: Op = match cbor::decode(&w.outcome) {
+        Ok(op) => op,
+        Err(e) => return fail("outcome", format!("the outcome does not decode: {e}")),
+    };
+    let Op::Outcome { reference, commitment } = &op else { return fail("outcome", "it is no outcome of a write") };
+    if *reference != w.intent.ticket.log_index {
+        return fail("outcome", format!("it is the outcome of op:{reference}"));
+    }
+    let provider = |e: &&LogEntry| e.writer.split('/').next() == Some(x.request.provider.as_str());
+    let Some(found) = outcome.filter(|e| e.op_hash == op.hash() && e.height == w.outcome_height).filter(provider) else {
+        return fail("outcome", format!("op:{} of the own node is another operation", w.outcome_index));
+    };
+    if found.verdict != Verdict::Accepted {
+        return fail("outcome", format!("the ledger did not accept op:{}, code {}", w.outcome_index, found.code));
+    }
+    let opened: Redacted = match cbor::decode(&w.outcome_openings) {
+        Ok(o) => o,
+        Err(e) => return fail("outcome", format!("its openings do not decode: {e}")),
+    };
+    if let Err(e) = opened.verify(commitment) {
+        return fail("outcome", e.to_string());
+    }
+    if opened.get("result") != Some(b"applied") {
+        return fail("outcome", "the outcome does not say that the write was applied");
+    }
+    Ok(checked)
+}
+
+type Check = fn(&Expected<'_>, &Released) -> Result<(), ProofError>;
+
+fn check_with(x: &Expected<'_>, r: &Released, entry: Check, write: bool) -> Result<Checked, ProofError> {
+    let op = operation(x, r, write)?;
     let openings = openings(x, r, &op)?;
     let content_root = hash_leaf(&openings, leaf::CONTENT_ROOT)?;
     release(x, r, content_root)?;
@@ -94,7 +136,7 @@ pub fn check(x: &Expected<'_>, r: &Released) -> Result<Checked, ProofError> {
     Ok(Checked { op, openings, agreement, clause, content_root, count })
 }
 
-fn operation(x: &Expected<'_>, r: &Released) -> Result<Op, ProofError> {
+fn operation(x: &Expected<'_>, r: &Released, write: bool) -> Result<Op, ProofError> {
     if r.ticket.chain != x.chain {
         return fail("ticket", format!("the ticket is of chain {}", r.ticket.chain));
     }
@@ -105,8 +147,9 @@ fn operation(x: &Expected<'_>, r: &Released) -> Result<Op, ProofError> {
     if op.hash() != r.ticket.op_hash {
         return fail("op_hash", "the operation is not the one that the ticket names");
     }
-    if !matches!(op, Op::Query { .. } | Op::BreakGlass { .. }) {
-        return fail("operation", "this kind of operation releases nothing");
+    let fits = if write { matches!(op, Op::Intent { .. }) } else { matches!(op, Op::Query { .. } | Op::BreakGlass { .. }) };
+    if !fits {
+        return fail("operation", "this kind of operation releases nothing, or is no answer to what was asked");
     }
     let place = op.recorded().map(|f| (f.session, f.n));
     if place != Some((x.request.session, x.request.n)) {
@@ -211,6 +254,17 @@ fn clause(x: &Expected<'_>, r: &Released, op: &Op, opened: &Redacted) -> Result<
         return fail("clause", format!("handle {handle} is {}/{id}, the operation rests on {named}", terms.agreement));
     }
     Ok((terms.agreement.to_string(), id.to_owned()))
+}
+
+/// An override is recorded as one, with the justification that was given; nothing else is recorded as an override.
+pub fn overridden(checked: &Checked, justification: Option<&str>) -> Result<(), ProofError> {
+    match (matches!(checked.op, Op::BreakGlass { .. }), justification) {
+        (false, None) => Ok(()),
+        (true, Some(why)) if checked.openings.get(leaf::JUSTIFICATION) == Some(why.as_bytes()) => Ok(()),
+        (true, Some(_)) => fail("justification", "the operation commits to another justification than was given"),
+        (true, None) => fail("operation", "an ordinary request was recorded as an override"),
+        (false, Some(_)) => fail("operation", "an override was recorded as an ordinary request"),
+    }
 }
 
 /// Opens the sealed content and checks it against what the operation commits to.

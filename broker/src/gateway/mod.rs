@@ -4,11 +4,15 @@
 pub mod check;
 pub mod erasures;
 pub mod error;
+pub mod follow_up;
 pub mod pool;
+pub mod promised;
+pub mod promises;
 pub mod provider;
 pub mod records;
 pub mod sign;
 mod subscribe;
+pub mod writes;
 pub mod watch;
 pub mod wire;
 
@@ -42,6 +46,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tracing::info;
 use watch::LedgerWatch;
+
+/// By how many entries a provider's node may be behind the own one when it promises a record.
+const PROVIDER_BEHIND: u64 = 10_000;
 
 /// What a gateway needs.
 pub struct GatewaySetup {
@@ -84,6 +91,8 @@ pub struct Ask {
     pub roles: Vec<String>,
     /// The caller's pseudonym.
     pub actor: String,
+    /// Why the caller overrides (break-glass); nothing for an ordinary question.
+    pub justification: Option<String>,
     /// Request id.
     pub request_id: String,
     /// The caller's Idempotency-Key.
@@ -190,7 +199,7 @@ impl Gateway {
         let deadline = started + Duration::from_millis(x.cfg.limits.query_ms);
         let mut result = x.attempt(&ask, &call, deadline, now.tick_ms).await;
         drop(call);
-        if result.as_ref().is_err_and(is_withheld) {
+        if ask.write_action().is_none() && result.as_ref().is_err_and(is_withheld) {
             // The provider restarted between record and release: that operation is withheld for ever, so another is made.
             info!(request_id = %ask.request_id, "withheld by the provider, asked anew");
             let tick_ms = x.watch.fresh().map_err(GatewayError::StaleLedger)?.tick_ms;
@@ -214,10 +223,24 @@ impl Inner {
         let sent = Instant::now();
         let within = deadline.saturating_duration_since(sent);
         let (provider, dataset) = (&call.request.provider, &call.request.dataset);
+        // The record of an override is looked for from here on.
+        let from_index = if ask.justification.is_some() { self.watch.log_size().await? } else { 0 };
         let result = match wire::call(&self.nats, provider, dataset, call.bytes.clone(), within).await {
+            Ok(QueryReply::Released { .. } | QueryReply::Promised { .. }) if ask.write_action().is_some() => {
+                Err(self.invalid(call, writes::no_answer_to_a_write()))
+            }
             Ok(QueryReply::Released { body }) => {
                 self.time("provider", sent);
                 self.released(ask, call, body, sent, at_ms).await
+            }
+            Ok(QueryReply::Promised { body }) => {
+                self.time("provider", sent);
+                let from_index = from_index.saturating_sub(PROVIDER_BEHIND);
+                self.promised(ask, call, (body, from_index), sent, at_ms).await
+            }
+            Ok(QueryReply::Written { body }) => {
+                self.time("provider", sent);
+                self.written(ask, call, body, at_ms).await
             }
             Ok(QueryReply::Denied { body }) => Err(self.denied(ask, call, body, at_ms).await),
             Err(e) => Err(e),
@@ -330,6 +353,10 @@ fn document(ask: &Ask) -> Result<Vec<u8>, GatewayError> {
     query.insert("dataset".into(), json!(ask.dataset));
     query.insert("roles".into(), json!(ask.roles));
     query.insert("actor".into(), json!(ask.actor));
+    if let Some(why) = &ask.justification {
+        let said = if why.is_empty() { json!({}) } else { json!({"justification": why}) };
+        query.insert("break_glass".into(), said);
+    }
     query.insert("nonce".into(), json!(hex::encode(nonce)));
     Ok(Value::Object(query).to_string().into_bytes())
 }

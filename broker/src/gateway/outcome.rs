@@ -3,14 +3,17 @@
 use super::answer::{Answer, Answered};
 use super::check::{self, Checked, Expected, ProofError};
 use super::error::GatewayError;
+use super::promised::check_promised;
+use super::promises::OpenPromise;
 use super::records::{KeptAnswer, QueryRecord};
+use super::writes::may_be_done;
 use super::{Ask, Call, Inner};
 use concordat_protocol::cbor;
 use concordat_protocol::codes;
 use concordat_protocol::limits::TICKET_CHECK_MS;
 use concordat_protocol::ops::Op;
 use concordat_protocol::seal::SealReceiver;
-use concordat_protocol::session::{Content, Denied, Released};
+use concordat_protocol::session::{Content, Denied, Promised, Released};
 use serde_json::{Value, json};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,7 +33,7 @@ impl Inner {
         at_ms: u64,
     ) -> Result<Answered, GatewayError> {
         let since = Instant::now();
-        let (checked, content) = self.prove(call, &r).await?;
+        let (checked, content) = self.prove(ask, call, &r).await?;
         let answer = Answer {
             index: r.ticket.log_index,
             height: r.ticket.height,
@@ -65,13 +68,80 @@ impl Inner {
         Ok(Answered { body, replayed: false })
     }
 
-    fn invalid(&self, call: &Call, error: ProofError) -> GatewayError {
+    /// Checks a response that came before its record; rows are handed on, and the record is waited for.
+    pub(super) async fn promised(
+        &self,
+        ask: &Ask,
+        call: &Call,
+        (p, from_index): (Promised, u64),
+        sent: Instant,
+        at_ms: u64,
+    ) -> Result<Answered, GatewayError> {
+        let now = self.watch.fresh().map_err(GatewayError::StaleLedger)?;
+        let now_ms = now.tick_ms.saturating_add(now.at.elapsed().as_millis() as u64);
+        let (key, agreements) = (self.watch.key(p.released.release_key).await?, self.watch.agreements().await?);
+        let expected = Expected {
+            chain: &self.cfg.chain,
+            consumer: &self.cfg.agency,
+            request: &call.request,
+            key: key.as_ref(),
+            entry: None,
+            agreements: &agreements,
+        };
+        let proven = check_promised(&expected, &p, now_ms).and_then(|(checked, said)| {
+            check::overridden(&checked, ask.justification.as_deref())?;
+            let receiver = self.receiver(call.request.session, &p.released)?;
+            let content = check::open(&expected, &p.released, &checked, &receiver)?;
+            Ok((checked, said, content))
+        });
+        let (checked, said, content) = proven.map_err(|e| self.invalid(call, e))?;
+        let due_ms = said.delivered_ms.saturating_add(said.max_lag_ms);
+        let answer = Answer {
+            index: 0,
+            height: 0,
+            agreement: checked.agreement,
+            clause: checked.clause,
+            released_after_ms: sent.elapsed().as_millis() as u64,
+            request_id: ask.request_id.clone(),
+            content,
+        };
+        let body = answer.provisional_body(due_ms).map_err(|e| self.invalid(call, e))?;
+        self.metrics.break_glass.inc();
+        let kept = Released { sealed: cbor::Bytes::default(), ..p.released };
+        let promise = OpenPromise {
+            query: 0,
+            place: (said.session, said.n),
+            op_hash: said.op_hash,
+            from_index,
+            session_ends_ms: call.session_ends_ms,
+            agreement: answer.agreement.clone(),
+            due_ms,
+            promise: p.promise.0,
+            signature: p.promise_signature.0,
+            released: cbor::encode(&kept),
+            complained: false,
+        };
+        let record = QueryRecord {
+            outcome: "provisional".into(),
+            agreement: answer.agreement,
+            clause: answer.clause,
+            rows: Some(answer.content.rows.len() as u64),
+            ..record(ask, call, at_ms)
+        };
+        let again = ask.idempotency.clone().map(|k| (k, KeptAnswer { status: 200, body: body.clone() }));
+        self.records.keep_promised(record, promise, again).await?;
+        self.metrics.decision("query", "permit", "promised");
+        info!(request_id = %ask.request_id, due_ms, "released under a promise");
+        Ok(Answered { body, replayed: false })
+    }
+
+    pub(super) fn invalid(&self, call: &Call, error: ProofError) -> GatewayError {
         self.metrics.proof_invalid.with_label_values(&[error.check]).inc();
         GatewayError::Proof { provider: call.request.provider.clone(), error }
     }
 
     /// Asks the own node for what the response names, and checks every part of it.
-    async fn prove(&self, call: &Call, r: &Released) -> Result<(Checked, Content), GatewayError> {
+    async fn prove(&self, ask: &Ask, call: &Call, r: &Released) -> Result<(Checked, Content), GatewayError> {
         let reached = self.watch.reach(r.ticket.height, Duration::from_millis(TICKET_CHECK_MS)).await;
         if !reached {
             // A node that stands still proves nothing against the provider; one that goes on does.
@@ -88,6 +158,7 @@ impl Inner {
             agreements: &agreements,
         };
         let proven = check::check(&expected, r).and_then(|checked| {
+            check::overridden(&checked, ask.justification.as_deref())?;
             let receiver = self.receiver(call.request.session, r)?;
             let content = check::open(&expected, r, &checked, &receiver)?;
             Ok((checked, content))
@@ -96,7 +167,7 @@ impl Inner {
     }
 
     /// One encapsulation serves a whole session: opening it once saves most of a query's cost here.
-    fn receiver(&self, session: u64, r: &Released) -> Result<Arc<SealReceiver>, ProofError> {
+    pub(super) fn receiver(&self, session: u64, r: &Released) -> Result<Arc<SealReceiver>, ProofError> {
         let key = (session, r.encapsulation.0.clone());
         let kept = self.receivers.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(receiver) = kept {
@@ -137,7 +208,7 @@ impl Inner {
                 0
             }
         };
-        if let (false, Some(key)) = (is_final, ask.idempotency.clone()) {
+        if let (false, false, Some(key)) = (is_final, may_be_done(ask, &denied), ask.idempotency.clone()) {
             // Nothing stands on the ledger, or the data was withheld for ever: the next attempt signs a new request.
             let _ = self.records.sending(key, None, 0).await;
         }
@@ -174,7 +245,7 @@ fn denied_json(d: &Denied) -> Value {
     })
 }
 
-fn record(ask: &Ask, call: &Call, at_ms: u64) -> QueryRecord {
+pub(super) fn record(ask: &Ask, call: &Call, at_ms: u64) -> QueryRecord {
     QueryRecord {
         request_id: ask.request_id.clone(),
         caller: ask.caller.clone(),

@@ -33,7 +33,7 @@ pub struct QueryRecord {
     pub n: u64,
     /// When the session ends, tick milliseconds.
     pub session_ends_ms: u64,
-    /// `released`, `denied` or `failed`.
+    /// `released`, `provisional` (released, the record is promised), `denied` or `failed`.
     pub outcome: String,
     /// Global index of its operation.
     pub op: Option<u64>,
@@ -92,7 +92,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<QueryRecord> {
     })
 }
 
-fn insert(db: &Connection, r: &QueryRecord) -> rusqlite::Result<i64> {
+pub(super) fn insert(db: &Connection, r: &QueryRecord) -> rusqlite::Result<i64> {
     let mut statement = db.prepare_cached(
         "INSERT INTO query (request_id, caller, at_ms, provider, dataset, purpose, case_ref, session, n, session_ends_ms,
            outcome, op, height, agreement, clause, rows, signed, released, problem)
@@ -120,6 +120,13 @@ fn insert(db: &Connection, r: &QueryRecord) -> rusqlite::Result<i64> {
         r.problem,
     ])?;
     Ok(db.last_insert_rowid())
+}
+
+/// Keeps the answer under its key, if it came with one.
+pub(super) fn keep_answer(db: &Connection, answer: Option<(IdempotencyKey, KeptAnswer)>) -> rusqlite::Result<()> {
+    let Some((k, a)) = answer else { return Ok(()) };
+    let sql = "UPDATE idempotency SET status = ?3, answer = ?4, call = NULL WHERE caller = ?1 AND key = ?2";
+    db.execute(sql, (k.caller, k.key, a.status, a.body)).map(drop)
 }
 
 /// An answer to give again under the same key.
@@ -180,12 +187,7 @@ impl Records {
     pub async fn keep(&self, r: QueryRecord, answer: Option<(IdempotencyKey, KeptAnswer)>) -> Result<i64, StoreError> {
         self.store
             .run(move |db| {
-                if let Some((k, a)) = answer {
-                    db.execute(
-                        "UPDATE idempotency SET status = ?3, answer = ?4, call = NULL WHERE caller = ?1 AND key = ?2",
-                        (k.caller, k.key, a.status, a.body),
-                    )?;
-                }
+                keep_answer(db, answer)?;
                 insert(db, &r)
             })
             .await
@@ -264,6 +266,15 @@ impl Records {
         let (from, until) = (ms(from_ms, 0), ms(until_ms, i64::MAX));
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.store.run(move |db| db.prepare(&sql)?.query_map((case, from, until, limit), read)?.collect()).await
+    }
+
+    /// Queries that were answered or denied under an agreement, with their operations, in the order of these.
+    pub async fn of_agreement(&self, agreement: String) -> Result<Vec<QueryRecord>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM query WHERE op IS NOT NULL AND outcome IN ('released', 'denied')
+             AND (agreement = ?1 OR clause LIKE ?1 || '/%') ORDER BY op"
+        );
+        self.store.run(move |db| db.prepare(&sql)?.query_map([agreement], read)?.collect()).await
     }
 
     /// Released queries without a proof, those whose session ends first.

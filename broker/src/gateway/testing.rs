@@ -129,7 +129,14 @@ impl Pair {
         let rows = Rows { rows: rows.iter().map(row).collect(), end: PageEnd::Complete, scanned: None };
         let hash = request.hash();
         let consumer = agency("court");
-        let facts = Facts { request, request_hash: &hash, consumer: &consumer, actor: "psn:1", tick_ms: 90_000_000 };
+        let facts = Facts {
+            request,
+            request_hash: &hash,
+            consumer: &consumer,
+            actor: "psn:1",
+            tick_ms: 90_000_000,
+            justification: None,
+        };
         let made = disclose(&facts, &grant, HANDLE, &rows, &Marked::nobody(), &self.release).unwrap();
         (made.released, made.content)
     }

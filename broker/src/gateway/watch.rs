@@ -87,6 +87,11 @@ impl LedgerWatch {
         }
     }
 
+    /// How many entries the own node's log has.
+    pub async fn log_size(&self) -> Result<u64, LedgerError> {
+        Ok(self.node.head().await?.log_size)
+    }
+
     fn with_cache<T>(&self, read: impl FnOnce(&mut Cache) -> T) -> T {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let meta_rev = self.now().map_or(0, |n| n.meta_rev);

@@ -163,11 +163,11 @@ impl Policies {
     /// Where every handle stands.
     pub fn standings(&self) -> BTreeMap<u64, Standing> {
         let of = |v: &InForce| {
-            let status = v.status;
+            let (status, bounded_suspended) = (v.status, v.bounded_suspended);
             let pairs = v.handles.iter().zip(&v.terms.clauses);
-            pairs
-                .map(move |(h, c)| (*h, Standing { status, from_ms: c.from_ms, until_ms: c.until_ms }))
-                .collect::<Vec<_>>()
+            let standing =
+                |c: &ClauseTerms| Standing { status, from_ms: c.from_ms, until_ms: c.until_ms, bounded_suspended };
+            pairs.map(|(h, c)| (*h, standing(c))).collect::<Vec<_>>()
         };
         self.versions.values().flat_map(of).collect()
     }

@@ -1,5 +1,8 @@
 //! The release store: every response before its record, and what became of it.
 
+#[path = "write_store.rs"]
+pub mod writes;
+
 use super::subjects::SubjectId;
 use concordat_executor::step::{Kept, Key};
 use concordat_protocol::hash::Hash;
@@ -24,6 +27,10 @@ pub enum State {
     Closed = 2,
     /// Accepted and never released.
     Withheld = 3,
+    /// Stored under a promise: it may have left, and its record is due.
+    Promised = 4,
+    /// A write whose intent was accepted; its outcome is not on the ledger yet.
+    Accepted = 5,
 }
 
 /// A response to store.
@@ -60,6 +67,12 @@ pub struct Detail {
     pub bulk: Vec<u8>,
     /// Ids of the subjects.
     pub subjects: Vec<SubjectId>,
+    /// The signed promise under which it leaves before its record, empty where the record comes first.
+    pub promise: Vec<u8>,
+    /// When it left under a promise, milliseconds of ledger time.
+    pub delivered_ms: u64,
+    /// When an override was decided that operators are told of, milliseconds of ledger time; 0 for anything else.
+    pub notice_ms: u64,
 }
 
 /// A stored response as it is found again.
@@ -75,6 +88,8 @@ pub struct Found {
     pub height: u64,
     /// When it was released, milliseconds of ledger time.
     pub released_ms: u64,
+    /// The signed promise, empty where there is none.
+    pub promise: Vec<u8>,
 }
 
 /// The store, an SQLite file owned by one task.
@@ -93,6 +108,8 @@ pub struct Round {
     pub closed: Vec<(Key, u64)>,
     /// (key, global index) to mark withheld.
     pub withheld: Vec<(Key, u64)>,
+    /// Writes.
+    pub writes: writes::WriteRound,
     /// Height up to which frames are done with.
     pub cursor: Option<u64>,
 }
@@ -100,16 +117,19 @@ pub struct Round {
 impl Round {
     /// Whether there is nothing that must be durable before the next step.
     pub fn is_empty(&self) -> bool {
-        self.stores.is_empty() && self.released.is_empty() && self.closed.is_empty() && self.withheld.is_empty()
+        let queries = [self.released.is_empty(), self.closed.is_empty(), self.withheld.is_empty()];
+        self.stores.is_empty() && self.writes.is_empty() && queries.into_iter().all(|empty| empty)
     }
 }
 
 /// Columns that a store of the first version lacks.
-const LATER: [(&str, &str); 4] = [
+const LATER: [(&str, &str); 6] = [
     ("op", "BLOB NOT NULL DEFAULT x''"),
     ("openings", "BLOB NOT NULL DEFAULT x''"),
     ("sentence", "TEXT NOT NULL DEFAULT ''"),
     ("bulk", "BLOB NOT NULL DEFAULT x''"),
+    ("promise", "BLOB NOT NULL DEFAULT x''"),
+    ("notice_ms", "INTEGER NOT NULL DEFAULT 0"),
 ];
 
 fn hash_of(blob: Vec<u8>) -> Hash {
@@ -128,7 +148,8 @@ impl ReleaseStore {
                session_ends_ms INTEGER NOT NULL,
                op_index INTEGER NOT NULL DEFAULT 0, height INTEGER NOT NULL DEFAULT 0, released_ms INTEGER NOT NULL DEFAULT 0,
                op BLOB NOT NULL DEFAULT x'', openings BLOB NOT NULL DEFAULT x'', sentence TEXT NOT NULL DEFAULT '',
-               bulk BLOB NOT NULL DEFAULT x'', PRIMARY KEY (session, n)) STRICT, WITHOUT ROWID;
+               bulk BLOB NOT NULL DEFAULT x'', promise BLOB NOT NULL DEFAULT x'', notice_ms INTEGER NOT NULL DEFAULT 0,
+               PRIMARY KEY (session, n)) STRICT, WITHOUT ROWID;
              CREATE TABLE IF NOT EXISTS touched (subject BLOB NOT NULL, session INTEGER NOT NULL, n INTEGER NOT NULL,
                PRIMARY KEY (subject, session, n)) STRICT, WITHOUT ROWID;
              CREATE INDEX IF NOT EXISTS release_op ON release (op_hash);
@@ -141,6 +162,11 @@ impl ReleaseStore {
                 db.execute_batch(&format!("ALTER TABLE release ADD COLUMN {column} {kind}"))?;
             }
         }
+        db.execute_batch(
+            "CREATE INDEX IF NOT EXISTS release_promised ON release (session, n) WHERE state = 4;
+             CREATE INDEX IF NOT EXISTS release_notice ON release (notice_ms) WHERE notice_ms > 0;",
+        )?;
+        db.execute_batch(writes::TABLES)?;
         Ok(Self { db })
     }
 
@@ -150,13 +176,13 @@ impl ReleaseStore {
         {
             let mut insert = tx.prepare_cached(
                 "INSERT OR REPLACE INTO release (session, n, request_hash, op_hash, secret, body, decision, state, session_ends_ms,
-                   op, openings, sentence, bulk)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                   op, openings, sentence, bulk, promise, released_ms, notice_ms)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
             )?;
             let mut touch = tx.prepare_cached("INSERT OR IGNORE INTO touched VALUES (?1, ?2, ?3)")?;
             for r in &round.stores {
                 let (session, n, ends) = (r.key.0 as i64, r.key.1 as i64, r.session_expires_ms as i64);
-                let stored = State::Stored as i64;
+                let stored = if r.detail.promise.is_empty() { State::Stored } else { State::Promised } as i64;
                 insert.execute(params![
                     session,
                     n,
@@ -170,14 +196,18 @@ impl ReleaseStore {
                     r.detail.op,
                     r.detail.openings,
                     r.detail.sentence,
-                    r.detail.bulk
+                    r.detail.bulk,
+                    r.detail.promise,
+                    r.detail.delivered_ms as i64,
+                    r.detail.notice_ms as i64,
                 ])?;
                 for subject in &r.detail.subjects {
                     touch.execute(params![subject, session, n])?;
                 }
             }
             let mut settle = tx.prepare_cached(
-                "UPDATE release SET state = ?3, op_index = ?4, height = ?5, released_ms = ?6 WHERE session = ?1 AND n = ?2",
+                "UPDATE release SET released_ms = CASE WHEN state = 4 THEN released_ms ELSE ?6 END, state = ?3, op_index = ?4,
+                   height = ?5 WHERE session = ?1 AND n = ?2",
             )?;
             for (k, index, height, ms) in &round.released {
                 settle.execute(params![
@@ -194,6 +224,7 @@ impl ReleaseStore {
                     settle.execute(params![k.0 as i64, k.1 as i64, state as i64, *index as i64, 0, 0])?;
                 }
             }
+            round.writes.write(&tx)?;
             if let Some(height) = round.cursor {
                 tx.prepare_cached("INSERT OR REPLACE INTO mark (name, value) VALUES ('cursor', ?1)")?
                     .execute([height as i64])?;
@@ -216,7 +247,15 @@ impl ReleaseStore {
 
     /// Settled responses of sessions that are not over at `tick_ms`.
     pub fn settled(&self, tick_ms: u64) -> Result<Vec<Kept>, StoreError> {
-        self.list("state > 0", tick_ms)
+        self.list("state > 0 AND state <> 4", tick_ms)
+    }
+
+    /// Responses under a promise that may have left and whose entry was not seen, with their canonical operations.
+    pub fn promised(&self) -> Result<Vec<(Kept, Vec<u8>)>, StoreError> {
+        let kept = self.list("state = 4", 0)?;
+        let mut op = self.db.prepare("SELECT op FROM release WHERE session = ?1 AND n = ?2")?;
+        let with_op = kept.into_iter().map(|k| Ok((k, op.query_row([k.key.0 as i64, k.key.1 as i64], |r| r.get(0))?)));
+        Ok(with_op.collect::<Result<_, rusqlite::Error>>()?)
     }
 
     fn list(&self, which: &str, tick_ms: u64) -> Result<Vec<Kept>, StoreError> {
@@ -250,7 +289,7 @@ impl ReleaseStore {
     /// A stored response.
     pub fn find(&self, key: Key) -> Result<Option<Found>, StoreError> {
         let mut statement = self.db.prepare_cached(
-            "SELECT state, body, op_index, height, released_ms FROM release WHERE session = ?1 AND n = ?2",
+            "SELECT state, body, op_index, height, released_ms, promise FROM release WHERE session = ?1 AND n = ?2",
         )?;
         let found = statement.query_row([key.0 as i64, key.1 as i64], |r| {
             Ok(Found {
@@ -259,6 +298,7 @@ impl ReleaseStore {
                 index: r.get::<_, i64>(2)? as u64,
                 height: r.get::<_, i64>(3)? as u64,
                 released_ms: r.get::<_, i64>(4)? as u64,
+                promise: r.get(5)?,
             })
         });
         Ok(found.optional()?)
@@ -319,7 +359,27 @@ mod tests {
         assert_eq!((found.state, found.index, found.height), (State::Released as i64, 40, 9));
         store.drop_unrecorded(&[(1, 3), (1, 1)]).unwrap();
         assert!(store.find((1, 3)).unwrap().is_none() && store.find((1, 1)).unwrap().is_some());
+        assert!(store.promised().unwrap().is_empty());
         assert_eq!(store.prune(1_001 + RELEASE_REPEAT_MS).unwrap(), 1);
         assert!(store.find((1, 1)).unwrap().unwrap().body.is_none());
+    }
+
+    #[test]
+    fn what_may_have_left_under_a_promise_is_neither_open_nor_settled_until_it_is_recorded() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = ReleaseStore::open(&dir.path().join("r.sqlite")).unwrap();
+        let detail = Detail { op: vec![9], promise: vec![1], delivered_ms: 700, notice_ms: 699, ..Detail::default() };
+        store.write(&Round { stores: vec![NewRelease { detail, ..new(1) }, new(2)], ..Round::default() }).unwrap();
+        assert_eq!(store.open_releases().unwrap().iter().map(|k| k.key).collect::<Vec<_>>(), [(1, 2)]);
+        assert!(store.settled(0).unwrap().is_empty());
+        let promised = store.promised().unwrap();
+        assert_eq!((promised.len(), promised[0].0.key, promised[0].1.as_slice()), (1, (1, 1), &[9][..]));
+        store.drop_unrecorded(&[(1, 1)]).unwrap();
+        assert_eq!(store.find((1, 1)).unwrap().unwrap().promise, [1], "it is never dropped");
+        store.write(&Round { released: vec![((1, 1), 40, 9, 5_000)], ..Round::default() }).unwrap();
+        let found = store.find((1, 1)).unwrap().unwrap();
+        assert_eq!((found.state, found.index, found.released_ms), (State::Released as i64, 40, 700), "when it left");
+        assert_eq!(store.settled(0).unwrap().len(), 1);
+        assert!(store.promised().unwrap().is_empty());
     }
 }

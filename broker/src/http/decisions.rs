@@ -75,6 +75,12 @@ fn sentence(v: &Value) -> String {
         Some("released") => {
             format!("{provider} released {} rows under {}/{}.", v["rows"], text(&v["agreement"]), text(&v["clause"]))
         }
+        Some("provisional") => format!(
+            "{provider} released {} rows under {}/{} and promised to record it; the record is not there yet.",
+            v["rows"],
+            text(&v["agreement"]),
+            text(&v["clause"])
+        ),
         Some("denied") => {
             let mut out = format!("{provider} denied it: {}", text(&why["detail"]));
             for (name, label) in [("clause_text", "the clause says"), ("missing", "missing")] {

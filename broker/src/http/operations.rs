@@ -44,7 +44,7 @@ pub(super) fn docs() -> Vec<Doc> {
         Doc::new("get", "/v1/operations/{op}", "One entry, and what this agency knows of it.", PEOPLE).gives(
             200,
             "The entry.",
-            "operation:str height:int verdict:str request:@Request? disputed:obj? checkpoint:obj?",
+            "operation:str height:int verdict:str request:@Request? review:obj? override:obj? disputed:obj? checkpoint:obj?",
         ),
         Doc::new("get", receipt, "The receipt of an operation, provisional or final.", PEOPLE)
             .query::<Wait>()
@@ -144,6 +144,8 @@ async fn show(State(state): State<AppState>, caller: Caller, Path(op): Path<Stri
     let mut out = entry_json(index, &entry);
     let record = state.gateway.records().by_op(index).await?;
     out["request"] = record.filter(|r| may_see(&caller, r)).map_or(Value::Null, |r| record_json(&r));
+    out["review"] = super::overrides::review_of(&state, &caller, index).await?;
+    out["override"] = super::overrides::notice_of(&state, &caller, index).await?;
     out["disputed"] = disputed(&state, &caller, index).await?;
     out["checkpoint"] = state.receipts.covering(index).await?.map_or(Value::Null, |c| {
         json!({

@@ -8,6 +8,7 @@ mod agreement_tools;
 mod agreements;
 mod api;
 mod bad_input;
+mod break_glass;
 mod bundle;
 mod checkpoints;
 mod commands;
@@ -173,6 +174,21 @@ const TESTS: &[(&str, &str, Test)] = &[
         "agreement_tools",
         "a_proposal_is_rejected_and_dates_are_renewed",
         agreement_tools::a_proposal_is_rejected_and_dates_are_renewed,
+    ),
+    (
+        "break_glass",
+        "an_override_gives_rows_at_once_and_is_explained_later",
+        break_glass::an_override_gives_rows_at_once_and_is_explained_later,
+    ),
+    (
+        "break_glass",
+        "a_missed_review_stops_the_clause_until_it_is_made",
+        break_glass::a_missed_review_stops_the_clause_until_it_is_made,
+    ),
+    (
+        "break_glass",
+        "a_record_that_does_not_come_ends_releases_under_a_promise",
+        break_glass::a_record_that_does_not_come_ends_releases_under_a_promise,
     ),
     ("revocation", "no_read_is_released_after_a_suspension", revocation::no_read_is_released_after_a_suspension),
     ("ledger", "bad_batches_are_refused", ledger::bad_batches_are_refused),

@@ -93,6 +93,7 @@ async fn anchor_once(shared: &Shared, open: &[Open], now_ms: u64) -> Result<(), 
         sentence: clause.sentence,
         bulk: marked.bulk.concat(),
         subjects,
+        ..Detail::default()
     };
     shared.store.operation(number, last, op.hash(), secret, detail).await?;
     let recorded = shared.setup.writer.record(op).await?;

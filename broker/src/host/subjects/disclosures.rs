@@ -100,7 +100,7 @@ impl Disclosures {
             let mut rows = statement.query([id])?;
             while let Some(row) = rows.next()? {
                 match row.get::<_, i64>(1)? {
-                    0 => all.pending += 1,
+                    0 | 4 | 5 => all.pending += 1,
                     _ => all.operations.push(row.get::<_, i64>(0)? as u64),
                 }
             }

@@ -162,7 +162,9 @@ impl Subjects {
         };
         let Kept { op, openings, sentence, bulk, withheld } = kept;
         let sealed = openings.as_ref().and_then(open_by).is_some_and(|ms| tick_ms < ms);
-        let openings = openings.map(|o| if sealed { o.redact(|name| name == leaf::OPEN_BY) } else { o });
+        // Why somebody overrode may speak of others too: it stays between the parties.
+        let told = |name: &str| if sealed { name == leaf::OPEN_BY } else { name != leaf::JUSTIFICATION };
+        let openings = openings.map(|o| o.redact(told));
         let day = cbor::decode::<Op>(&op).ok().and_then(|op| day_of(&op)).unwrap_or_default();
         let proof = (!bulk.is_empty()).then(|| prove_bulk(&bulk, &subject_tag(key, dataset, day)));
         let bulk = proof.transpose().map_err(|e| SubjectsError::Commitment(e.to_string()))?;
