@@ -1,17 +1,21 @@
 //! The command line.
 
 pub mod agreements;
+pub mod break_glass;
 pub mod evidence;
 pub mod feeds;
 pub mod keys;
 pub mod outside;
+mod record;
 pub mod subjects;
 
 pub use agreements::{AgreementTool, StopKind};
+pub use break_glass::BreakGlass;
 pub use evidence::Evidence;
 pub use feeds::{Adapter, Dataset, DeadLetter, Feed, Message, Subscription};
 pub use keys::Key;
 pub use outside::Ledger;
+pub use record::{Record, RecordDelete, RecordInsert, RecordModify, Under};
 pub use subjects::{Subject, Who};
 
 use crate::output::Format;
@@ -67,6 +71,12 @@ pub enum Command {
     /// Ask a provider for held records
     #[command(subcommand)]
     Query(Query),
+    /// Write records that another agency holds, under an agreement
+    #[command(subcommand)]
+    Record(Record),
+    /// Override in an emergency, and review such overrides
+    #[command(subcommand)]
+    BreakGlass(BreakGlass),
     /// Agreements: write, check, try, propose, approve, stop
     #[command(subcommand)]
     Agreement(Agreement),
@@ -249,6 +259,9 @@ pub struct QueryRun {
     /// At most so many rows
     #[arg(long)]
     pub limit: Option<u32>,
+    /// version: each row says which version of the record it is, for `record modify` and `record delete`
+    #[arg(long, value_delimiter = ',')]
+    pub include: Vec<String>,
     /// The same key and body give the same answer, once
     #[arg(long)]
     pub idempotency_key: Option<String>,
@@ -325,6 +338,12 @@ pub enum Op {
     Show {
         /// op:N
         op: String,
+        /// Decide it again, at the provider: exit 4 if ledger, document or evaluator say another thing than the record
+        #[arg(long)]
+        replay: bool,
+        /// With --replay: the folder of the approved documents; by default agreements/ of the node
+        #[arg(long, value_name = "DIR", requires = "replay")]
+        documents: Option<PathBuf>,
     },
     /// The receipt of an operation, as a file
     Receipt {

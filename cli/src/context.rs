@@ -141,6 +141,22 @@ impl Api {
         Ok(Reply { status, retry_after: seconds.map(Duration::from_secs), body })
     }
 
+    /// A write with headers of its own.
+    pub async fn write(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&'static str, String)],
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).map_err(|e| Failure::usage(e.to_string()))?;
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        let request = headers.iter().fold(request, |r, (name, value)| r.header(*name, value));
+        let request = body.map_or(request.try_clone(), |body| request.try_clone().map(|r| r.json(body)));
+        let request = request.ok_or_else(|| Failure::new(Exit::Failed, "http", "the request cannot be made"))?;
+        json_of(self.send(request).await?).await
+    }
+
     /// DELETE of a resource.
     pub async fn delete(&self, path: &str) -> Result<Value, Failure> {
         json_of(self.send(self.http.delete(format!("{}{path}", self.base))).await?).await
@@ -214,7 +230,7 @@ pub fn failure_of(status: u16, body: Value) -> Failure {
         400 | 413 | 422 => Exit::Usage,
         401 | 403 => Exit::Denied,
         404 | 410 => Exit::NotFound,
-        409 => Exit::Conflict,
+        409 | 412 | 428 => Exit::Conflict,
         429 | 503 | 504 | 507 => Exit::Unavailable,
         502 if word("code").contains("proof") => Exit::ProofInvalid,
         502 => Exit::Unavailable,

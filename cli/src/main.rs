@@ -5,8 +5,8 @@ use concordat_cli::args::{
     Adapter, Agreement, Cli, Command, Demo, Evidence, Feed, Ledger, Message, Node, Op, Query, StopKind, Trust, Verify,
 };
 use concordat_cli::commands::{
-    Ctx, adapter, adapter_status, agreement, dataset, dead_letter, evidence, feed, key, ledger_export,
-    ledger_timestamp, message, node, op, pod, query, stats, subject, subscription, trust, verify, verify_list,
+    Ctx, adapter, adapter_status, agreement, break_glass, dataset, dead_letter, evidence, feed, key, ledger_export,
+    ledger_timestamp, message, node, op, pod, query, record, replay, stats, subject, subscription, trust, verify, verify_list,
 };
 use concordat_cli::demo;
 use concordat_cli::failure::Failure;
@@ -90,6 +90,8 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Pod(p) => pod::run(ctx, p).await,
         Command::Key(k) => key::run(ctx, k).await,
         Command::Query(Query::Run(q)) => query::run(ctx, q).await,
+        Command::Record(r) => record::run(ctx, r).await,
+        Command::BreakGlass(b) => break_glass::run(ctx, b).await,
         Command::Agreement(a) => match a {
             Agreement::Tool(tool) => agreement::tool(ctx, tool).await,
             Agreement::Propose { file, days } => agreement::propose(ctx, file, *days).await,
@@ -100,7 +102,8 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
             Agreement::Status { agreement: a } => agreement::status(ctx, a.as_deref()).await,
         },
         Command::Op(Op::List { limit }) => op::list(ctx, *limit).await,
-        Command::Op(Op::Show { op }) => op::show(ctx, op).await,
+        Command::Op(Op::Show { op, replay: true, documents }) => replay::show(ctx, op, documents.as_deref()).await,
+        Command::Op(Op::Show { op, .. }) => op::show(ctx, op).await,
         Command::Op(Op::Receipt { op, file, only_final, wait }) => {
             op::receipt(ctx, op, file.as_ref(), *only_final, *wait).await
         }

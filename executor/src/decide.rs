@@ -18,6 +18,7 @@ use concordat_protocol::session::{Denied, Request};
 use concordat_protocol::terms::Action;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// The query document of a request: the query itself, and who asks on the consumer's side.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,8 @@ pub struct QueryDocument {
     pub roles: BTreeSet<String>,
     /// The person's pseudonym.
     pub actor: String,
+    /// Whether each row says which version of the record it is.
+    pub versions: bool,
     /// Whether the person overrides, and why.
     pub break_glass: Option<BreakGlass>,
 }
@@ -98,7 +101,12 @@ impl QueryDocument {
         };
         let actor = object.remove("actor").and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
         let break_glass = object.remove("break_glass").map(|v| BreakGlass::read(&v)).transpose().map_err(bad)?;
-        Ok(Self { query: value, roles, actor, break_glass })
+        let versions = match object.remove("include") {
+            None => false,
+            Some(list) if list == serde_json::json!(["version"]) => true,
+            Some(_) => return Err(bad("include: must be [\"version\"]".into())),
+        };
+        Ok(Self { query: value, roles, actor, versions, break_glass })
     }
 }
 
@@ -144,7 +152,7 @@ pub fn decide(
         at_ms: tick_ms,
     };
     let grant = match set.decide(&ask) {
-        Decision::Permit(grant) => *grant,
+        Decision::Permit(grant) => Arc::unwrap_or_clone(grant),
         other => return Err(from_policy(other)),
     };
     justified(&grant, document)?;

@@ -5,7 +5,12 @@
     reason = "a denial is as usual an outcome as an answer, and it moves only a few times"
 )]
 
+#[path = "writes.rs"]
+mod writes;
+
+use super::bounded;
 use super::policy::Policies;
+use super::releases::writes::NewWrite;
 use super::releases::{Detail, NewRelease};
 use super::subjects::{People, SubjectId};
 use crate::config::NodeConfig;
@@ -15,10 +20,14 @@ use concordat_executor::answer::{self, Facts};
 use concordat_executor::decide::{QueryDocument, decide, denied};
 use concordat_executor::decide_totals;
 use concordat_executor::holding::{DatasetSpec, Holding, HoldingError, PageEnd, Plan, Rows};
+use concordat_executor::policies::ask::Grant;
+use concordat_executor::policies::evaluate::AgreementSet;
 use concordat_executor::policies::view::{Pseudonyms, View};
 use concordat_executor::query::Totals;
-use concordat_executor::step::{Call, Prepared};
+use concordat_executor::replay::{Asked, Record};
+use concordat_executor::step::{Call, Mode, Prepared};
 use concordat_executor::subjects::{Marked, SubjectField};
+use concordat_executor::writing::WriteAsk;
 use concordat_protocol::acts::KeyRole;
 use concordat_protocol::cbor;
 use concordat_protocol::codes;
@@ -27,11 +36,12 @@ use concordat_protocol::keys::{KeyId, PublicKey, SigningKey};
 use concordat_protocol::ops::{Op, Tag};
 use concordat_protocol::seal::SealSender;
 use concordat_protocol::session::{Denied, Released, Request};
-use concordat_protocol::terms::Status;
-use serde_json::json;
+use concordat_protocol::terms::{Effect, Status};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+pub use writes::Writable;
 
 /// What a worker needs of a call.
 #[derive(Debug, Clone)]
@@ -46,6 +56,18 @@ pub struct Job {
     pub kem: Arc<PublicKey>,
     /// Ledger time, milliseconds.
     pub tick_ms: u64,
+    /// Height of the newest block.
+    pub height: u64,
+    /// Ledger time with what passed since its tick, milliseconds.
+    pub clock_ms: u64,
+}
+
+impl Job {
+    /// What is decided, for its record.
+    fn asked(&self) -> Asked<'_> {
+        let (request, consumer) = (&self.call.request, &self.consumer);
+        Asked { request, query: &self.query, consumer, height: self.height, tick_ms: self.tick_ms }
+    }
 }
 
 /// What a worker makes.
@@ -57,6 +79,8 @@ pub struct Done {
     pub row: NewRelease,
     /// The response with an empty ticket, none for a denial.
     pub released: Option<Released>,
+    /// What has to be done once the intent is accepted, none for a query.
+    pub write: Option<Box<NewWrite>>,
 }
 
 /// Shared by all workers.
@@ -67,6 +91,7 @@ pub struct Fetcher {
     release_key: Arc<SigningKey>,
     specs: BTreeMap<DatasetId, DatasetSpec>,
     people: People,
+    writable: Writable,
     policies: RwLock<Arc<Policies>>,
     senders: Mutex<BTreeMap<(u64, KeyId), SealSender>>,
     kems: Mutex<BTreeMap<KeyId, Arc<PublicKey>>>,
@@ -77,7 +102,7 @@ const DAY_MS: u64 = 86_400_000;
 
 fn detail(op: &Op, openings: Vec<u8>, sentence: String, marked: &Marked, subjects: Vec<SubjectId>) -> Detail {
     let bulk = marked.bulk.iter().flat_map(Tag::as_slice).copied().collect();
-    Detail { op: cbor::encode(op), openings, sentence, bulk, subjects }
+    Detail { op: cbor::encode(op), openings, sentence, bulk, subjects, ..Detail::default() }
 }
 
 fn busy(detail: String) -> Denied {
@@ -111,6 +136,7 @@ impl Fetcher {
             release_key,
             specs: specs.into_iter().collect(),
             people,
+            writable: Writable::default(),
             policies: RwLock::default(),
             senders: Mutex::default(),
             kems: Mutex::default(),
@@ -162,6 +188,7 @@ impl Fetcher {
             consumer: &job.consumer,
             actor: &document.actor,
             tick_ms: job.tick_ms,
+            justification: document.break_glass.as_ref().and_then(|b| b.justification.as_deref()),
         };
         let Some(spec) = self.specs.get(&request.dataset) else {
             return self.deny(
@@ -171,19 +198,30 @@ impl Fetcher {
                 &BTreeSet::new(),
             );
         };
+        if WriteAsk::member(&document.query).is_some() {
+            return self.prepare_write(job, &facts, &document, spec);
+        }
         let subject = self.people.field(&request.dataset);
         let set = policies.set(&request.dataset, &job.consumer);
+        let record = Record::of(&job.asked(), &set);
         let permitted = match decide(request, &job.consumer, &document, &set, &spec.fields, job.tick_ms) {
             Ok(permitted) => permitted,
             Err(denied) if denied.code == codes::BAD_VALUE => return Err(denied),
             Err(denied) => {
+                let record = record.denied(&denied);
                 let denied = explain_inactive(denied, &policies, request, &job.consumer);
+                let record = record.told(&denied);
                 // A denied question about somebody is one about somebody, too.
                 let filter = decide_totals::asked_filter(&document.query, &spec.fields);
                 let named = filter.zip(subject).map(|(f, s)| s.named(&f)).unwrap_or_default();
-                return self.deny(&facts, job, denied, &named);
+                return self.deny_as(&facts, job, denied, &named, &record);
             }
         };
+        if let Some(denied) = self.unreviewed(&permitted.grant, job)? {
+            let named = subject.map(|s| s.named(&permitted.asked)).unwrap_or_default();
+            let record = record.denied_beside(&denied);
+            return self.deny_as(&facts, job, denied, &named, &record);
+        }
         let clause = &permitted.grant.clause;
         let Some(handle) = policies.handle(&clause.agreement, clause.version, permitted.grant.index) else {
             return Err(busy("the ledger has no handle for the clause yet: ask again".into()));
@@ -191,14 +229,23 @@ impl Fetcher {
         let limit = u32::try_from(self.cfg.limits.page_rows).unwrap_or(u32::MAX);
         let plan = Plan { limit: permitted.plan.limit.min(limit), ..permitted.plan.clone() };
         let failed = |e: answer::AnswerError| busy(e.to_string());
+        let mut versions = Vec::new();
         let (mut rows, mut met) = match permitted.totals.clone() {
             Some(totals) => (self.add_up(&plan, totals, subject)?, BTreeSet::new()),
+            None if document.versions => {
+                let (rows, met, seen) = self.read_versions(plan, subject, spec, &job.consumer)?;
+                versions = seen;
+                (rows, met)
+            }
             None => self.read(plan, subject)?,
         };
         met.extend(subject.map(|s| s.named(&permitted.asked)).unwrap_or_default());
         let (marked, subjects) = self.mark(&facts, &met)?;
         if permitted.totals.is_none() {
             self.show(&mut rows, &permitted.view, job.tick_ms);
+        }
+        for (row, version) in rows.rows.iter_mut().zip(versions) {
+            row.doc.insert(writes::VERSION.into(), version.into());
         }
         let made =
             answer::disclose(&facts, &permitted.grant, handle, &rows, &marked, &self.release_key).map_err(failed)?;
@@ -213,20 +260,44 @@ impl Fetcher {
             return Err(denied(codes::TOO_LARGE, "too-large", rule));
         }
         self.seal(job, &mut released, &content)?;
-        let decision = json!({"agreement": clause.agreement, "version": clause.version, "clause": clause.clause, "rows": rows.rows.len()});
+        let mut decision = record.permitted(&permitted.grant, rows.rows.len() as u64).to_json();
         let openings = released.openings.0.clone();
-        let detail = detail(&made.prepared.op, openings, clause.text.clone(), &marked, subjects);
+        let mut prepared = made.prepared;
+        let mut detail = detail(&prepared.op, openings, clause.text.clone(), &marked, subjects);
+        if permitted.grant.effect == Effect::BreakGlass {
+            let told = bounded::notice(&permitted.grant, request, &job.consumer, &document.actor, facts.justification);
+            decision["break_glass"] = told;
+            detail.notice_ms = job.tick_ms;
+            prepared.mode = bounded::mode(&permitted.grant, job.clock_ms);
+        }
+        if let Mode::Bounded { due_ms } = prepared.mode {
+            let (op_hash, clock_ms) = (prepared.op_hash, job.clock_ms);
+            let due = bounded::Due { request, handle, op_hash, clock_ms, due_ms };
+            detail.promise = due.sign(&self.release_key).map_err(|e| busy(e.to_string()))?;
+            detail.delivered_ms = clock_ms;
+        }
         let row = NewRelease {
             key: (request.session, request.n),
             detail,
             request_hash: job.call.request_hash,
-            op_hash: made.prepared.op_hash,
+            op_hash: prepared.op_hash,
             secret: *made.secret,
             body: Some(cbor::encode(&released)),
             decision: decision.to_string(),
             session_expires_ms: job.call.session_expires_ms,
         };
-        Ok(Done { prepared: made.prepared, row, released: Some(released) })
+        Ok(Done { prepared, row, released: Some(released), write: None })
+    }
+
+    /// The denial of an override whose clause has an overdue review. The ledger would refuse it too, but under bounded
+    /// evidence only after the data left.
+    fn unreviewed(&self, grant: &Grant, job: &Job) -> Result<Option<Denied>, Denied> {
+        if grant.effect != Effect::BreakGlass {
+            return Ok(None);
+        }
+        let due = tokio::runtime::Handle::current().block_on(self.node.reviews());
+        let due = due.map_err(|e| Denied { retry: 1, ..denied(0, "stale-ledger", e.to_string()) })?;
+        Ok(bounded::overdue(&grant.clause, (&job.call.request.provider, &job.consumer), &due, job.clock_ms))
     }
 
     /// What a plan finds, and whom: the subject's field is read even where the clause does not open it, and dropped.
@@ -272,9 +343,23 @@ impl Fetcher {
     }
 
     fn deny(&self, facts: &Facts<'_>, job: &Job, denied: Denied, named: &BTreeSet<String>) -> Result<Done, Denied> {
+        let none = AgreementSet::new(facts.request.dataset.clone(), job.consumer.clone(), []);
+        let record = Record::of(&job.asked(), &none).denied(&denied);
+        self.deny_as(facts, job, denied, named, &record)
+    }
+
+    /// A denial with what it was decided from.
+    fn deny_as(
+        &self,
+        facts: &Facts<'_>,
+        job: &Job,
+        denied: Denied,
+        named: &BTreeSet<String>,
+        record: &Record,
+    ) -> Result<Done, Denied> {
         let (marked, subjects) = self.mark(facts, named)?;
         let sentence = denied.clause_text.clone();
-        let decision = json!({"denied": denied.reason, "clause": denied.clause, "missing": denied.missing}).to_string();
+        let decision = record.to_json().to_string();
         let made = answer::deny(facts, denied, 0, &marked).map_err(|e| busy(e.to_string()))?;
         let (prepared, secret) = (made.prepared, made.secret);
         let detail = detail(&prepared.op, made.openings, sentence, &marked, subjects);
@@ -288,7 +373,7 @@ impl Fetcher {
             session_expires_ms: job.call.session_expires_ms,
             detail,
         };
-        Ok(Done { prepared, row, released: None })
+        Ok(Done { prepared, row, released: None, write: None })
     }
 
     fn seal(&self, job: &Job, released: &mut Released, content: &[u8]) -> Result<(), Denied> {

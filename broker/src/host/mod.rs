@@ -3,12 +3,15 @@
 //! One task owns the step and the release store. Work that takes the processor or the store (deciding, fetching,
 //! redacting, sealing) runs on blocking threads and reports back. Effects of many inputs share one durable write.
 
+mod bounded;
 mod calls;
 pub mod feed;
 mod fetch;
 mod listen;
+pub mod notices;
 pub mod policy;
 mod query_loop;
+pub mod recorded;
 mod releases;
 pub mod subjects;
 
@@ -159,6 +162,7 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
     let release_key = Arc::new(folder.signing(keys::RELEASE)?);
     let holding = open_holding(&cfg)?;
     let (mut specs, datasets) = (Vec::new(), load_datasets(dir)?);
+    let writable = fetch::Writable::new(&datasets)?;
     for doc in datasets.iter().filter(|d| d.is_held()) {
         let spec = holding_spec(doc)?;
         holding.ensure_dataset(&spec)?;
@@ -205,7 +209,7 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
     subjects.replay().await?;
     subjects.clone().serve(seen)?;
     let fetcher = fetch::Fetcher::new(cfg.clone(), node.clone(), holding, release_key, specs, people);
-    let fetcher = Arc::new(fetcher);
+    let fetcher = Arc::new(fetcher.with_writable(writable));
     let host = query_loop::Host { cfg: cfg.clone(), node, writer, nats, store, fetcher, feeds, subjects, view };
     tokio::select! {
         result = host.run() => result,

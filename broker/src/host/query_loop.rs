@@ -5,6 +5,10 @@
     reason = "a denial is as usual an outcome as an answer, and it moves only a few times"
 )]
 
+#[path = "write_loop.rs"]
+mod write_loop;
+
+use super::bounded;
 use super::calls::Sessions;
 use super::feed::{Feeds, View};
 use super::fetch::{Done, Fetcher, Job};
@@ -19,6 +23,7 @@ use crate::ledger::node_client::NodeClient;
 use crate::ledger::writer::Writer;
 use concordat_executor::answer;
 use concordat_executor::decide::denied;
+use concordat_executor::holding::Fate;
 use concordat_executor::step::{Effect, Input, Key, Reason, ReplyTo, Step, refuse};
 use concordat_protocol::cbor;
 use concordat_protocol::codes;
@@ -45,6 +50,7 @@ const PRUNE: Duration = Duration::from_secs(60);
 pub(super) enum Message {
     Call(Box<Job>, async_nats::Subject),
     Prepared(Key, Box<Result<Done, Denied>>),
+    Applied(Key, Option<Fate>),
 }
 
 /// What the loop holds of a call on its way.
@@ -121,6 +127,8 @@ impl Host {
             }
         }
         this.drop_unrecorded()?;
+        this.caught_up().await?;
+        bounded::record_again(&this.host.store, &this.host.writer).await?;
         Listener::new(&this.host, &this.sessions, &this.messages).listen().await?;
         let mut prune = tokio::time::interval(PRUNE);
         let mut batch = Vec::with_capacity(ROUND);
@@ -159,6 +167,9 @@ impl Loop {
         let from = self.host.store.cursor()?.unwrap_or(height);
         info!(open = open.len(), settled = settled.len(), from, "release store read");
         self.step.step(Input::Restored { open, settled }, 0);
+        let kept = self.host.store.promised()?.into_iter().map(|(kept, _)| kept).collect();
+        self.step.step(Input::RestoredPromises { kept }, 0);
+        self.resume_writes()?;
         Ok(from.min(height).max(1))
     }
 
@@ -249,6 +260,7 @@ impl Loop {
                 };
                 Some(Input::Prepared { key, result })
             }
+            Message::Applied(key, fate) => Some(Input::Applied { key, fate }),
         }
     }
 
@@ -265,8 +277,9 @@ impl Loop {
             let (round, after) = self.sort(effects);
             let (stored, marked) = (
                 round.stores.iter().map(|r| r.key).collect::<Vec<_>>(),
-                round.released.iter().map(|r| r.0).collect::<Vec<_>>(),
+                round.released.iter().map(|r| r.0).chain(round.writes.marked()).collect::<Vec<_>>(),
             );
+            let concluded = round.writes.settled();
             let round = Round { cursor: cursor.take().filter(|_| !round.is_empty()), ..round };
             if !round.is_empty() {
                 tokio::task::block_in_place(|| self.host.store.write(&round))?;
@@ -284,6 +297,7 @@ impl Loop {
             if !marked.is_empty() {
                 inputs.push_back(Input::Marked { keys: marked });
             }
+            inputs.extend(concluded);
         }
         Ok(())
     }
@@ -293,10 +307,12 @@ impl Loop {
         let (mut round, mut after) = (Round::default(), Vec::new());
         let tick = self.step.tick_ms().unwrap_or_default();
         for effect in effects {
+            let Some(effect) = self.sort_write(&mut round.writes, effect, tick) else { continue };
             match effect {
                 Effect::Store { key } => {
-                    let row = self.live.get(&key).and_then(|l| l.done.as_ref()).map(|d| d.row.clone());
-                    round.stores.extend(row);
+                    let done = self.live.get(&key).and_then(|l| l.done.as_ref());
+                    round.stores.extend(done.map(|d| d.row.clone()));
+                    round.writes.stores.extend(done.and_then(|d| Some((key, (**d.write.as_ref()?).clone()))));
                 }
                 Effect::MarkReleased { key, index, height } => {
                     if let Some(released) =
@@ -318,6 +334,13 @@ impl Loop {
         match effect {
             Effect::Prepare { key } => self.prepare(key),
             Effect::Record { op, .. } => self.record(op).await?,
+            Effect::Apply { key } => self.settle_write(key, true)?,
+            Effect::Void { key } => self.settle_write(key, false)?,
+            Effect::Release { key, replies } if self.is_write(key) => {
+                let lost = QueryReply::Denied { body: denied(codes::BUSY, "lost", "the answer is no longer held") };
+                let reply = self.written(key)?.unwrap_or(lost);
+                self.answer(replies, &reply).await;
+            }
             Effect::Release { key, replies } => {
                 let released = self.live.get(&key).and_then(|l| l.done.as_ref()).and_then(|d| d.released.clone());
                 let reply = match released {
@@ -328,6 +351,12 @@ impl Loop {
                 };
                 self.answer(replies, &reply).await;
             }
+            Effect::Promise { key, replies } => {
+                let done = self.live.get(&key).and_then(|l| l.done.as_ref());
+                let sent = done.and_then(|d| bounded::reply(d.released.clone()?, &d.row.detail.promise));
+                let lost = || QueryReply::Denied { body: denied(codes::BUSY, "lost", "sign a new request") };
+                self.answer(replies, &sent.unwrap_or_else(lost)).await;
+            }
             Effect::Repeat { key, reply } => {
                 let answer = self.repeat(key)?;
                 self.answer(vec![reply], &answer).await;
@@ -336,7 +365,10 @@ impl Loop {
             Effect::Forget { key } => {
                 self.live.remove(&key);
             }
-            Effect::Store { .. }
+            Effect::MarkAccepted { .. }
+            | Effect::MarkWritten { .. }
+            | Effect::Settle { .. }
+            | Effect::Store { .. }
             | Effect::MarkReleased { .. }
             | Effect::MarkClosed { .. }
             | Effect::Withhold { .. } => {}
@@ -351,7 +383,8 @@ impl Loop {
     fn prepare(&self, key: Key) {
         let Some(live) = self.live.get(&key) else { return };
         let tick_ms = self.step.tick_ms().unwrap_or_default();
-        let job = Job { tick_ms, ..(*live.job).clone() };
+        let clock_ms = self.step.clock_ms(self.now_ms()).unwrap_or(tick_ms);
+        let job = Job { tick_ms, clock_ms, height: self.step.height(), ..(*live.job).clone() };
         let (fetcher, messages, permits) = (self.host.fetcher.clone(), self.messages.clone(), self.permits.clone());
         tokio::spawn(async move {
             let Ok(_permit) = permits.acquire_owned().await else { return };
@@ -365,17 +398,20 @@ impl Loop {
     /// The same bytes again, while the agreement still stands.
     fn repeat(&self, key: Key) -> Result<QueryReply, StoreError> {
         let no = |reason: &str, detail: &str| Ok(QueryReply::Denied { body: denied(codes::REPLAY, reason, detail) });
+        if let Some(reply) = self.written(key)? {
+            return Ok(reply);
+        }
         let found = self.host.store.find(key)?;
         if found.as_ref().is_some_and(|f| f.state == State::Withheld as i64) {
             return Ok(QueryReply::Denied { body: refuse(Reason::Withheld) });
         }
-        let Some(Found { state, body: Some(body), index, height, .. }) = found else {
+        let Some(Found { state, body: Some(body), index, height, promise, .. }) = found else {
             return no(
                 "repeat-over",
                 "this request was answered already and its bytes are no longer kept: sign a new request",
             );
         };
-        if state != State::Released as i64 {
+        if state != State::Released as i64 && state != State::Promised as i64 {
             return no("settled", "this request was settled without data: sign a new request");
         }
         let Ok(mut released) = cbor::decode::<Released>(&body) else {
@@ -385,6 +421,11 @@ impl Loop {
             cbor::decode::<Op>(&released.op).ok().and_then(|op| op.recorded().map(|r| r.handle)).unwrap_or_default();
         if let Some(code) = self.step.barred_now(handle, self.now_ms()) {
             return Ok(QueryReply::Denied { body: refuse(Reason::Ledger(code)) });
+        }
+        if state == State::Promised as i64 {
+            return Ok(bounded::reply(released, &promise).unwrap_or_else(|| QueryReply::Denied {
+                body: denied(codes::REPLAY, "store", "the stored promise does not decode"),
+            }));
         }
         (released.ticket.log_index, released.ticket.height) = (index, height);
         Ok(QueryReply::Released { body: released })

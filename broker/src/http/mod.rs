@@ -7,6 +7,7 @@ pub mod auth;
 pub mod body;
 pub mod problem;
 
+pub(crate) mod actors;
 mod admin;
 mod agreements;
 mod catalogue;
@@ -17,8 +18,12 @@ mod health;
 mod ledger;
 pub(crate) mod openapi;
 mod operations;
+mod overrides;
 mod queries;
 pub mod rates;
+mod records;
+mod replays;
+mod reports;
 mod request;
 mod subjects;
 pub mod tls;
@@ -36,7 +41,7 @@ use crate::ledger::node_client::NodeClient;
 use crate::ledger::rpc::CometRpc;
 use crate::ledger::writer::Writer;
 use crate::metrics::Metrics;
-use crate::people::Issuer;
+use crate::people::{Actors, Issuer};
 use crate::receipts::Receipts;
 use crate::store::Store;
 use auth::Tokens;
@@ -96,8 +101,8 @@ pub struct Parts {
     pub applications: Arc<tls::Applications>,
     /// How much each may call.
     pub rates: Arc<rates::Rates>,
-    /// From this and a token's name a pseudonym is made that only this agency can trace back.
-    pub actor_secret: Arc<zeroize::Zeroizing<[u8; 32]>>,
+    /// Pseudonyms of callers, which only this agency can trace back.
+    pub actors: Actors,
     /// The writer `<agency>/broker`; absent until the ledger knows it.
     pub writer: watch::Receiver<Option<Writer>>,
 }
@@ -106,12 +111,17 @@ pub struct Parts {
 fn resources() -> Router<AppState> {
     Router::new()
         .merge(queries::routes())
+        .merge(records::routes())
         .merge(operations::routes())
+        .merge(overrides::routes())
         .merge(decisions::routes())
+        .merge(replays::routes())
+        .merge(reports::routes())
         .merge(agreements::routes())
         .merge(catalogue::routes())
         .merge(dead_letters::routes())
         .merge(admin::routes())
+        .merge(actors::routes())
         .merge(evidence::routes())
         .merge(subjects::routes())
         .merge(ledger::routes())
@@ -125,11 +135,12 @@ fn resources() -> Router<AppState> {
 
 /// What the OpenAPI document says of them.
 fn docs() -> Vec<openapi::Doc> {
-    let own = [queries::docs(), operations::docs(), decisions::docs(), agreements::docs(), catalogue::docs()];
-    let administration = [dead_letters::docs(), admin::docs(), evidence::docs(), subjects::docs()];
-    let rest = [ledger::docs(), health::docs(), openapi::docs(), who::docs()];
+    let own = [queries::docs(), records::docs(), operations::docs(), decisions::docs(), agreements::docs(), catalogue::docs()];
+    let administration = [dead_letters::docs(), admin::docs(), evidence::docs(), subjects::docs(), overrides::docs()];
+    let rest = [ledger::docs(), health::docs(), openapi::docs(), who::docs(), actors::docs()];
     let elsewhere = [crate::intake::http::docs(), crate::feed::http::docs(), crate::outside::http::docs()];
-    own.into_iter().chain(administration).chain(rest).chain(elsewhere).flatten().collect()
+    let audit = [replays::docs(), reports::docs()];
+    own.into_iter().chain(audit).chain(administration).chain(rest).chain(elsewhere).flatten().collect()
 }
 
 /// The API.

@@ -195,9 +195,13 @@ pub fn of_denied(denied: &Denied) -> Problem {
     // This gateway gives no number twice: the provider recorded the request in an earlier life and withholds its answer.
     let replayed = matches!(denied.code, codes::REPLAY | codes::SESSION_WINDOW);
     let (status, code, title) = match denied.code {
+        codes::BAD_VALUE if denied.reason == "bad-write" => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "bad-write", "The write breaks a rule")
+        }
         codes::BAD_VALUE => (StatusCode::UNPROCESSABLE_ENTITY, "bad-query", "The query breaks a rule"),
         codes::BUSY => (StatusCode::SERVICE_UNAVAILABLE, "provider-busy", "The provider is busy"),
         codes::REPLAY | codes::SESSION_WINDOW => (StatusCode::CONFLICT, "denied", "Denied"),
+        codes::RECORD_CONFLICT => (StatusCode::PRECONDITION_FAILED, "conflict", "The record is another one by now"),
         0 if denied.retry != 0 => {
             (StatusCode::SERVICE_UNAVAILABLE, "provider-not-ready", "The provider cannot answer now")
         }
@@ -207,6 +211,7 @@ pub fn of_denied(denied: &Denied) -> Problem {
         (_, _, false) => "name one of these clauses in the request".to_owned(),
         (true, ..) => "correct the query; the rule is in the detail".to_owned(),
         (_, true, _) => "send it again".to_owned(),
+        _ if denied.code == codes::RECORD_CONFLICT => "query the record with its version, then decide anew".to_owned(),
         _ if replayed => "send it again: a new request is signed".to_owned(),
         _ if !denied.missing.is_empty() => {
             format!("bring what is missing ({}), or rely on another clause", denied.missing)

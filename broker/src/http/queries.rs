@@ -36,8 +36,8 @@ pub(super) fn docs() -> Vec<Doc> {
             .gives(
                 200,
                 "The rows, after every proof was checked here.",
-                "rows:[obj] count:int operation:str height:int agreement:str clause:str released_after_ms:int request_id:str \
-                 receipt:str content_secret:str",
+                "rows:[obj] count:int operation:str? height:int? agreement:str clause:str released_after_ms:int request_id:str \
+                 receipt:str? content_secret:str provisional:obj? decision:str?",
             )
             .gives(202, "It is on its way: send the same request again.", "request_id:str status:str"),
     ]
@@ -54,6 +54,10 @@ struct QueryBody {
     limit: Option<Value>,
     /// Totals instead of rows: `by`, `sum`, `mean`, `min_group`.
     aggregate: Option<Value>,
+    /// An override, where a break-glass clause allows it: why.
+    break_glass: Option<Override>,
+    /// `version`: each row says which version of the record it is, as `@version`, so that it can be written.
+    include: Option<Value>,
     purpose: String,
     #[serde(default)]
     case: String,
@@ -61,18 +65,26 @@ struct QueryBody {
     clause: String,
 }
 
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Override {
+    /// Why the caller overrides: recorded, opened to the provider, reviewed.
+    #[serde(default)]
+    justification: String,
+}
+
 fn unprocessable(detail: String) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-query", detail).next("correct the named member")
 }
 
-fn short(name: &str, value: &str, max: usize) -> Result<(), Problem> {
+pub(super) fn short(name: &str, value: &str, max: usize) -> Result<(), Problem> {
     if value.len() <= max && !value.chars().any(char::is_control) {
         return Ok(());
     }
     Err(unprocessable(format!("{name}: at most {max} bytes without control characters")))
 }
 
-fn idempotency(headers: &HeaderMap, caller: &Caller, body: &[u8]) -> Result<Option<IdempotencyKey>, Problem> {
+pub(super) fn idempotency_of(headers: &HeaderMap, caller: &Caller, body: &[u8]) -> Result<Option<IdempotencyKey>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().unwrap_or_default();
     if key.is_empty() || key.len() > KEY_CHARS_MAX {
@@ -135,7 +147,7 @@ async fn query(
     Body(bytes): Body,
 ) -> Result<Response, Problem> {
     caller.require_person()?;
-    let idempotency = idempotency(&headers, &caller, &bytes)?;
+    let idempotency = idempotency_of(&headers, &caller, &bytes)?;
     let q: QueryBody = body::json(&bytes)?;
     let dataset = DatasetId::new(q.dataset).map_err(|e| unprocessable(e.to_string()))?;
     if !q.purpose.starts_with("purp:") {
@@ -145,15 +157,17 @@ async fn query(
     short("case", &q.case, 128)?;
     short("clause", &q.clause, 64)?;
     let members =
-        [("where", q.filter), ("select", q.select), ("order", q.order), ("limit", q.limit), ("aggregate", q.aggregate)];
+        [("where", q.filter), ("select", q.select), ("order", q.order), ("limit", q.limit), ("aggregate", q.aggregate), ("include", q.include)];
     let query: Map<String, Value> = members.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
+    let actor = pseudonym(&state, &caller, &dataset.owner());
     let ask = Ask {
         dataset,
         query,
         purpose: q.purpose,
         case: q.case,
         clause: q.clause,
-        actor: pseudonym(&state, &caller),
+        justification: q.break_glass.map(|b| b.justification),
+        actor,
         roles: caller.agreement_roles(),
         caller: caller.name.clone(),
         request_id: request_id.clone(),

@@ -2,7 +2,7 @@
 
 use super::Ctx;
 use crate::args::QueryRun;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::table;
 use serde_json::{Value, json};
 
@@ -21,6 +21,7 @@ pub fn body(q: &QueryRun) -> Result<Value, Failure> {
         ("order", q.order.as_ref().map(|v| json!(v))),
         ("limit", q.limit.map(|v| json!(v))),
         ("aggregate", aggregate),
+        ("include", (!q.include.is_empty()).then(|| json!(q.include))),
     ];
     for (name, value) in members {
         if let Some(value) = value {
@@ -32,8 +33,13 @@ pub fn body(q: &QueryRun) -> Result<Value, Failure> {
 
 /// Runs the query; rows on stdout, where it is recorded on stderr.
 pub async fn run(ctx: &Ctx, q: &QueryRun) -> Result<(), Failure> {
-    let api = ctx.api("clerk")?;
-    let answer = api.query(&body(q)?, q.idempotency_key.as_deref()).await?;
+    ask(ctx, "clerk", q, &body(q)?).await
+}
+
+/// Asks as a user with `role`; rows on stdout, where it is recorded on stderr.
+pub async fn ask(ctx: &Ctx, role: &str, q: &QueryRun, body: &Value) -> Result<(), Failure> {
+    let api = ctx.api(role)?;
+    let answer = api.query(body, q.idempotency_key.as_deref()).await?;
     let rows = answer["rows"].as_array().cloned().unwrap_or_default();
     // A group's labels and numbers are columns like any other.
     let rows: Vec<Value> = if q.aggregate.is_some() { rows.iter().map(flat).collect() } else { rows };
@@ -45,6 +51,18 @@ pub async fn run(ctx: &Ctx, q: &QueryRun) -> Result<(), Failure> {
     ctx.out.result(&answer, || if rows.is_empty() { "no rows".into() } else { table(&rows, &columns) });
     let word = |k: &str| answer[k].as_str().map_or_else(|| answer[k].to_string(), str::to_owned);
     let what = if q.aggregate.is_some() { "groups" } else { "rows" };
+    if answer["operation"].is_null() {
+        let decision = word("decision");
+        ctx.out.say(format!(
+            "{} {what}, clause {}, its record is promised: see {decision}",
+            rows.len(),
+            word("clause")
+        ));
+        return match &q.receipt {
+            Some(_) => Err(Failure::new(Exit::Partial, "not-recorded-yet", format!("no receipt yet: see {decision}"))),
+            None => Ok(()),
+        };
+    }
     ctx.out.say(format!(
         "{} {what}, clause {}, {} at height {}",
         rows.len(),

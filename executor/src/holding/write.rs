@@ -17,6 +17,14 @@ impl Version {
         Self(hex::encode(&digest(doc)[..16]))
     }
 
+    /// The version of a whole row.
+    ///
+    /// # Errors
+    /// It is no row of the dataset.
+    pub fn of_row(spec: &super::DatasetSpec, row: &Map<String, Value>) -> Result<Self, HoldingError> {
+        Ok(Self::of(&super::row::check_row(spec, 0, row)?.doc))
+    }
+
     /// Reads a version as it was shown; another text is a version that no record has.
     #[must_use]
     pub fn read(text: &str) -> Self {

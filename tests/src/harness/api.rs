@@ -144,6 +144,25 @@ impl Client {
         wait(self.send(request)).unwrap_or_else(broken)
     }
 
+    /// A request of any method with headers, and a JSON body where there is one.
+    pub fn write(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&Value>) -> Answer {
+        wait(self.write_async(method, path, headers, body))
+    }
+
+    /// The same, to be awaited.
+    pub async fn write_async(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Answer {
+        let request = self.http.request(method.parse().expect("a method"), format!("{}{path}", self.base));
+        let request = headers.iter().fold(request, |r, (name, value)| r.header(*name, *value));
+        let request = body.into_iter().fold(request, |r, body| r.json(body));
+        self.send(request).await.unwrap_or_else(broken)
+    }
+
     /// A query.
     pub fn query(&self, body: &Value) -> Answer {
         wait(self.query_async(body, &[]))

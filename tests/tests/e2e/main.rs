@@ -7,6 +7,7 @@
 mod agreement_tools;
 mod agreements;
 mod api;
+mod audit;
 mod bad_input;
 mod break_glass;
 mod bundle;
@@ -34,6 +35,7 @@ mod totals;
 mod tour;
 mod walls;
 mod whole;
+mod writes;
 
 use concordat_tests::harness::{City, Workplace, servers};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -91,6 +93,16 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("totals", "the_groups_are_those_of_the_file", totals::the_groups_are_those_of_the_file),
     ("totals", "no_row_is_told_under_a_clause_of_totals", totals::no_row_is_told_under_a_clause_of_totals),
     ("totals", "totals_have_a_receipt_and_meet_nobody", totals::totals_have_a_receipt_and_meet_nobody),
+    ("writes", "a_record_is_changed_under_an_agreement", writes::a_record_is_changed_under_an_agreement),
+    ("writes", "what_no_clause_permits_changes_nothing", writes::what_no_clause_permits_changes_nothing),
+    ("writes", "one_idempotency_key_writes_once", writes::one_idempotency_key_writes_once),
+    ("writes", "acknowledged_writes_survive_kills", writes::acknowledged_writes_survive_kills),
+    (
+        "audit",
+        "a_decision_is_made_again_and_a_forged_one_is_told",
+        audit::a_decision_is_made_again_and_a_forged_one_is_told,
+    ),
+    ("audit", "both_parties_report_the_same_of_an_agreement", audit::both_parties_report_the_same_of_an_agreement),
     ("streams", "a_forged_request_is_refused", streams::a_forged_request_is_refused),
     ("streams", "a_replayed_request_discloses_nothing_new", streams::a_replayed_request_discloses_nothing_new),
     ("streams", "another_agency_gets_nothing", streams::another_agency_gets_nothing),
