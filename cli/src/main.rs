@@ -16,11 +16,6 @@ use concordat_protocol::acts::ApprovalKind;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
-/// Requests make many small allocations on several threads, which the C library's allocator serves at a tenth of a
-/// gateway's time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Command::Node(Node::Guard { parent, command }) = &cli.command {
