@@ -134,6 +134,9 @@ pub struct NodeConfig {
     /// The issuer at which people of this agency sign in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oidc: Option<crate::people::OidcConfig>,
+    /// What people of this agency are told of without asking, and how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notices: Option<crate::notices::NoticesConfig>,
     /// The API by TLS, with certificates of applications.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<crate::http::tls::TlsConfig>,

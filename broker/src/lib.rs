@@ -14,6 +14,7 @@ pub mod intake;
 pub mod keys;
 pub mod ledger;
 pub mod metrics;
+pub mod notices;
 pub mod outside;
 pub mod overrides;
 pub mod people;

@@ -74,6 +74,7 @@ impl Store {
         db.execute_batch(crate::evidence::shelf::TABLES).map_err(failed)?;
         db.execute_batch(crate::gateway::promises::TABLES).map_err(failed)?;
         db.execute_batch(crate::overrides::TABLES).map_err(failed)?;
+        db.execute_batch(crate::notices::TABLES).map_err(failed)?;
         db.execute_batch(crate::http::actors::TABLES).map_err(failed)?;
         db.execute_batch(crate::outside::timestamp::TABLES).map_err(failed)?;
         let (jobs, rx) = mpsc::channel::<Job>();

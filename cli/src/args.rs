@@ -77,6 +77,9 @@ pub enum Command {
     /// Override in an emergency, and review such overrides
     #[command(subcommand)]
     BreakGlass(BreakGlass),
+    /// What people of this agency are told of: approvals, expiry, reviews, overrides
+    #[command(subcommand)]
+    Notice(Notice),
     /// Agreements: write, check, try, propose, approve, stop
     #[command(subcommand)]
     Agreement(Agreement),
@@ -323,6 +326,20 @@ pub struct Stop {
     /// Why, for the record (only its salted hash is on the ledger)
     #[arg(long, default_value = "")]
     pub reason: String,
+}
+
+/// `notice`
+#[derive(Debug, Subcommand)]
+pub enum Notice {
+    /// What waits for this agency's approval, expires soon, is to be reviewed, or was overridden
+    List {
+        /// Only this kind: approval, expires, review, break-glass
+        #[arg(long)]
+        kind: Option<String>,
+        /// At most so many
+        #[arg(long, default_value = "50")]
+        limit: u32,
+    },
 }
 
 /// `op`

@@ -2,11 +2,13 @@
 
 use clap::{CommandFactory, Parser};
 use concordat_cli::args::{
-    Adapter, Agreement, Cli, Command, Demo, Evidence, Feed, Ledger, Message, Node, Op, Query, StopKind, Trust, Verify,
+    Adapter, Agreement, Cli, Command, Demo, Evidence, Feed, Ledger, Message, Node, Notice, Op, Query, StopKind, Trust,
+    Verify,
 };
 use concordat_cli::commands::{
     Ctx, adapter, adapter_status, agreement, break_glass, dataset, dead_letter, evidence, feed, key, ledger_export,
-    ledger_timestamp, message, node, op, pod, query, record, replay, stats, subject, subscription, trust, verify, verify_list,
+    ledger_timestamp, message, node, notice, op, pod, query, record, replay, stats, subject, subscription, trust,
+    verify, verify_list,
 };
 use concordat_cli::demo;
 use concordat_cli::failure::Failure;
@@ -87,6 +89,7 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Query(Query::Run(q)) => query::run(ctx, q).await,
         Command::Record(r) => record::run(ctx, r).await,
         Command::BreakGlass(b) => break_glass::run(ctx, b).await,
+        Command::Notice(Notice::List { kind, limit }) => notice::list(ctx, kind.as_deref(), *limit).await,
         Command::Agreement(a) => match a {
             Agreement::Tool(tool) => agreement::tool(ctx, tool).await,
             Agreement::Propose { file, days } => agreement::propose(ctx, file, *days).await,

@@ -38,6 +38,15 @@ pub struct InForce {
     pub rows_hash: String,
 }
 
+/// A denial as it was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    /// The reason's word.
+    pub reason: String,
+    /// The clause that was named, or nothing.
+    pub clause: String,
+}
+
 /// A decision as the executor records it, JSON in its store. Erasing a person it names empties it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -68,6 +77,9 @@ pub struct Record {
     /// Denied though the terms permit it, by the state of the ledger: the reason's word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beside: Option<String>,
+    /// Denied: what the consumer was told instead, where the clause is in an agreement that is not in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
     /// Height of the newest block that was known.
     #[serde(default)]
     pub height: u64,
@@ -147,6 +159,14 @@ impl Record {
             missing: Some(denied.missing.clone()),
             ..self
         }
+    }
+
+    /// A denial is told like this.
+    #[must_use]
+    pub fn told(self, denied: &Denied) -> Self {
+        let (reason, clause) = (denied.reason.clone(), denied.clause.clone());
+        let same = self.denied.as_deref() == Some(reason.as_str()) && self.clause == clause;
+        Self { told: (!same).then_some(Told { reason, clause }), ..self }
     }
 
     /// The terms permit it, the state of the ledger does not.

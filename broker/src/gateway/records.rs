@@ -268,11 +268,12 @@ impl Records {
         self.store.run(move |db| db.prepare(&sql)?.query_map((case, from, until, limit), read)?.collect()).await
     }
 
-    /// Queries that were answered or denied under an agreement, with their operations, in the order of these.
+    /// Queries that were answered or denied under an agreement, with their operations, in the order of these; also those
+    /// whose denial named none.
     pub async fn of_agreement(&self, agreement: String) -> Result<Vec<QueryRecord>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM query WHERE op IS NOT NULL AND outcome IN ('released', 'denied')
-             AND (agreement = ?1 OR clause LIKE ?1 || '/%') ORDER BY op"
+             AND (agreement = ?1 OR clause LIKE ?1 || '/%' OR (agreement = '' AND clause = '')) ORDER BY op"
         );
         self.store.run(move |db| db.prepare(&sql)?.query_map([agreement], read)?.collect()).await
     }

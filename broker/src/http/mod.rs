@@ -16,6 +16,7 @@ mod decisions;
 mod evidence;
 mod health;
 mod ledger;
+mod notices;
 pub(crate) mod openapi;
 mod operations;
 mod overrides;
@@ -114,6 +115,7 @@ fn resources() -> Router<AppState> {
         .merge(records::routes())
         .merge(operations::routes())
         .merge(overrides::routes())
+        .merge(notices::routes())
         .merge(decisions::routes())
         .merge(replays::routes())
         .merge(reports::routes())
@@ -135,11 +137,18 @@ fn resources() -> Router<AppState> {
 
 /// What the OpenAPI document says of them.
 fn docs() -> Vec<openapi::Doc> {
-    let own = [queries::docs(), records::docs(), operations::docs(), decisions::docs(), agreements::docs(), catalogue::docs()];
+    let own = [
+        queries::docs(),
+        records::docs(),
+        operations::docs(),
+        decisions::docs(),
+        agreements::docs(),
+        catalogue::docs(),
+    ];
     let administration = [dead_letters::docs(), admin::docs(), evidence::docs(), subjects::docs(), overrides::docs()];
     let rest = [ledger::docs(), health::docs(), openapi::docs(), who::docs(), actors::docs()];
     let elsewhere = [crate::intake::http::docs(), crate::feed::http::docs(), crate::outside::http::docs()];
-    let audit = [replays::docs(), reports::docs()];
+    let audit = [replays::docs(), reports::docs(), notices::docs()];
     own.into_iter().chain(audit).chain(administration).chain(rest).chain(elsewhere).flatten().collect()
 }
 

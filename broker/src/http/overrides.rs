@@ -1,8 +1,7 @@
-//! `POST /v1/operations/{op}/review`, `GET /v1/reviews`, `GET /v1/notices`: overrides (break-glass), what is due of them and
-//! what operators are told.
+//! `POST /v1/operations/{op}/review`, `GET /v1/reviews`, overrides (break-glass) and what is due of them.
 
 use super::auth::{OPERATOR, pseudonym};
-use super::body::{self, Body, Params};
+use super::body::{self, Body};
 use super::openapi::Doc;
 use super::operations::op_ref;
 use super::{AppState, Caller, Problem, Side};
@@ -17,16 +16,12 @@ use concordat_protocol::ids::OpRef;
 use concordat_protocol::node::ReviewDue;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
-
-/// Most notices of one answer.
-const NOTICES_MAX: u32 = 1_000;
+use utoipa::ToSchema;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
         .route("/v1/operations/{op}/review", post(review))
         .route("/v1/reviews", get(due))
-        .route("/v1/notices", get(notices))
 }
 
 pub(super) fn docs() -> Vec<Doc> {
@@ -36,11 +31,6 @@ pub(super) fn docs() -> Vec<Doc> {
             .gives(200, "The ledger has the review.", "reviewed:str operation:str? outcome:str text:str by:str"),
         Doc::new("get", "/v1/reviews", "Overrides of this agency's agreements that wait for a review.", OPERATOR)
             .gives(200, "The first to be due first.", "reviews:[obj]"),
-        Doc::new("get", "/v1/notices", "Overrides at this provider, newest first.", OPERATOR).query::<Page>().gives(
-            200,
-            "The notices.",
-            "notices:[obj]",
-        ),
     ]
 }
 
@@ -155,24 +145,4 @@ async fn due(State(state): State<AppState>, caller: Caller) -> Result<Json<Value
     let tick_ms = state.watch.now().map_or(0, |n| n.tick_ms);
     let list: Vec<Value> = reviews_of(&state).due().await?.iter().map(|d| due_json(d, tick_ms)).collect();
     Ok(Json(json!({"reviews": list})))
-}
-
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-struct Page {
-    limit: Option<u32>,
-}
-
-async fn notices(
-    State(state): State<AppState>,
-    caller: Caller,
-    Params(page): Params<Page>,
-) -> Result<Json<Value>, Problem> {
-    caller.require(&[OPERATOR])?;
-    let limit = page.limit.unwrap_or(50).clamp(1, NOTICES_MAX);
-    let notices = Notices::new(state.cfg.releases());
-    let found = tokio::task::spawn_blocking(move || notices.newest(limit)).await;
-    let failed = |e: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "release-store", e);
-    let found = found.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
-    Ok(Json(json!({"notices": found.iter().map(|n| n.to_json()).collect::<Vec<_>>()})))
 }

@@ -219,6 +219,7 @@ fn folder(dir: &Path, nats: u16, rpc: u16, query_ms: u64, pair: &Pair) -> (Publi
         limits: NodeLimits { query_ms, ..NodeLimits::default() },
         timestamp: None,
         oidc: None,
+        notices: None,
         tls: None,
         dir: PathBuf::new(),
     };

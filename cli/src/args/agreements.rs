@@ -26,6 +26,8 @@ pub enum AgreementTool {
     },
     /// Decide recorded requests again, under a next version
     Simulate(Simulate),
+    /// Report what happened under an agreement, with a proof of each operation
+    Report(Report),
     /// List everybody who can read a field under the agreements in force
     WhoCanRead(WhoCanRead),
     /// Say of every clause what a request lacks, and whom to ask
@@ -139,6 +141,22 @@ pub struct WhoCanRead {
     /// What is in force now.
     #[command(flatten)]
     pub in_force: InForce,
+}
+
+/// `agreement report`
+#[derive(Debug, Args)]
+pub struct Report {
+    /// The agreement
+    pub agreement: String,
+    /// First day or time (ledger time, UTC): 2026-01-31 or 2026-01-31T00:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub from: String,
+    /// First day or time after it
+    #[arg(long, value_name = "TIME")]
+    pub to: String,
+    /// Also write the whole report with its proofs to this file, as JSON
+    #[arg(long, short, value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 /// `agreement explain`

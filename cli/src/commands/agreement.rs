@@ -6,6 +6,7 @@ mod edit;
 mod explain;
 mod lint;
 mod preview;
+mod report;
 mod rows;
 mod simulate;
 
@@ -110,6 +111,7 @@ pub async fn tool(ctx: &Ctx, tool: &AgreementTool) -> Result<(), Failure> {
         AgreementTool::Preview(p) => preview::preview(ctx, p),
         AgreementTool::Diff { before, after } => edit::diff(ctx, before, after),
         AgreementTool::Simulate(s) => simulate::simulate(ctx, s).await,
+        AgreementTool::Report(r) => report::report(ctx, r).await,
         AgreementTool::WhoCanRead(w) => explain::who_can_read(ctx, w).await,
         AgreementTool::Explain(e) => explain::explain(ctx, e).await,
         AgreementTool::Reject(r) => reject(ctx, r).await,

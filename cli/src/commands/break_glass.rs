@@ -41,7 +41,7 @@ async fn due(ctx: &Ctx) -> Result<(), Failure> {
 }
 
 async fn notices(ctx: &Ctx, limit: u32) -> Result<(), Failure> {
-    let answer = ctx.api("operator")?.get(&format!("/v1/notices?limit={limit}")).await?;
+    let answer = ctx.api("operator")?.get(&format!("/v1/notices?kind=break-glass&limit={limit}")).await?;
     let columns = ["operation", "state", "agreement", "clause", "consumer", "rows", "justification"];
     ctx.out.list(&list_of(&answer, "notices"), &columns);
     Ok(())

@@ -15,6 +15,7 @@ pub mod ledger_timestamp;
 mod lines;
 pub mod message;
 pub mod node;
+pub mod notice;
 pub mod op;
 pub mod pod;
 pub mod query;

@@ -264,6 +264,7 @@ fn agency_folder(
         limits: NodeLimits::default(),
         timestamp: None,
         oidc: None,
+        notices: None,
         tls: None,
         key_passphrase: None,
         holding: None,

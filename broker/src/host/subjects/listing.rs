@@ -22,6 +22,7 @@ use concordat_protocol::ops::{LogEntry, Op, Tag, Tags};
 use concordat_protocol::receipt::{CheckpointPart, Path, app_hash};
 use concordat_protocol::runs::{BULK_TAG, RunProof, RunView};
 use concordat_protocol::tree::TreeError;
+pub use super::proven::Proven;
 use concordat_protocol::verify::comet::CometError;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -98,9 +99,9 @@ fn when(ms: u64) -> String {
 #[derive(Clone)]
 pub struct Listing {
     chain: String,
-    node: NodeClient,
+    pub(super) node: NodeClient,
     rpc: CometRpc,
-    shelf: Shelf,
+    pub(super) shelf: Shelf,
     socket: PathBuf,
 }
 
@@ -136,10 +137,10 @@ struct At {
 }
 
 /// What the runs name: operations by index.
-type Found = BTreeSet<u64>;
+pub(super) type Found = BTreeSet<u64>;
 
 /// An entry of the log: index, entry, path.
-type Logged = (u64, LogEntry, Path);
+pub(super) type Logged = (u64, LogEntry, Path);
 
 fn log_path(proof: &LeafProof) -> Result<Path, TreeError> {
     Path::of(proof.index, proof.size, &proof.path)
@@ -252,7 +253,7 @@ impl Listing {
     }
 
     /// Entries of the log with their paths at a height.
-    async fn logged(&self, found: &Found, height: u64) -> Result<Vec<Logged>, ListError> {
+    pub(super) async fn logged(&self, found: &Found, height: u64) -> Result<Vec<Logged>, ListError> {
         let mut logged = Vec::with_capacity(found.len());
         let indexes: Vec<u64> = found.iter().copied().collect();
         for part in indexes.chunks(PROOFS_MAX) {
@@ -278,7 +279,7 @@ impl Listing {
     }
 
     /// The bytes of an operation that the executor does not know, from the block that holds it.
-    async fn body(&self, index: u64, entry: &LogEntry) -> Result<Vec<u8>, ListError> {
+    pub(super) async fn body(&self, index: u64, entry: &LogEntry) -> Result<Vec<u8>, ListError> {
         let txs = self.rpc.block_txs(entry.height).await?;
         let mut txs = txs.iter().filter_map(|t| STANDARD.decode(t).ok());
         txs.find_map(|tx| op_in(&tx, entry)).map(|op| cbor::encode(&op)).ok_or(ListError::NoBody(index))
@@ -303,7 +304,7 @@ impl Listing {
     }
 
     /// The header that carries the app hash, with its validators, packed for a proof.
-    async fn header(&self, height: u64, roots: &StoreRoots) -> Result<(Vec<u8>, Vec<u8>), ListError> {
+    pub(super) async fn header(&self, height: u64, roots: &StoreRoots) -> Result<(Vec<u8>, Vec<u8>), ListError> {
         let height = height + 1;
         let packed = self.rpc.packed::<ListError>(height).await?;
         if packed.app_hash != app_hash(roots) || packed.height != height {

@@ -9,6 +9,7 @@ mod disclosures;
 mod erase;
 pub mod listing;
 mod people;
+mod proven;
 mod replay;
 mod serve;
 mod vault;

@@ -1,0 +1,89 @@
+//! Entries of the log with a proof of each, all under one header.
+
+use super::listing::{ListError, Listing};
+use crate::ledger::LedgerError;
+use concordat_protocol::cbor;
+use concordat_protocol::codes::Verdict;
+use concordat_protocol::hash::Hash;
+use concordat_protocol::ids::AgencyId;
+use concordat_protocol::node::StoreRoots;
+use concordat_protocol::ops::{LogEntry, Op, log_key};
+use concordat_protocol::receipt::{Path, app_hash};
+use concordat_protocol::tree::{TreeError, value_leaf};
+use std::collections::BTreeSet;
+
+/// Proven entries.
+#[derive(Debug, Clone)]
+pub struct Proven {
+    /// Height of the state that they are proven in.
+    pub height: u64,
+    /// Its roots.
+    pub roots: StoreRoots,
+    /// Its app hash, which the header of the next height carries.
+    pub app_hash: Hash,
+    /// That header with its votes, packed as for a receipt.
+    pub header: Vec<u8>,
+    /// The validators that voted.
+    pub validators: Vec<u8>,
+    /// Who cosigned the state; empty where no checkpoint is of it.
+    pub cosigners: Vec<AgencyId>,
+    /// The entries, by index.
+    pub entries: Vec<(u64, LogEntry)>,
+    /// Their canonical bytes with their paths to the log's root.
+    pub paths: Vec<(u64, Vec<u8>, Path)>,
+}
+
+impl Listing {
+    /// These entries of the log, as they are proven at the newest height that covers them. Those that no header covers yet
+    /// are left out.
+    pub async fn proven(&self, indexes: &BTreeSet<u64>) -> Result<Proven, ListError> {
+        // The newest header: a checkpoint may be too old for the newest entries.
+        let at = self.newest().await?;
+        let covered = indexes.iter().copied().filter(|i| *i < at.log_size).collect();
+        let logged = self.logged(&covered, at.height).await?;
+        let (mut entries, mut paths) = (Vec::with_capacity(logged.len()), Vec::with_capacity(logged.len()));
+        for (index, entry, path) in logged {
+            let bytes = cbor::encode(&entry);
+            let bad = |e| ListError::Proof(index, e);
+            let root = path.root(&value_leaf(&log_key(index), &bytes)).map_err(bad)?;
+            if root != at.roots.log {
+                return Err(bad(TreeError::Order("the path does not lead to the log's root")));
+            }
+            paths.push((index, bytes, path));
+            entries.push((index, entry));
+        }
+        let app_hash = app_hash(&at.roots);
+        let (header, validators) = (at.header, at.validators);
+        let cosigners = at.cosigners;
+        Ok(Proven { height: at.height, roots: at.roots, app_hash, header, validators, cosigners, entries, paths })
+    }
+
+    /// The operation of an entry that the ledger refused; none of another.
+    pub async fn refused(&self, index: u64) -> Result<Option<Op>, ListError> {
+        let found = self.node.log(index, 1).await?;
+        let Some(entry) = found.first().filter(|e| e.verdict == Verdict::Refused) else { return Ok(None) };
+        Ok(cbor::decode(&self.body(index, entry).await?).ok())
+    }
+
+    async fn newest(&self) -> Result<Newest, ListError> {
+        let first = self.node.proof(0, 0, vec![], 0).await?;
+        let (header, validators) = self.header(first.height, &first.roots).await?;
+        let kept = self.shelf.newest().await?;
+        let of = kept.into_iter().find(|k| k.view.checkpoint.height == first.height);
+        let cosigners = of.map(|k| k.view.cosignatures.iter().map(|c| c.agency.clone()).collect()).unwrap_or_default();
+        let log_size = first.entry.size;
+        if log_size == 0 {
+            return Err(LedgerError::Protocol("the log is empty".into()).into());
+        }
+        Ok(Newest { height: first.height, roots: first.roots, log_size, header, validators, cosigners })
+    }
+}
+
+struct Newest {
+    height: u64,
+    roots: StoreRoots,
+    log_size: u64,
+    header: Vec<u8>,
+    validators: Vec<u8>,
+    cosigners: Vec<AgencyId>,
+}
