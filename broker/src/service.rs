@@ -5,8 +5,10 @@ use crate::durable::{self, Durable, NotDurable};
 use crate::evidence::{Disputes, Evidence, EvidenceSetup, Shelf, TrustKeeper};
 use crate::feed::{FeedSetup, Subscriptions, complaint};
 use crate::gateway::erasures::Erasures;
+use crate::gateway::follow_up::FollowUp;
 use crate::gateway::watch::LedgerWatch;
 use crate::gateway::{Gateway, GatewaySetup};
+use crate::host::notices::Notices;
 use crate::host::{HostError, connect_streams, load_datasets};
 use crate::http::auth::{TOKENS_FILE, TokenError, Tokens};
 use crate::http::rates::Rates;
@@ -21,7 +23,8 @@ use crate::ledger::writer::{Writer, WriterSetup};
 use crate::metrics::Metrics;
 use crate::outside::timestamp::TimeStamps;
 use crate::outside::tsp;
-use crate::people::{self, Issuer};
+use crate::overrides::{OverrideWatch, Reviews};
+use crate::people::{self, Actors, Issuer};
 use crate::receipts::Receipts;
 use crate::stop_signal;
 use crate::store::{Store, StoreError};
@@ -152,6 +155,9 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
     tokio::spawn(erasures.run(move || gateway.in_flight() == 0));
     start_evidence(&state)?;
     start_timestamps(&state)?;
+    if let Some(sender) = crate::notices::Sender::of(&state.cfg, &state.store)? {
+        tokio::spawn(sender.run());
+    }
     let durable = Durable::start(&state.nats, &state.cfg.nats);
     let (stop, stopped) = watch::channel(false);
     let mut asked = stopped.clone();
@@ -165,6 +171,7 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
     })?;
     let (complaints, filed) = mpsc::channel(complaint::QUEUE);
     tokio::spawn(complaint::file(filed, state.gateway.clone(), state.watch.clone()));
+    start_overrides(&state, complaints.clone());
     let feeds = Subscriptions::start(FeedSetup {
         cfg: state.cfg.clone(),
         watch: state.watch.clone(),
@@ -212,7 +219,7 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
         warn!("keys/{TOKENS_FILE} names no token: nobody can call the API");
     }
     let store = Store::open(&cfg.broker_store())?;
-    let actor_secret = actor_secret(&cfg.path("broker/actor.secret"))?;
+    let actors = Actors::new(actor_secret(&cfg.path("broker/actor.secret"))?);
     let nats = connect_streams(&cfg, "broker").await?;
     let (node, rpc) = (NodeClient::new(cfg.node_socket()), CometRpc::new(&cfg.rpc()?)?);
     let watch = LedgerWatch::start(node.clone());
@@ -237,7 +244,7 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     let receipts = Receipts::new(who, proofs, rpc.clone(), watch.clone(), records, (shelf.clone(), trust));
     let disputes = Disputes::new(cfg.agency.clone(), node.clone(), gateway.clone(), shelf, metrics.clone());
     let writer = start_writer(&cfg, &folder, &rpc)?;
-    let (tokens, actor_secret) = (Arc::new(tokens), Arc::new(actor_secret));
+    let tokens = Arc::new(tokens);
     let rates = Arc::new(Rates::new(&cfg.limits));
     Ok(AppState::new(Parts {
         cfg,
@@ -254,7 +261,7 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
         issuer: issuer.map(Arc::new),
         applications: Arc::new(applications),
         rates,
-        actor_secret,
+        actors,
         writer,
     }))
 }
@@ -280,6 +287,18 @@ async fn serve_tls(
         }
     });
     Ok(())
+}
+
+/// Starts what follows overrides up: their records, their reviews, what operators are told.
+fn start_overrides(state: &AppState, complaints: mpsc::Sender<complaint::Complaint>) {
+    let node = || NodeClient::new(state.cfg.node_socket());
+    let sources = (state.watch.clone(), node());
+    let agency = &state.cfg.agency;
+    let follow_up = FollowUp::new(agency.clone(), &state.gateway, sources, state.disputes.clone(), complaints);
+    tokio::spawn(follow_up.run());
+    let reviews = Reviews::new(agency.clone(), node(), state.store.clone());
+    let notices = Notices::new(state.cfg.releases());
+    tokio::spawn(OverrideWatch::new(reviews, notices, state.watch.clone(), state.metrics.clone()).run());
 }
 
 /// Starts what compares, disputes and cosigns.

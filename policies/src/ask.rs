@@ -9,6 +9,7 @@ use concordat_protocol::ids::{AgencyId, AgreementId};
 use concordat_protocol::terms::{Action, Effect, Evidence};
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Most roles one actor brings.
 pub const ROLES_MAX: usize = 32;
@@ -190,7 +191,7 @@ impl Denial {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
     /// One clause permits it.
-    Permit(Box<Grant>),
+    Permit(Arc<Grant>),
     /// Several clauses would permit it: the request must name one. Nothing is released.
     Ambiguous {
         /// The clauses to choose from.

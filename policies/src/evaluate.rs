@@ -6,6 +6,7 @@ use crate::ask::{Ask, ClauseRef, Decision, Denial, Grant, Reason};
 use crate::compile::Compiled;
 use crate::document::{Clause, Who};
 use crate::duty::{Capabilities, SignIn, check_reference, check_step_up};
+use crate::memo::Memo;
 use crate::gate::{Gate, GateError, Probe, ROLE_SEPARATOR};
 use crate::rows::BREAK_GLASS;
 use crate::time::utc_text;
@@ -98,27 +99,28 @@ impl Evaluator {
         }
     }
 
-    fn probe(&self, ask: &Ask, clause: Option<&str>) -> Option<Probe> {
+    /// What the engine is asked, but for the time.
+    fn probe(&self, ask: &Ask, clause: Option<&str>) -> Probe {
         let held: Vec<&str> = ask.roles.intersection(&self.roles).map(String::as_str).collect();
         let bar = ROLE_SEPARATOR.to_string();
-        Some(Probe {
+        Probe {
             clause: clause.map(str::to_owned),
             org: ask.consumer.org(),
             user: format!("{bar}{}{bar}", held.join(&bar)),
             act: act(ask).to_owned(),
             purp: ask.purpose.clone(),
-            t: utc_text(ask.at_ms)?,
-        })
+            t: String::new(),
+        }
     }
 
     /// Casbin's verdict, remembered for as long as no row begins or ends to hold.
     fn casbin(&self, ask: &Ask, clause: Option<&str>) -> Result<bool, GateError> {
-        let probe = self.probe(ask, clause).ok_or(GateError::Value("time"))?;
         let span = self.edges.partition_point(|e| *e <= ask.at_ms);
-        let key = (Probe { t: String::new(), ..probe.clone() }, span);
+        let key = (self.probe(ask, clause), span);
         if let Some(v) = self.cache.lock().ok().and_then(|c| c.get(&key).copied()) {
             return Ok(v);
         }
+        let probe = Probe { t: utc_text(ask.at_ms).ok_or(GateError::Value("time"))?, ..key.0.clone() };
         let verdict = if clause.is_some() { self.gate.allows(&probe) } else { self.gate.prohibits(&probe) }?;
         if let Ok(mut cache) = self.cache.lock() {
             if cache.len() >= CACHE_MAX {
@@ -183,7 +185,7 @@ impl Evaluator {
                 missing: Some(what),
             });
         }
-        Decision::Permit(Box::new(Grant {
+        Decision::Permit(Arc::new(Grant {
             clause: self.reference(c),
             index,
             effect: c.effect,
@@ -197,11 +199,18 @@ impl Evaluator {
 }
 
 /// All agreements that are active between two agencies for one dataset (public ones on it included).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AgreementSet {
     dataset: DatasetId,
     consumer: AgencyId,
     evaluators: Vec<Arc<Evaluator>>,
+    memo: Arc<Memo>,
+}
+
+impl std::fmt::Debug for AgreementSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AgreementSet({}, {}, {:?})", self.dataset, self.consumer, self.evaluators)
+    }
 }
 
 impl AgreementSet {
@@ -213,7 +222,8 @@ impl AgreementSet {
         };
         let mut evaluators: Vec<_> = evaluators.into_iter().filter(fits).collect();
         evaluators.sort_by(|a, b| (a.agreement(), a.version()).cmp(&(b.agreement(), b.version())));
-        Self { dataset, consumer, evaluators }
+        let edges: BTreeSet<u64> = evaluators.iter().flat_map(|e| e.edges.iter().copied()).collect();
+        Self { dataset, consumer, evaluators, memo: Arc::new(Memo::new(edges.into_iter().collect())) }
     }
 
     /// The dataset.
@@ -235,8 +245,9 @@ impl AgreementSet {
         if ask.consumer != self.consumer {
             return deny(no_agreement(ask));
         }
-        let all: Vec<&Evaluator> = self.evaluators.iter().map(Arc::as_ref).collect();
-        decide(&all, ask, sign_in)
+        let decided = || decide(&self.evaluators.iter().map(Arc::as_ref).collect::<Vec<_>>(), ask, sign_in);
+        // How fresh a sign-in is changes with every ask.
+        if sign_in.is_some() { decided() } else { self.memo.decision(ask, decided) }
     }
 }
 
@@ -292,11 +303,10 @@ pub(crate) fn missing(c: &Clause, ask: &Ask) -> Vec<Missing> {
     if let Some(p) = c.purpose.as_ref().filter(|p| **p != ask.purpose) {
         miss(Reason::Purpose, format!("the purpose {p}"));
     }
-    let (from, until) = c.valid.texts();
     if ask.at_ms < c.valid.from_ms {
-        miss(Reason::NotYet, format!("a time from {from}"));
+        miss(Reason::NotYet, format!("a time from {}", c.valid.texts().0));
     } else if ask.at_ms >= c.valid.until_ms {
-        miss(Reason::Expired, format!("a time before {until}"));
+        miss(Reason::Expired, format!("a time before {}", c.valid.texts().1));
     }
     out
 }

@@ -27,6 +27,7 @@ pub use gate::GateError;
 mod languages;
 pub mod lint;
 pub mod lint_whole;
+mod memo;
 pub mod readers;
 pub mod render;
 pub mod rows;

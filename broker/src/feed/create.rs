@@ -108,6 +108,7 @@ impl NewAsk {
             actor: self.actor.clone(),
             request_id: self.request_id.clone(),
             idempotency: None,
+            justification: None,
         }
     }
 }

@@ -130,6 +130,7 @@ pub(super) async fn create(
         short(name, value, max)?;
     }
     let new = NewAsk {
+        actor: pseudonym(&state, &caller, &dataset.owner()),
         dataset,
         name: b.name.map_or_else(|| generated(&headers, &caller), Ok)?,
         agreement: b.agreement,
@@ -139,7 +140,6 @@ pub(super) async fn create(
         filter: b.filter,
         fields: b.select,
         from: from(b.from.as_ref())?,
-        actor: pseudonym(&state, &caller),
         roles: caller.agreement_roles(),
         caller: caller.name,
         request_id,
@@ -170,11 +170,12 @@ pub(super) async fn delete(
         purpose: String::new(),
         case: String::new(),
         clause: String::new(),
-        actor: pseudonym(&state, &caller),
+        actor: pseudonym(&state, &caller, &sub.terms().expected.dataset.owner()),
         roles: caller.agreement_roles(),
         caller: caller.name,
         request_id,
         idempotency: None,
+        justification: None,
     };
     subs.delete(&state.gateway, &sub, by).await?;
     Ok(StatusCode::NO_CONTENT)

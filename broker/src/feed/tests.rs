@@ -21,6 +21,7 @@ use concordat_protocol::terms::Action;
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 const DATASET: &str = "dataset: ds:grid/feeder@1\ntitle: t\nkind: feed\nschema: s.json\nkey: [meter]\n\
     time: {field: time, zone: UTC}\nsubject: none\nsensitive: {}\n";
@@ -56,7 +57,7 @@ fn grant(evidence: &str, duties: &str) -> Grant {
         at_ms: 1_780_000_000_000,
     };
     match evaluator.decide(&ask) {
-        Decision::Permit(grant) => *grant,
+        Decision::Permit(grant) => Arc::unwrap_or_clone(grant),
         other => panic!("{other:?}"),
     }
 }

@@ -22,6 +22,9 @@ use tracing::{info, warn};
 
 /// Commands that may wait for the task.
 const QUEUE: usize = 4_096;
+/// While requests come in quick succession, those of so long are signed together: the provider then verifies one
+/// signature for all of them. A request that comes alone does not wait.
+const GATHER: Duration = Duration::from_millis(5);
 /// How long opening rests after it failed, doubling up to the second.
 const REST: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -113,6 +116,7 @@ impl Provider {
             opening: false,
             opened_tx,
             rest: None,
+            signed: None,
         };
         tokio::spawn(task.run(rx, opened));
         Self { commands }
@@ -145,6 +149,8 @@ struct Task {
     opening: bool,
     opened_tx: mpsc::Sender<OpenedSessions>,
     rest: Option<(Instant, Duration, String)>,
+    /// When requests were last signed.
+    signed: Option<Instant>,
 }
 
 impl Task {
@@ -159,12 +165,22 @@ impl Task {
                     batch.drain(..).for_each(|c| self.take(c));
                 }
                 Some(result) = opened.recv() => self.opened(result),
+                () = tokio::time::sleep(self.gathering().unwrap_or_default()), if self.gathering().is_some() => {}
+            }
+            if self.gathering().is_some() {
+                continue;
             }
             let tick = self.watch.now().map_or(0, |n| n.tick_ms);
             self.pool.sweep(tick);
             self.serve(tick);
             self.open_if_wanted(tick);
         }
+    }
+
+    /// How much longer what waits is gathered; none where nothing waits or nothing was signed a moment ago.
+    fn gathering(&self) -> Option<Duration> {
+        let since = self.signed.filter(|_| !self.waiting.is_empty())?.elapsed();
+        GATHER.checked_sub(since).filter(|left| !left.is_zero())
     }
 
     fn take(&mut self, command: Command) {
@@ -192,8 +208,9 @@ impl Task {
         }
     }
 
-    fn sign_group(&self, session: u64, group: Vec<(Request, Place, Reply)>) {
+    fn sign_group(&mut self, session: u64, group: Vec<(Request, Place, Reply)>) {
         let (Some(key), Some(ends)) = (self.pool.key(session), self.pool.expires_ms(session)) else { return };
+        self.signed = Some(Instant::now());
         let requests: Vec<Request> = group.iter().map(|(r, ..)| r.clone()).collect();
         match sign(key, &self.chain, &requests) {
             Ok(signed) => {

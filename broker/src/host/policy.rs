@@ -46,6 +46,54 @@ pub struct Inactive<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct Policies {
     versions: BTreeMap<(AgreementId, u64), InForce>,
+    /// What is in force between a consumer and this provider, by dataset; a consumer of none has the public ones.
+    sets: BTreeMap<DatasetId, Sets>,
+}
+
+/// The agreements in force on one dataset.
+#[derive(Debug, Clone, Default)]
+struct Sets {
+    by_consumer: BTreeMap<AgencyId, Arc<AgreementSet>>,
+    public: Vec<Arc<Evaluator>>,
+}
+
+/// What is active on one dataset.
+#[derive(Default)]
+struct Active {
+    agreed: BTreeMap<AgencyId, Vec<Arc<Evaluator>>>,
+    public: Vec<Arc<Evaluator>>,
+}
+
+impl Active {
+    fn into_sets(self, dataset: &DatasetId) -> Sets {
+        let Self { agreed, public } = self;
+        let set = |consumer: &AgencyId, agreed: Vec<Arc<Evaluator>>| {
+            let all = agreed.into_iter().chain(public.iter().cloned());
+            Arc::new(AgreementSet::new(dataset.clone(), consumer.clone(), all))
+        };
+        let by_consumer = agreed.into_iter().map(|(consumer, list)| (consumer.clone(), set(&consumer, list))).collect();
+        Sets { by_consumer, public }
+    }
+}
+
+/// Sets by dataset and consumer of what is active.
+fn sets(versions: &BTreeMap<(AgreementId, u64), InForce>) -> BTreeMap<DatasetId, Sets> {
+    let mut found: BTreeMap<DatasetId, Active> = BTreeMap::new();
+    for v in versions.values().filter(|v| v.status == Status::Active) {
+        let Some(evaluator) = &v.evaluator else { continue };
+        let active = found.entry(v.terms.dataset.clone()).or_default();
+        match &v.terms.assignee {
+            Some(consumer) => active.agreed.entry(consumer.clone()).or_default().push(evaluator.clone()),
+            None => active.public.push(evaluator.clone()),
+        }
+    }
+    found
+        .into_iter()
+        .map(|(dataset, active)| {
+            let sets = active.into_sets(&dataset);
+            (dataset, sets)
+        })
+        .collect()
 }
 
 /// Documents of a folder by the hash of their terms.
@@ -111,14 +159,17 @@ impl Policies {
             let bounded_suspended = view.bounded_suspended != 0;
             versions.insert(id, InForce { terms, status, handles, bounded_suspended, evaluator });
         }
-        Self { versions }
+        Self { sets: sets(&versions), versions }
     }
 
     /// The evaluators between a consumer and this provider for a dataset.
-    pub fn set(&self, dataset: &DatasetId, consumer: &AgencyId) -> AgreementSet {
-        let fits = |v: &&InForce| v.terms.dataset == *dataset && v.status == Status::Active;
-        let evaluators = self.versions.values().filter(fits).filter_map(|v| v.evaluator.clone());
-        AgreementSet::new(dataset.clone(), consumer.clone(), evaluators)
+    pub fn set(&self, dataset: &DatasetId, consumer: &AgencyId) -> Arc<AgreementSet> {
+        let sets = self.sets.get(dataset);
+        if let Some(set) = sets.and_then(|s| s.by_consumer.get(consumer)) {
+            return set.clone();
+        }
+        let public = sets.map(|s| s.public.clone()).unwrap_or_default();
+        Arc::new(AgreementSet::new(dataset.clone(), consumer.clone(), public))
     }
 
     /// The newest version between the two that is not active, to say why nothing is permitted: one with a clause for

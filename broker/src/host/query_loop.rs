@@ -37,8 +37,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tracing::{info, warn};
 
-/// Calls that may be prepared at once.
-const PREPARING: usize = 64;
+/// Calls that may be prepared at once: enough to keep a networked store busy while others are sealed.
+const PREPARING: usize = 16;
 /// Messages that may wait for the loop.
 const QUEUE: usize = 8_192;
 /// Messages the loop takes in one round.

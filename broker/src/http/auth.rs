@@ -7,8 +7,10 @@
 use super::AppState;
 use super::problem::Problem;
 use crate::people::StepUp;
+use crate::people::actors::month;
 use axum::http::StatusCode;
 use concordat_protocol::hash::{Hash, sha256};
+use concordat_protocol::ids::AgencyId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read};
@@ -162,10 +164,10 @@ impl Caller {
     }
 }
 
-/// The pseudonym of a caller: only this agency can trace it back.
-pub(crate) fn pseudonym(state: &AppState, caller: &Caller) -> String {
-    let hash = sha256(&[state.actor_secret.as_slice(), caller.name.as_bytes()]);
-    format!("psn:{}", hex::encode(&hash[..16]))
+/// The pseudonym of a caller towards a provider, of this month by the ledger's time.
+pub(crate) fn pseudonym(state: &AppState, caller: &Caller, provider: &AgencyId) -> String {
+    let tick_ms = state.watch.now().map_or(0, |n| n.tick_ms);
+    state.actors.pseudonym(provider, &month(tick_ms), &caller.name)
 }
 
 impl Tokens {
@@ -223,6 +225,11 @@ impl Tokens {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
+    }
+
+    /// Everybody's name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.known.iter().map(|(_, caller)| caller.name.as_str())
     }
 
     /// Who presents this token. Always looks at every known one, and compares hashes without an early end.

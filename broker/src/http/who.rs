@@ -2,7 +2,7 @@
 //! `GET /v1/whoami` shows what was found.
 
 use super::AppState;
-use super::auth::{Caller, pseudonym};
+use super::auth::Caller;
 use super::openapi::Doc;
 use super::problem::Problem;
 use super::tls::Peer;
@@ -29,7 +29,7 @@ pub(super) fn docs() -> Vec<Doc> {
     vec![Doc::new("get", "/v1/whoami", "Who the caller is to this broker, and by what.", "anybody with a token").gives(
         200,
         "The caller.",
-        "agency:str name:str pseudonym:str roles:[str] by:str after_step_up:[obj] issuer:str? role_map_sha256:str?",
+        "agency:str name:str roles:[str] by:str after_step_up:[obj] issuer:str? role_map_sha256:str?",
     )]
 }
 
@@ -133,7 +133,6 @@ async fn whoami(State(state): State<AppState>, caller: Caller) -> Json<Value> {
     Json(json!({
         "agency": state.cfg.agency,
         "name": caller.name,
-        "pseudonym": pseudonym(&state, &caller),
         "roles": caller.roles,
         "by": by,
         "after_step_up": step_up.collect::<Vec<_>>(),

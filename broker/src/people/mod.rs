@@ -3,11 +3,13 @@
 //!
 //! [`token`] and [`role_map`] are pure; [`issuer`] keeps the issuer's keys. Time is passed in, seconds since 1970.
 
+pub mod actors;
 pub mod config;
 pub mod issuer;
 pub mod role_map;
 pub mod token;
 
+pub use actors::Actors;
 pub use config::{Algorithm, OidcConfig};
 pub use issuer::Issuer;
 pub use role_map::{RoleMap, StepUp};

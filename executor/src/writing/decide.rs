@@ -13,6 +13,7 @@ use concordat_protocol::ids::AgencyId;
 use concordat_protocol::session::{Denied, Request};
 use concordat_protocol::terms::Action;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// A permitted write, before anybody looked at the record.
 #[derive(Debug, Clone)]
@@ -65,7 +66,7 @@ pub fn decide_write(
         at_ms: tick_ms,
     };
     let grant = match set.decide(&asked) {
-        Decision::Permit(grant) => *grant,
+        Decision::Permit(grant) => Arc::unwrap_or_clone(grant),
         other => return Err(from_policy(other)),
     };
     // A write is addressed by key, so `require-filter` is met; quotas are the ledger's; the policy saw to references.

@@ -17,6 +17,8 @@ roles:
 - role: operator
   any_of: [{claim: groups, has: court-it}]
   step_up: {acr: ['urn:example:mfa'], max_age_s: 900}
+- role: auditor
+  any_of: [{claim: groups, has: court-it}]
 ";
 
 /// Where what was fetched once is kept.
@@ -113,6 +115,32 @@ pub fn people_sign_in_at_a_real_issuer(world: &World) {
     assert_eq!(shown["request"]["asked_by"], "oidc:anna", "{shown}");
     let others = city.api("court", "clerk").get(&format!("/v1/operations/{op}")).is(200).body;
     assert!(others["request"].is_null(), "a clerk with a token is somebody else: {others}");
+
+    // Who has the record sees a pseudonym; behind it looks the agency's own oversight, and that is kept.
+    let receipt = until("a receipt", SOON, || {
+        let answer = by(&anna).get(&format!("/v1/operations/{op}/receipt"));
+        if answer.status == 200 { Ok(answer.bytes) } else { Err(answer.body) }
+    });
+    let at = receipt.windows(4).position(|w| w == b"psn:").expect("a pseudonym");
+    let pseudonym = std::str::from_utf8(&receipt[at..at + 36]).unwrap();
+    let auditor = by(&issuer.token("boss-weak", AUDIENCE));
+    let month = concordat_broker::people::actors::month(city.tick_ms());
+    let look =
+        |provider: &str| json!({"pseudonym": pseudonym, "provider": provider, "month": month, "reason": "complaint 7"});
+    let person = auditor.post("/admin/v1/actors/open", &look("police")).is(200).body;
+    assert_eq!(
+        (&person["name"], person["operations"].as_array().map(|o| o.contains(&json!(op)))),
+        (&json!("oidc:anna"), Some(true))
+    );
+    assert_eq!(
+        auditor.post("/admin/v1/actors/open", &look("grid")).is(404).body["code"],
+        "unknown-actor",
+        "elsewhere another"
+    );
+    by(&anna).post("/admin/v1/actors/open", &look("police")).is(403);
+    let looks = auditor.get("/admin/v1/actors/openings").is(200).body;
+    let found: Vec<&Value> = looks["openings"].as_array().unwrap().iter().map(|l| &l["found"]).collect();
+    assert_eq!((found, &looks["openings"][0]["reason"]), (vec![&json!(false), &json!(true)], &json!("complaint 7")));
 
     // A role may wait for a stronger or fresher sign-in.
     let letters = |client: &str| by(&issuer.token(client, AUDIENCE)).get("/admin/v1/dead-letters");

@@ -213,7 +213,7 @@ impl Feeds {
         };
         let policies = self.setup.view.borrow().policies.clone();
         match policies.set(&request.dataset, &asked.consumer).decide(&ask) {
-            Decision::Permit(grant) => Ok((ask, *grant)),
+            Decision::Permit(grant) => Ok((ask, Arc::unwrap_or_clone(grant))),
             other => Err(from_policy(other)),
         }
     }
