@@ -9,7 +9,7 @@ use crate::decide_totals;
 use crate::holding::Plan;
 use crate::query::{Fields, Filter, Query, Totals, read_json};
 use concordat_policies::ask::{Ask, Decision, Denial, Grant};
-use concordat_policies::duty::{Duty, Need, row_filters};
+use concordat_policies::duty::{Duty, Need, SignIn, row_filters};
 use concordat_policies::evaluate::AgreementSet;
 use concordat_policies::view::View;
 use concordat_protocol::codes;
@@ -33,6 +33,8 @@ pub struct QueryDocument {
     pub versions: bool,
     /// Whether the person overrides, and why.
     pub break_glass: Option<BreakGlass>,
+    /// How and when the person signed in, as the consumer's gateway vouches for it.
+    pub sign_in: Option<SignIn>,
 }
 
 /// An override, as the query document says it: `break_glass: {justification: "..."}`.
@@ -42,6 +44,8 @@ pub struct BreakGlass {
     pub justification: Option<String>,
 }
 
+/// Longest name of a sign-in's strength, bytes.
+const LEVEL_BYTES_MAX: usize = 200;
 /// Longest justification, bytes.
 pub const JUSTIFICATION_BYTES_MAX: usize = 2_000;
 
@@ -106,7 +110,19 @@ impl QueryDocument {
             Some(list) if list == serde_json::json!(["version"]) => true,
             Some(_) => return Err(bad("include: must be [\"version\"]".into())),
         };
-        Ok(Self { query: value, roles, actor, versions, break_glass })
+        let sign_in = object.remove("sign_in").map(|v| read_sign_in(&v)).transpose().map_err(bad)?;
+        Ok(Self { query: value, roles, actor, versions, break_glass, sign_in })
+    }
+}
+
+/// A sign-in as the query document says it: `sign_in: {level: "urn:example:mfa", at_ms: 1774000000000}`.
+fn read_sign_in(value: &Value) -> Result<SignIn, String> {
+    let members = value.as_object().map_or(0, serde_json::Map::len);
+    match (value["level"].as_str(), value["at_ms"].as_u64()) {
+        (Some(level), Some(at_ms)) if members == 2 && level.len() <= LEVEL_BYTES_MAX => {
+            Ok(SignIn { level: level.to_owned(), at_ms })
+        }
+        _ => Err(format!("sign_in: must be {{\"level\": text of at most {LEVEL_BYTES_MAX} bytes, \"at_ms\": number}}")),
     }
 }
 
@@ -151,7 +167,7 @@ pub fn decide(
         case: Some(request.case.clone()).filter(|c| !c.is_empty()),
         at_ms: tick_ms,
     };
-    let grant = match set.decide(&ask) {
+    let grant = match set.decide_for(&ask, document.sign_in.as_ref()) {
         Decision::Permit(grant) => Arc::unwrap_or_clone(grant),
         other => return Err(from_policy(other)),
     };

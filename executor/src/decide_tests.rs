@@ -182,3 +182,54 @@ fn rows_younger_than_a_delay_do_not_exist() {
     let seen = |time: &str| filter.matches(json!({"stop_id": "1", "time": time, "precinct": "1"}).as_object().unwrap());
     assert!(seen("2026-09-14T14:13:19Z") && !seen("2026-09-14T14:13:20Z") && !seen("2026-09-21T00:00:00Z"));
 }
+
+#[test]
+fn a_clause_with_a_step_up_asks_for_a_strong_and_fresh_sign_in() {
+    let duties = "  - {type: step-up, level: mfa, within: 15m}\n";
+    let ask = |sign_in: Value| ask_with(duties, json!({"where": day(), "sign_in": sign_in}));
+    let minutes_ago = |n: u64| NOW - n * 60_000;
+    ask(json!({"level": "mfa", "at_ms": minutes_ago(14)})).unwrap();
+    let none = ask_with(duties, json!({"where": day()}));
+    let weak = ask(json!({"level": "pwd", "at_ms": minutes_ago(1)}));
+    let old = ask(json!({"level": "mfa", "at_ms": minutes_ago(16)}));
+    let to_come = ask(json!({"level": "mfa", "at_ms": NOW + 1}));
+    for denied in [none, weak, old, to_come] {
+        assert_eq!(denied.unwrap_err().reason, "step-up");
+    }
+    for bad in
+        [json!("mfa"), json!({"level": "mfa"}), json!({"level": "mfa", "at_ms": -1}), json!({"level": 1, "at_ms": 1})]
+    {
+        let mut all = json!({"dataset": "ds:police/stops@1", "nonce": "00".repeat(16)});
+        all["sign_in"] = bad;
+        assert!(QueryDocument::read(all.to_string().as_bytes()).unwrap_err().detail.starts_with("sign_in:"));
+    }
+}
+
+#[test]
+fn an_override_is_asked_for_and_explained() {
+    let request = request("purp:life-threat", "", "");
+    let said = |break_glass: Value| ask(&request, "role:duty-officer", json!({"break_glass": break_glass}));
+    let permitted = said(json!({"justification": "ticket 4711"})).unwrap();
+    assert_eq!(permitted.grant.clause.clause, "B1", "without a case, a filter or a list of fields");
+    let denied = said(json!({})).unwrap_err();
+    let words = (denied.reason.as_str(), denied.missing.as_str(), denied.clause.as_str());
+    assert_eq!(words, ("justification", "a justification", "AGR-2026-0142/B1"));
+    assert_eq!(ask(&request, "role:duty-officer", json!({})).unwrap_err().reason, "break-glass");
+    let why = json!({"break_glass": {"justification": "ticket 4711"}});
+    assert_eq!(ask(&request, "role:clerk", why).unwrap_err().reason, "role");
+    let long = "x".repeat(JUSTIFICATION_BYTES_MAX + 1);
+    for bad in [
+        json!("ticket"),
+        json!(null),
+        json!({"justification": ""}),
+        json!({"justification": " \n"}),
+        json!({"justification": "a\u{0}b"}),
+        json!({"justification": 7}),
+        json!({"justification": long}),
+        json!({"justification": "ticket", "reason": "x"}),
+    ] {
+        let mut all = json!({"dataset": "ds:police/stops@1", "nonce": "00".repeat(16)});
+        all["break_glass"] = bad;
+        assert!(QueryDocument::read(all.to_string().as_bytes()).unwrap_err().detail.starts_with("break_glass"));
+    }
+}
