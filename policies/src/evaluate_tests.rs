@@ -47,12 +47,6 @@ fn every_other_ask_is_denied_with_reason_clause_and_what_would_help() {
         (Ask { clause: Some("X1".into()), ..clerk() }, Reason::UnknownClause, None, "X1"),
         (Ask { clause: Some("S1".into()), ..clerk() }, Reason::Role, Some("S1"), "role:planner"),
         (Ask { clause: Some("B1".into()), ..clerk() }, Reason::BreakGlass, Some("B1"), "override"),
-        (
-            Ask { roles: roles("role:duty-officer"), purpose: "purp:life-threat".into(), break_glass: true, ..clerk() },
-            Reason::UnfulfillableDuty,
-            Some("B1"),
-            "justification",
-        ),
         (Ask { purpose: String::new(), ..clerk() }, Reason::BadRequest, None, "purpose"),
         (Ask { purpose: "*".into(), ..clerk() }, Reason::BadRequest, None, "purpose"),
         (Ask { roles: roles("role:a|role:clerk"), ..clerk() }, Reason::BadRequest, None, "roles"),

@@ -7,11 +7,9 @@ fn rules(found: &[Finding]) -> Vec<(&str, Option<&str>)> {
 }
 
 #[test]
-fn the_demo_says_what_todays_executor_cannot_do() {
+fn the_demo_asks_nothing_that_todays_executor_cannot_do() {
     let found = lint(&Agreement::parse(&demo("AGR-2026-0142")).unwrap());
-    let unable: Vec<_> =
-        found.iter().filter(|f| f.rule == "unfulfillable-duty").map(|f| f.clause.as_deref().unwrap()).collect();
-    assert_eq!(unable, ["B1"]);
+    assert!(found.iter().all(|f| f.rule != "unfulfillable-duty"), "{found:?}");
     assert!(!rules(&found).contains(&("overlap", Some("S1"))));
     assert!(found.iter().all(|f| f.severity < Severity::Error));
     for name in ["AGR-2026-0144", "AGR-2026-0145"] {

@@ -9,6 +9,7 @@ use super::problem::Problem;
 use crate::people::StepUp;
 use crate::people::actors::month;
 use axum::http::StatusCode;
+use concordat_executor::policies::duty::SignIn;
 use concordat_protocol::hash::{Hash, sha256};
 use concordat_protocol::ids::AgencyId;
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,8 @@ pub struct Caller {
     pub roles: BTreeSet<String>,
     /// Roles that a person would have after a stronger or fresher sign-in.
     pub after_step_up: BTreeMap<String, StepUp>,
+    /// How and when a person signed in at the issuer.
+    pub sign_in: Option<SignIn>,
 }
 
 impl Caller {
@@ -216,7 +219,7 @@ impl Tokens {
             }
             known.push((
                 hash,
-                Caller { name: entry.name, roles: entry.roles.into_iter().collect(), after_step_up: BTreeMap::new() },
+                Caller { name: entry.name, roles: entry.roles.into_iter().collect(), after_step_up: BTreeMap::new(), sign_in: None },
             ));
         }
         Ok(Self { known })
@@ -292,7 +295,7 @@ mod tests {
     #[test]
     fn operator_and_adapter_are_no_roles_of_agreements() {
         let roles = ["clerk", OPERATOR, ADAPTER].map(String::from).into();
-        let caller = |roles| Caller { name: "x".into(), roles, after_step_up: BTreeMap::new() };
+        let caller = |roles| Caller { name: "x".into(), roles, after_step_up: BTreeMap::new(), sign_in: None };
         let adapter = caller([ADAPTER.to_owned()].into());
         let caller = caller(roles);
         assert_eq!(caller.agreement_roles(), ["clerk"]);

@@ -84,7 +84,11 @@ pub(super) fn short(name: &str, value: &str, max: usize) -> Result<(), Problem> 
     Err(unprocessable(format!("{name}: at most {max} bytes without control characters")))
 }
 
-pub(super) fn idempotency_of(headers: &HeaderMap, caller: &Caller, body: &[u8]) -> Result<Option<IdempotencyKey>, Problem> {
+pub(super) fn idempotency_of(
+    headers: &HeaderMap,
+    caller: &Caller,
+    body: &[u8],
+) -> Result<Option<IdempotencyKey>, Problem> {
     let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
     let key = value.to_str().unwrap_or_default();
     if key.is_empty() || key.len() > KEY_CHARS_MAX {
@@ -156,8 +160,16 @@ async fn query(
     short("purpose", &q.purpose, 128)?;
     short("case", &q.case, 128)?;
     short("clause", &q.clause, 64)?;
-    let members =
-        [("where", q.filter), ("select", q.select), ("order", q.order), ("limit", q.limit), ("aggregate", q.aggregate), ("include", q.include)];
+    let signed_in = caller.sign_in.as_ref().map(|s| json!({"level": s.level, "at_ms": s.at_ms}));
+    let members = [
+        ("where", q.filter),
+        ("select", q.select),
+        ("order", q.order),
+        ("limit", q.limit),
+        ("aggregate", q.aggregate),
+        ("include", q.include),
+        ("sign_in", signed_in),
+    ];
     let query: Map<String, Value> = members.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
     let actor = pseudonym(&state, &caller, &dataset.owner());
     let ask = Ask {

@@ -48,7 +48,7 @@ impl From<TokenError> for Problem {
 fn of_person(person: Person) -> Caller {
     // No token of keys/tokens.yaml has a colon in its name, so that nobody is taken for another.
     let name = format!("oidc:{}", person.subject);
-    Caller { name, roles: person.roles, after_step_up: person.after_step_up }
+    Caller { name, roles: person.roles, after_step_up: person.after_step_up, sign_in: person.sign_in }
 }
 
 async fn authenticate(state: &AppState, headers: &HeaderMap, peer: Option<&Peer>) -> Option<Result<Caller, Problem>> {

@@ -2,7 +2,7 @@
 
 use super::config::{OidcConfig, is_safe};
 use super::role_map::RoleMap;
-use super::{Person, SetupError, TokenError, token};
+use super::{Person, SetupError, TokenError, sign_in, token};
 use jsonwebtoken::jwk::Jwk;
 use serde::Deserialize;
 use serde_json::Value;
@@ -95,7 +95,7 @@ impl Issuer {
         let claims = token::verified(token, &seen, key)?;
         let subject = token::judge(&claims, &self.cfg, now)?;
         let (roles, after_step_up) = self.map.roles(&claims, now);
-        Ok(Person { subject, roles, after_step_up })
+        Ok(Person { subject, roles, after_step_up, sign_in: sign_in(&claims) })
     }
 
     /// Keys that are at most so old, where the issuer can be asked; older ones, up to an hour, where it cannot.

@@ -14,6 +14,8 @@ pub use config::{Algorithm, OidcConfig};
 pub use issuer::Issuer;
 pub use role_map::{RoleMap, StepUp};
 
+use concordat_executor::policies::duty::SignIn;
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use thiserror::Error;
@@ -27,6 +29,14 @@ pub struct Person {
     pub roles: BTreeSet<String>,
     /// Roles they would have after a stronger or fresher sign-in.
     pub after_step_up: BTreeMap<String, StepUp>,
+    /// How and when they signed in, where the token says both.
+    pub sign_in: Option<SignIn>,
+}
+
+/// The sign-in behind a token's claims: `acr` and `auth_time` (OpenID Connect Core 1.0, section 2).
+pub(crate) fn sign_in(claims: &Map<String, Value>) -> Option<SignIn> {
+    let (level, at) = (claims.get("acr")?.as_str()?, claims.get("auth_time")?.as_u64()?);
+    Some(SignIn { level: level.to_owned(), at_ms: at.checked_mul(1_000)? })
 }
 
 /// Why a token is not believed.
