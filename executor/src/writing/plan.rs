@@ -57,17 +57,17 @@ pub fn plan(
         return Err(conflict());
     }
     let before = found.as_ref().map(|row| check_row(spec, 0, row)).transpose().map_err(|e| unfit(&e))?;
-    if let (Expected::Tag(expected), Some(before)) = (&ask.expect, &before) {
-        if tag(&before.key, &Version::of(&before.doc)) != *expected {
-            return Err(conflict());
-        }
+    if let (Expected::Tag(expected), Some(before)) = (&ask.expect, &before)
+        && tag(&before.key, &Version::of(&before.doc)) != *expected
+    {
+        return Err(conflict());
     }
     let after = row.as_ref().map(|row| check_row(spec, 0, row)).transpose().map_err(|e| unfit(&e))?;
-    if let (Some(before), Some(after)) = (&before, &after) {
-        if before.key != after.key {
-            let rule = format!("write.patch: leaves the key ({}) as it is", spec.key.join(", "));
-            return Err(denied(codes::BAD_VALUE, "bad-write", rule));
-        }
+    if let (Some(before), Some(after)) = (&before, &after)
+        && before.key != after.key
+    {
+        let rule = format!("write.patch: leaves the key ({}) as it is", spec.key.join(", "));
+        return Err(denied(codes::BAD_VALUE, "bad-write", rule));
     }
     if row.as_ref().is_some_and(|row| !permitted.rows.matches(row)) {
         let detail = "the record as it would be is outside the rows that the clause opens".to_owned();
