@@ -41,9 +41,11 @@ pub async fn ask(ctx: &Ctx, role: &str, q: &QueryRun, body: &Value) -> Result<()
     let api = ctx.api(role)?;
     let answer = api.query(body, q.idempotency_key.as_deref()).await?;
     let rows = answer["rows"].as_array().cloned().unwrap_or_default();
-    // A group's labels and numbers are columns like any other.
-    let rows: Vec<Value> = if q.aggregate.is_some() { rows.iter().map(flat).collect() } else { rows };
+    // A group's labels and numbers are columns like any other, its labels first.
+    let groups = rows.first().filter(|_| q.aggregate.is_some()).map(group_columns);
+    let rows: Vec<Value> = if groups.is_some() { rows.iter().map(flat).collect() } else { rows };
     let columns: Vec<String> = match rows.first().and_then(Value::as_object) {
+        _ if groups.is_some() => groups.unwrap_or_default(),
         Some(first) if q.select.is_empty() => first.keys().cloned().collect(),
         _ => q.select.clone(),
     };
@@ -75,6 +77,14 @@ pub async fn ask(ctx: &Ctx, role: &str, q: &QueryRun, body: &Value) -> Result<()
         ctx.out.say(format!("receipt: {}", file.display()));
     }
     Ok(())
+}
+
+/// The columns of groups, in the order in which they are read.
+fn group_columns(group: &Value) -> Vec<String> {
+    let names =
+        |part: &str| group[part].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let numbers = ["sum", "mean"].into_iter().flat_map(|n| names(n).into_iter().map(move |f| format!("{n} {f}")));
+    names("by").into_iter().chain(["count".to_owned()]).chain(numbers).collect()
 }
 
 /// A group as one flat row: its labels by field, `count`, `sum FIELD`, `mean FIELD`.
