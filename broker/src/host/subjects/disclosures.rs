@@ -181,6 +181,7 @@ mod tests {
                 sentence: "May.".into(),
                 bulk: vec![4; 32],
                 subjects: subjects.iter().map(|s| [*s; 32]).collect(),
+                ..Detail::default()
             },
         }
     }
