@@ -61,7 +61,7 @@ pub fn a_decision_is_made_again_and_a_forged_one_is_told(world: &World) {
     assert_eq!(forge("\"clause\":\"C1\"", "\"clause\":\"C2\""), "clause");
     assert_eq!(forge("\"rows\":1", "\"rows\":2"), "rows");
     assert_eq!(forge("\"version\":1", "\"version\":2"), "terms", "the ledger has no such version");
-    assert_eq!(forge("\"clerk\"", "\"judge\""), "query");
+    assert_eq!(forge("clerk", "judge"), "query");
     db.execute("UPDATE release SET decision = ?2 WHERE op_index = ?1", (released as i64, &honest)).unwrap();
     // A document that was changed after it was approved, in another folder and in the node's own.
     let folder: PathBuf = world.folder("changed-documents");
