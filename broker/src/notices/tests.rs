@@ -172,6 +172,8 @@ async fn a_receiver_gets_a_signed_body_and_a_failed_one_again() {
     std::fs::create_dir(dir.path().join("keys")).unwrap();
     let secret = "a secret of the receiver's, 32 characters";
     std::fs::write(dir.path().join("keys/hook"), format!("{secret}\n")).unwrap();
+    let only_own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(dir.path().join("keys/hook"), only_own).unwrap();
     let (url, got) = receiver(&[503]).await;
     let config = WebhookConfig { url, secret: serde_json::from_value(json!("file:keys/hook")).unwrap() };
     let hook = Webhook::new(&config, dir.path()).unwrap();
