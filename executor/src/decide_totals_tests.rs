@@ -204,6 +204,9 @@ fn a_filter() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Neighbourhood and month.
+type Labels<'a> = (Option<&'a str>, Option<&'a str>);
+
 proptest! {
     // Whatever filter is let through, the answer is a part of the one table: nothing can be subtracted.
     #[test]
@@ -222,7 +225,7 @@ proptest! {
             Some(rows_json(&totals.finish(groups)).as_array().unwrap().clone())
         };
         // The table again, by nothing of the product.
-        let mut naive: BTreeMap<(Option<&str>, Option<&str>), (u64, BTreeSet<&str>)> = BTreeMap::new();
+        let mut naive: BTreeMap<Labels<'_>, (u64, BTreeSet<&str>)> = BTreeMap::new();
         for row in &data {
             let text = |field: &str| row[field].as_str();
             let group = naive.entry((text("neighborhood"), text("time").map(|t| &t[..7]))).or_default();
