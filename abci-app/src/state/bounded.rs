@@ -151,8 +151,8 @@ impl Work<'_> {
             let good = k.revoked_ms == 0 || delivered_ms < k.revoked_ms;
             k.agency == *provider && k.role == KeyRole::Release && good
         });
-        let signed =
-            keys.any(|(_, k)| k.key.verify_classical(Statement::Promise, &self.head.chain, promise, &signature).is_ok());
+        let signed = keys
+            .any(|(_, k)| k.key.verify_classical(Statement::Promise, &self.head.chain, promise, &signature).is_ok());
         if signed { Ok(()) } else { Err(codes::BAD_SIGNATURE) }
     }
 

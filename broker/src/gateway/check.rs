@@ -103,7 +103,8 @@ pub fn check_written(x: &Expected<'_>, w: &Written, outcome: Option<&LogEntry>) 
         return fail("outcome", format!("it is the outcome of op:{reference}"));
     }
     let provider = |e: &&LogEntry| e.writer.split('/').next() == Some(x.request.provider.as_str());
-    let Some(found) = outcome.filter(|e| e.op_hash == op.hash() && e.height == w.outcome_height).filter(provider) else {
+    let Some(found) = outcome.filter(|e| e.op_hash == op.hash() && e.height == w.outcome_height).filter(provider)
+    else {
         return fail("outcome", format!("op:{} of the own node is another operation", w.outcome_index));
     };
     if found.verdict != Verdict::Accepted {
@@ -147,7 +148,8 @@ fn operation(x: &Expected<'_>, r: &Released, write: bool) -> Result<Op, ProofErr
     if op.hash() != r.ticket.op_hash {
         return fail("op_hash", "the operation is not the one that the ticket names");
     }
-    let fits = if write { matches!(op, Op::Intent { .. }) } else { matches!(op, Op::Query { .. } | Op::BreakGlass { .. }) };
+    let fits =
+        if write { matches!(op, Op::Intent { .. }) } else { matches!(op, Op::Query { .. } | Op::BreakGlass { .. }) };
     if !fits {
         return fail("operation", "this kind of operation releases nothing, or is no answer to what was asked");
     }

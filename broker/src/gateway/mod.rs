@@ -12,9 +12,9 @@ pub mod provider;
 pub mod records;
 pub mod sign;
 mod subscribe;
-pub mod writes;
 pub mod watch;
 pub mod wire;
+pub mod writes;
 
 mod answer;
 mod outcome;

@@ -81,7 +81,14 @@ pub async fn admit(
         )
     })?;
     debug!(request_id = call.request_id, consumer = %session.consumer, "call admitted");
-    let job =
-        Job { call: verified, consumer: session.consumer.clone(), query: call.query.0, kem, tick_ms: 0, height: 0, clock_ms: 0 };
+    let job = Job {
+        call: verified,
+        consumer: session.consumer.clone(),
+        query: call.query.0,
+        kem,
+        tick_ms: 0,
+        height: 0,
+        clock_ms: 0,
+    };
     Ok((job, call.request_id))
 }

@@ -10,6 +10,7 @@ mod writes;
 
 use super::bounded;
 use super::policy::Policies;
+use super::refusals::{busy, explain_inactive, store_failed};
 use super::releases::writes::NewWrite;
 use super::releases::{Detail, NewRelease};
 use super::subjects::{People, SubjectId};
@@ -17,9 +18,9 @@ use crate::config::NodeConfig;
 use crate::ledger::LedgerError;
 use crate::ledger::node_client::NodeClient;
 use concordat_executor::answer::{self, Facts};
-use concordat_executor::decide::{QueryDocument, decide, denied};
+use concordat_executor::decide::{Permitted, QueryDocument, decide, denied};
 use concordat_executor::decide_totals;
-use concordat_executor::holding::{DatasetSpec, Holding, HoldingError, PageEnd, Plan, Rows};
+use concordat_executor::holding::{DatasetSpec, Holding, PageEnd, Plan, Rows};
 use concordat_executor::policies::ask::Grant;
 use concordat_executor::policies::evaluate::AgreementSet;
 use concordat_executor::policies::view::{Pseudonyms, View};
@@ -35,8 +36,8 @@ use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::keys::{KeyId, PublicKey, SigningKey};
 use concordat_protocol::ops::{Op, Tag};
 use concordat_protocol::seal::SealSender;
-use concordat_protocol::session::{Denied, Released, Request};
-use concordat_protocol::terms::{Effect, Status};
+use concordat_protocol::session::{Denied, Released};
+use concordat_protocol::terms::Effect;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -103,20 +104,6 @@ const DAY_MS: u64 = 86_400_000;
 fn detail(op: &Op, openings: Vec<u8>, sentence: String, marked: &Marked, subjects: Vec<SubjectId>) -> Detail {
     let bulk = marked.bulk.iter().flat_map(Tag::as_slice).copied().collect();
     Detail { op: cbor::encode(op), openings, sentence, bulk, subjects, ..Detail::default() }
-}
-
-fn busy(detail: String) -> Denied {
-    Denied { retry: 1, ..denied(codes::BUSY, "provider-busy", detail) }
-}
-
-/// What the consumer is told of the provider's store: what it can do about, and of anything else only the code.
-fn store_failed(e: HoldingError) -> Denied {
-    use HoldingError::{BlackOut, Busy, Timeout, TooMuch};
-    match e {
-        Timeout | TooMuch { .. } => Denied { retry: 0, ..busy(format!("{}: {e}", e.code())) },
-        Busy { .. } | BlackOut { .. } => busy(format!("{}: {e}", e.code())),
-        other => busy(format!("the provider's store: {}", other.code())),
-    }
 }
 
 impl Fetcher {
@@ -226,9 +213,21 @@ impl Fetcher {
         let Some(handle) = policies.handle(&clause.agreement, clause.version, permitted.grant.index) else {
             return Err(busy("the ledger has no handle for the clause yet: ask again".into()));
         };
+        let (rows, met) = self.fetch(job, &document, spec, &permitted)?;
+        self.disclose(job, &facts, &permitted, handle, &rows, &met, record)
+    }
+
+    /// The rows of a permitted query as its clause shows them, and whose they are.
+    fn fetch(
+        &self,
+        job: &Job,
+        document: &QueryDocument,
+        spec: &DatasetSpec,
+        permitted: &Permitted,
+    ) -> Result<(Rows, BTreeSet<String>), Denied> {
+        let subject = self.people.field(&job.call.request.dataset);
         let limit = u32::try_from(self.cfg.limits.page_rows).unwrap_or(u32::MAX);
         let plan = Plan { limit: permitted.plan.limit.min(limit), ..permitted.plan.clone() };
-        let failed = |e: answer::AnswerError| busy(e.to_string());
         let mut versions = Vec::new();
         let (mut rows, mut met) = match permitted.totals.clone() {
             Some(totals) => (self.add_up(&plan, totals, subject)?, BTreeSet::new()),
@@ -240,15 +239,31 @@ impl Fetcher {
             None => self.read(plan, subject)?,
         };
         met.extend(subject.map(|s| s.named(&permitted.asked)).unwrap_or_default());
-        let (marked, subjects) = self.mark(&facts, &met)?;
         if permitted.totals.is_none() {
             self.show(&mut rows, &permitted.view, job.tick_ms);
         }
         for (row, version) in rows.rows.iter_mut().zip(versions) {
             row.doc.insert(writes::VERSION.into(), version.into());
         }
-        let made =
-            answer::disclose(&facts, &permitted.grant, handle, &rows, &marked, &self.release_key).map_err(failed)?;
+        Ok((rows, met))
+    }
+
+    /// The operation of a disclosure and the sealed answer; an override's notice and promise too.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one decision, each made by another step of it")]
+    fn disclose(
+        &self,
+        job: &Job,
+        facts: &Facts<'_>,
+        permitted: &Permitted,
+        handle: u64,
+        rows: &Rows,
+        met: &BTreeSet<String>,
+        record: Record,
+    ) -> Result<Done, Denied> {
+        let (request, clause) = (&job.call.request, &permitted.grant.clause);
+        let (marked, subjects) = self.mark(facts, met)?;
+        let made = answer::disclose(facts, &permitted.grant, handle, rows, &marked, &self.release_key);
+        let made = made.map_err(|e| busy(e.to_string()))?;
         let mut released = made.released;
         let content = cbor::encode(&made.content);
         if content.len() > self.cfg.limits.response_bytes {
@@ -265,7 +280,7 @@ impl Fetcher {
         let mut prepared = made.prepared;
         let mut detail = detail(&prepared.op, openings, clause.text.clone(), &marked, subjects);
         if permitted.grant.effect == Effect::BreakGlass {
-            let told = bounded::notice(&permitted.grant, request, &job.consumer, &document.actor, facts.justification);
+            let told = bounded::notice(&permitted.grant, request, &job.consumer, facts.actor, facts.justification);
             decision["break_glass"] = told;
             detail.notice_ms = job.tick_ms;
             prepared.mode = bounded::mode(&permitted.grant, job.clock_ms);
@@ -392,21 +407,4 @@ impl Fetcher {
         released.sealed = sender.seal(request.n, &job.call.request_hash, content).map_err(failed)?.into();
         Ok(())
     }
-}
-
-/// What no agreement in force covers is told as "suspended" or "revoked" where that is the reason.
-fn explain_inactive(denied: Denied, policies: &Policies, request: &Request, consumer: &AgencyId) -> Denied {
-    let nothing = denied.code == codes::NO_AGREEMENT;
-    // Another agreement's nearest clause is no help to somebody whose own agreement was stopped.
-    let uncovered = nothing || ["purpose", "unknown-clause"].contains(&denied.reason.as_str());
-    let found = policies.why_inactive(&request.dataset, consumer, &request.purpose);
-    let Some(found) = found.filter(|f| nothing || (uncovered && f.covers)) else { return denied };
-    let code = match found.status {
-        Status::Suspended => codes::SUSPENDED,
-        Status::Revoked => codes::REVOKED,
-        Status::Superseded => codes::SUPERSEDED,
-        _ => codes::NO_AGREEMENT,
-    };
-    let detail = format!("{} is {}: {}", found.agreement, found.status, codes::text(code));
-    self::denied(code, found.status.word(), detail)
 }

@@ -12,6 +12,7 @@ pub mod notices;
 pub mod policy;
 mod query_loop;
 pub mod recorded;
+mod refusals;
 mod releases;
 pub mod subjects;
 

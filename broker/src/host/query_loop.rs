@@ -5,6 +5,8 @@
     reason = "a denial is as usual an outcome as an answer, and it moves only a few times"
 )]
 
+#[path = "repeat.rs"]
+mod repeat;
 #[path = "write_loop.rs"]
 mod write_loop;
 
@@ -14,7 +16,7 @@ use super::feed::{Feeds, View};
 use super::fetch::{Done, Fetcher, Job};
 use super::listen::{Listener, answer_to};
 use super::policy::{Policies, load_documents};
-use super::releases::{Found, ReleaseStore, Round, State};
+use super::releases::{ReleaseStore, Round};
 use super::subjects::Subjects;
 use super::{HostError, StoreError};
 use crate::config::NodeConfig;
@@ -24,13 +26,12 @@ use crate::ledger::writer::Writer;
 use concordat_executor::answer;
 use concordat_executor::decide::denied;
 use concordat_executor::holding::Fate;
-use concordat_executor::step::{Effect, Input, Key, Reason, ReplyTo, Step, refuse};
-use concordat_protocol::cbor;
+use concordat_executor::step::{Effect, Input, Key, ReplyTo, Step};
 use concordat_protocol::codes;
 use concordat_protocol::keys::PublicKey;
 use concordat_protocol::node::Frame;
 use concordat_protocol::ops::Op;
-use concordat_protocol::session::{Denied, QueryReply, Released};
+use concordat_protocol::session::{Denied, QueryReply};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -393,42 +394,6 @@ impl Loop {
                 .unwrap_or_else(|e| Err(denied(codes::BUSY, "provider-fault", format!("the executor failed: {e}"))));
             let _ = messages.send(Message::Prepared(key, Box::new(result))).await;
         });
-    }
-
-    /// The same bytes again, while the agreement still stands.
-    fn repeat(&self, key: Key) -> Result<QueryReply, StoreError> {
-        let no = |reason: &str, detail: &str| Ok(QueryReply::Denied { body: denied(codes::REPLAY, reason, detail) });
-        if let Some(reply) = self.written(key)? {
-            return Ok(reply);
-        }
-        let found = self.host.store.find(key)?;
-        if found.as_ref().is_some_and(|f| f.state == State::Withheld as i64) {
-            return Ok(QueryReply::Denied { body: refuse(Reason::Withheld) });
-        }
-        let Some(Found { state, body: Some(body), index, height, promise, .. }) = found else {
-            return no(
-                "repeat-over",
-                "this request was answered already and its bytes are no longer kept: sign a new request",
-            );
-        };
-        if state != State::Released as i64 && state != State::Promised as i64 {
-            return no("settled", "this request was settled without data: sign a new request");
-        }
-        let Ok(mut released) = cbor::decode::<Released>(&body) else {
-            return no("store", "the stored response does not decode");
-        };
-        let handle =
-            cbor::decode::<Op>(&released.op).ok().and_then(|op| op.recorded().map(|r| r.handle)).unwrap_or_default();
-        if let Some(code) = self.step.barred_now(handle, self.now_ms()) {
-            return Ok(QueryReply::Denied { body: refuse(Reason::Ledger(code)) });
-        }
-        if state == State::Promised as i64 {
-            return Ok(bounded::reply(released, &promise).unwrap_or_else(|| QueryReply::Denied {
-                body: denied(codes::REPLAY, "store", "the stored promise does not decode"),
-            }));
-        }
-        (released.ticket.log_index, released.ticket.height) = (index, height);
-        Ok(QueryReply::Released { body: released })
     }
 
     async fn answer(&mut self, replies: Vec<ReplyTo>, reply: &QueryReply) {

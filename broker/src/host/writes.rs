@@ -1,7 +1,8 @@
 //! Preparing a write: decide, look at the record, plan, commit to it, seal the answer; and carrying it out.
 
-use super::{Done, Fetcher, Job, busy, detail, explain_inactive, store_failed};
+use super::{Done, Fetcher, Job, detail};
 use crate::host::HostError;
+use crate::host::refusals::{busy, explain_inactive, store_failed};
 use crate::host::releases::NewRelease;
 use crate::host::releases::writes::{NewWrite, Todo};
 use concordat_executor::answer::{AnswerError, Facts};

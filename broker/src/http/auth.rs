@@ -219,7 +219,12 @@ impl Tokens {
             }
             known.push((
                 hash,
-                Caller { name: entry.name, roles: entry.roles.into_iter().collect(), after_step_up: BTreeMap::new(), sign_in: None },
+                Caller {
+                    name: entry.name,
+                    roles: entry.roles.into_iter().collect(),
+                    after_step_up: BTreeMap::new(),
+                    sign_in: None,
+                },
             ));
         }
         Ok(Self { known })

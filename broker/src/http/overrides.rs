@@ -19,9 +19,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 pub(super) fn routes() -> Router<AppState> {
-    Router::new()
-        .route("/v1/operations/{op}/review", post(review))
-        .route("/v1/reviews", get(due))
+    Router::new().route("/v1/operations/{op}/review", post(review)).route("/v1/reviews", get(due))
 }
 
 pub(super) fn docs() -> Vec<Doc> {

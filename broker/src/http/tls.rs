@@ -115,7 +115,10 @@ impl Applications {
                 .map_err(|_| format!("applications.certificate of {}: 64 hexadecimal digits", e.name))?;
             // No token of keys/tokens.yaml has a colon in its name, so that nobody is taken for another.
             let name = format!("mtls:{}", e.name);
-            if known.insert(hash, Caller { name, roles: e.roles, after_step_up: BTreeMap::new(), sign_in: None }).is_some() {
+            if known
+                .insert(hash, Caller { name, roles: e.roles, after_step_up: BTreeMap::new(), sign_in: None })
+                .is_some()
+            {
                 return Err(format!("applications.certificate of {}: another name has the same one", e.name));
             }
         }

@@ -110,6 +110,7 @@ fn by() -> Ask {
         caller: "planner-1".into(),
         roles: vec!["planner".into()],
         actor: "psn:1".into(),
+        justification: None,
         request_id: "r-2".into(),
         idempotency: None,
     }

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 #[derive(Debug, Subcommand)]
 pub enum BreakGlass {
     /// Override under a break-glass clause: rows come at once where the clause allows it, their record follows
-    Query(Override),
+    Query(Box<Override>),
     /// Say what the review of an override found; overdue reviews stop the clause
     Review {
         /// op:N

@@ -17,8 +17,8 @@ mod writing;
 
 pub use denials::Denials;
 pub use refusal::{Reason, refuse};
-pub use writing::{Conclusion, Reached, Resumed, failed};
 pub use types::{Call, Effect, Input, Kept, Key, Mode, Prepared, ReplyTo, Standing};
+pub use writing::{Conclusion, Reached, Resumed, failed};
 
 use concordat_protocol::codes::{self, Verdict};
 use concordat_protocol::hash::Hash;

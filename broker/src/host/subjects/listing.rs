@@ -1,6 +1,7 @@
 //! The list of who looked at a person's records, with its proof: the runs from the own node, what opens each operation from
 //! the own executor, the header from CometBFT.
 
+pub use super::proven::Proven;
 use super::replay::op_in;
 use super::wire::{Ask, OpAsked, OpTold, Told, ask};
 use super::{EXECUTOR_SOCKET, serve};
@@ -22,7 +23,6 @@ use concordat_protocol::ops::{LogEntry, Op, Tag, Tags};
 use concordat_protocol::receipt::{CheckpointPart, Path, app_hash};
 use concordat_protocol::runs::{BULK_TAG, RunProof, RunView};
 use concordat_protocol::tree::TreeError;
-pub use super::proven::Proven;
 use concordat_protocol::verify::comet::CometError;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
