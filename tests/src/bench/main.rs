@@ -4,6 +4,7 @@
 
 mod check;
 mod city;
+mod decisions;
 mod evidence;
 mod feed;
 mod kvstore;

@@ -169,6 +169,8 @@ const MEANING: &str = "
   released after the ledger accepted the operation. `holding_lookups` reads the same records from the provider's store
   with the same query, without policy, evidence or network: what the evidence costs. `query_strict_4v_keys` asks for many keys
   in one query.
+- `decision_cold_us`: the first decision on an ask, with 1,000 agreements of one dataset loaded; `decision_cached_ns`: the same ask
+  again. `agreements_10000_mb`: what 10,000 agreements of four clauses take, documents and policy engines included.
 - `publish_signed`: messages a second of 256 B from bytes posted over HTTP to durable: read, checked against the schema, hashed in
   salted leaves, signed and synced, 256 a batch, 16 batches in flight. `raw_envelopes` is plain JetStream: as many messages of an
   envelope's size, as many in flight, synced as well. `publish_single` syncs each message for itself, 1,000 in flight.

@@ -2,6 +2,7 @@
 
 use super::chain::{Kind, Network, Programs, Spec};
 use super::city::City;
+use super::decisions;
 use super::evidence;
 use super::failed::BenchError;
 use super::feed;
@@ -50,6 +51,8 @@ pub enum Part {
     Queries,
     /// Publishing, following and fan-out in the demo's city.
     Feeds,
+    /// Decisions on agreements, without servers.
+    Decisions,
 }
 
 /// What was asked for.
@@ -91,6 +94,9 @@ pub async fn run(plan: &Plan) -> Result<(), BenchError> {
     }
     if plan.has(Part::Queries) {
         queries(plan, &programs, &mut results).await?;
+    }
+    if plan.has(Part::Decisions) {
+        decisions::run(plan.quick, &mut results)?;
     }
     if plan.has(Part::Feeds) {
         feed::run(plan.quick, &programs, &mut results).await?;

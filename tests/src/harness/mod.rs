@@ -11,6 +11,7 @@ mod feeds;
 mod follow;
 mod ledger;
 mod session;
+mod stopped;
 
 pub use api::{Answer, Client, Event, Events};
 pub use city::{City, Process, Ran, Workplace, alive, lines_with, open_files_below};
@@ -19,6 +20,7 @@ pub use feeds::{Feed, FeedAgreement, own_envelope_stream, put, row, seen};
 pub use follow::{Follower, digest};
 pub use ledger::{Rpc, act, batch_tx, register_key, register_writer, submit_act};
 pub use session::{OwnSession, exchange_streams, jetstream, provider_call, streams, subject};
+pub use stopped::Stopped;
 
 use concordat_cli::servers::Servers;
 use std::fmt::Display;

@@ -1,9 +1,8 @@
 //! Overrides: rows at once under a promise, a record that follows, a review that is due, and all that stops them.
 
 use crate::World;
-use concordat_tests::harness::{Agreement, Answer, City, SOON, until};
+use concordat_tests::harness::{Agreement, Answer, City, SOON, Stopped, until};
 use serde_json::{Value, json};
-use std::process::Command;
 use std::time::Duration;
 
 const WHY: &str = "Caller in danger to life, address unknown, ticket 4711";
@@ -223,28 +222,6 @@ pub fn a_missed_review_stops_the_clause_until_it_is_made(world: &World) {
         city.at("court", &words).done();
         overridden(city, purpose).is(200);
     }
-}
-
-/// Stops a process, and lets it go on when it goes out of scope.
-struct Stopped(u32);
-
-impl Stopped {
-    fn now(city: &City, node: &str, name: &str) -> Self {
-        let pid = city.process(node, name).0.pid;
-        signal("-STOP", pid);
-        Self(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        signal("-CONT", self.0);
-    }
-}
-
-fn signal(name: &str, pid: u32) {
-    let sent = Command::new("kill").args([name, &pid.to_string()]).status();
-    assert!(sent.is_ok_and(|s| s.success()), "kill {name} {pid}");
 }
 
 fn suspended(city: &City, id: &str) -> bool {

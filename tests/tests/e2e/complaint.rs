@@ -3,33 +3,10 @@
 use crate::World;
 use crate::queries::stops;
 use crate::subscriptions::{all_seen, data, feeds};
-use concordat_tests::harness::{City, FeedAgreement, Follower, SOON, until};
+use concordat_tests::harness::{City, FeedAgreement, Follower, SOON, Stopped, until};
 use serde_json::Value;
-use std::process::Command;
 
 const AGREEMENT: &str = "AGR-2026-9711";
-
-/// Stops a process, and lets it go on when it goes out of scope.
-struct Stopped(u32);
-
-impl Stopped {
-    fn now(city: &City, node: &str, name: &str) -> Self {
-        let pid = city.process(node, name).0.pid;
-        signal("-STOP", pid);
-        Self(pid)
-    }
-}
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        signal("-CONT", self.0);
-    }
-}
-
-fn signal(name: &str, pid: u32) {
-    let sent = Command::new("kill").args([name, &pid.to_string()]).status();
-    assert!(sent.is_ok_and(|s| s.success()), "kill {name} {pid}");
-}
 
 fn suspended(city: &City, agency: &str) -> Value {
     let answer = city.api(agency, "operator").get(&format!("/v1/agreements/{AGREEMENT}"));
