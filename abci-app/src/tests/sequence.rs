@@ -231,5 +231,5 @@ fn the_window_of_a_writer_is_eight_batches_in_any_order() {
     assert_eq!(block.txs[1..], batches[..8]);
     assert_eq!(writer(&city).last_seq, 8);
     assert_eq!(city.mock.check(batches[0].clone()).code as u16, codes::STALE);
-    city.mock.submit(batches[4].clone());
+    city.mock.submit(batches[8].clone());
 }

@@ -55,6 +55,7 @@ struct QueryBody {
     /// Totals instead of rows: `by`, `sum`, `mean`, `min_group`.
     aggregate: Option<Value>,
     /// An override, where a break-glass clause allows it: why.
+    #[schema(inline)]
     break_glass: Option<Override>,
     /// `version`: each row says which version of the record it is, as `@version`, so that it can be written.
     include: Option<Value>,
