@@ -28,10 +28,10 @@ fn store(city: &City) -> rusqlite::Connection {
 
 pub fn a_decision_is_made_again_and_a_forged_one_is_told(world: &World) {
     let city = world.shared();
-    let agreement = Agreement::new("AGR-2026-9551", "replay-test");
+    let agreement = Agreement::new("AGR-2026-9556", "replay-test");
     agreement.activate(city);
     let clerk = city.api("court", "clerk");
-    let released = clerk.query(&ask(&agreement, json!({"clause": "AGR-2026-9551/C1"}))).is(200).op();
+    let released = clerk.query(&ask(&agreement, json!({"clause": "AGR-2026-9556/C1"}))).is(200).op();
     let denied = clerk.query(&ask(&agreement, json!({"select": ["race"]}))).is(403).op();
     let totals = json!({"dataset": "ds:police/stops@1", "purpose": "purp:planning", "aggregate": {}});
     let planned = city.api("court", "planner").query(&totals).is(200).op();
@@ -41,7 +41,7 @@ pub fn a_decision_is_made_again_and_a_forged_one_is_told(world: &World) {
         assert!(shown["decided_at_height"].as_u64() < shown["recorded_at_height"].as_u64(), "{shown}");
     }
     let (_, shown) = replayed(city, released, &[]);
-    assert_eq!((shown["agreement"].as_str(), shown["version"].as_u64()), (Some("AGR-2026-9551"), Some(1)), "{shown}");
+    assert_eq!((shown["agreement"].as_str(), shown["version"].as_u64()), (Some("AGR-2026-9556"), Some(1)), "{shown}");
     assert_eq!(shown["rows_hash"].as_str().map(str::len), Some(64), "{shown}");
     // What was decided elsewhere cannot be made again here.
     city.at("court", &["op", "show", &format!("op:{released}"), "--replay"]).ends(5);
@@ -66,7 +66,7 @@ pub fn a_decision_is_made_again_and_a_forged_one_is_told(world: &World) {
     // A document that was changed after it was approved, in another folder and in the node's own.
     let folder: PathBuf = world.folder("changed-documents");
     let wider = agreement.yaml().replace("[stop_id, time,", "[stop_id, time, race,");
-    std::fs::write(folder.join("AGR-2026-9551.yaml"), wider).unwrap();
+    std::fs::write(folder.join("AGR-2026-9556.yaml"), wider).unwrap();
     let (code, shown) = replayed(city, released, &["--documents", folder.to_str().unwrap()]);
     assert_eq!((code, shown["term"].as_str()), (4, Some("document")), "{shown}");
     assert_eq!(replayed(city, released, &[]).0, 0, "the approved one still says the same");
@@ -81,7 +81,7 @@ fn report(city: &City, agency: &str, agreement: &str) -> Value {
 
 pub fn both_parties_report_the_same_of_an_agreement(world: &World) {
     let city = world.shared();
-    let mut agreement = Agreement::new("AGR-2026-9552", "report-test");
+    let mut agreement = Agreement::new("AGR-2026-9557", "report-test");
     agreement.duties.push("{type: quota, max: 3, per: day}".into());
     agreement.activate(city);
     let clerk = city.api("court", "clerk");
