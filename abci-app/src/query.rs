@@ -200,6 +200,7 @@ fn try_ask(app: &App, question: &NodeRequest) -> Result<NodeReply, QueryError> {
         }
         NodeRequest::Epochs {} => NodeReply::Epochs { body: state.epoch_views() },
         NodeRequest::Reviews {} => NodeReply::Reviews { body: state.reviews() },
+        NodeRequest::RoleMaps { agency } => NodeReply::RoleMaps { body: state.role_maps(agency) },
         NodeRequest::Disputes {} => NodeReply::Disputes { body: state.disputes() },
         NodeRequest::Params {} => NodeReply::Params { body: t.params.iter().map(|(k, v)| (k.clone(), *v)).collect() },
         NodeRequest::Agencies {} => {

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | key-add, key-revoke, reset | root |
 //! | params, validator, agency-add, agency-remove, upgrade: votes, decided by more than 2/3 of the agencies | root |
-//! | dataset, session-open, session-close, propose, dispute, complaint, equivocation, epoch, roles | gateway (or root) |
+//! | dataset, session-open, session-close, propose, dispute, complaint, equivocation, epoch, roles, role-map | gateway (or root) |
 //! | approve, reject | approver whose label is the approval's role |
 //! | suspend, revoke | approver or security |
 
@@ -109,6 +109,9 @@ canon_enum! {
         22 => Epoch { body: Bytes },
         /// Sets the approval roles an agency always needs.
         23 => Roles { roles: Vec<String> },
+        /// The map by which the signer's agency turns its people's claims into roles: SHA-256 of the file, and its
+        /// number, the last one plus 1.
+        24 => RoleMap { number: u64, sha256: Hash },
     }
 }
 

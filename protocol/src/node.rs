@@ -257,7 +257,32 @@ canon_enum! {
         23 => Proofs { height: u64, indexes: Vec<u64> },
         /// All reviews that are due, overdue ones included.
         24 => Reviews {},
+        /// All role maps that an agency recorded.
+        25 => RoleMaps { agency: AgencyId },
     }
+}
+
+canon_struct! {
+    /// A role map that an agency recorded; it is in force from its operation until that of the next number.
+    pub struct RoleMapView {
+        /// The agency.
+        pub agency: AgencyId,
+        /// Its number, from 1.
+        pub number: u64,
+        /// SHA-256 of the file.
+        pub sha256: Hash,
+        /// Global index of the act.
+        pub index: u64,
+        /// Height of the act.
+        pub height: u64,
+        /// Tick of the act, milliseconds.
+        pub tick_ms: u64,
+    }
+}
+
+/// The role map in force at a log index: the newest of an agency's that was recorded before it.
+pub fn role_map_at(maps: &[RoleMapView], index: u64) -> Option<&RoleMapView> {
+    maps.iter().filter(|m| m.index < index).max_by_key(|m| m.number)
 }
 
 canon_struct! {
@@ -324,6 +349,8 @@ canon_enum! {
         23 => Proofs { body: LogProofs },
         /// Due reviews, by agreement, clause and operation.
         24 => Reviews { body: Vec<ReviewDue> },
+        /// Role maps, by number.
+        25 => RoleMaps { body: Vec<RoleMapView> },
     }
 }
 

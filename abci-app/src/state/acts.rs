@@ -25,7 +25,8 @@ pub fn role_allows(role: KeyRole, body: &ActBody) -> bool {
         | ActBody::Complaint { .. }
         | ActBody::Equivocation { .. }
         | ActBody::Epoch { .. }
-        | ActBody::Roles { .. } => matches!(role, KeyRole::Gateway | KeyRole::Root),
+        | ActBody::Roles { .. }
+        | ActBody::RoleMap { .. } => matches!(role, KeyRole::Gateway | KeyRole::Root),
         ActBody::KeyAdd { .. }
         | ActBody::KeyRevoke { .. }
         | ActBody::Reset { .. }
@@ -112,6 +113,7 @@ impl Work<'_> {
             ActBody::SessionClose { sessions } => self.session_close(agency, sessions),
             ActBody::Reset { writer, incarnation, .. } => self.reset(agency, writer, *incarnation),
             ActBody::Roles { roles } => self.roles(agency, roles),
+            ActBody::RoleMap { number, sha256 } => self.role_map(agency, *number, sha256),
             ActBody::Propose { terms, expires_ms } => self.propose(agency, terms, *expires_ms),
             ActBody::Renew { terms, expires_ms } => self.renew(agency, terms, *expires_ms),
             ActBody::Approve { .. } => self.approve(a, key, cbor::encode(&a.signature)),

@@ -49,6 +49,10 @@ pub mod meta_key {
     pub fn dispute(reference: u64) -> Vec<u8> {
         format!("dispute/{reference:020}").into_bytes()
     }
+    /// A role map; the number is padded so that the newest one is the last.
+    pub fn role_map((agency, number): &(AgencyId, u64)) -> Vec<u8> {
+        format!("role-map/{agency}/{number:010}").into_bytes()
+    }
     /// Two promises that exclude each other.
     pub fn double_promise((provider, subscription): &SubKey, sub_seq: u64) -> Vec<u8> {
         format!("double-promise/{provider}/{subscription}/{sub_seq:020}").into_bytes()

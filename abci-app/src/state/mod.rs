@@ -19,6 +19,7 @@ pub mod history;
 pub mod leaf_keys;
 pub mod ops;
 pub mod overlay;
+pub mod role_maps;
 pub mod rows;
 pub mod runs;
 pub mod slots;
@@ -32,7 +33,7 @@ use concordat_protocol::evidence::DisputeView;
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::{AgencyId, DatasetId, WriterId};
 use concordat_protocol::keys::{KeyId, Signature};
-use concordat_protocol::node::{KeyView, StoreRoots};
+use concordat_protocol::node::{KeyView, RoleMapView, StoreRoots};
 use concordat_protocol::tree::Frontier;
 
 use ballots::BallotRow;
@@ -159,6 +160,8 @@ tables! {
     35 disputes: u64 => DisputeView,
     /// Pairs of promises that exclude each other: (subscription, first number they share).
     36 double_promises: (SubKey, u64) => DoublePromise,
+    /// Role maps that agencies recorded, by number.
+    37 role_maps: (AgencyId, u64) => RoleMapView,
 }
 
 /// The committed state.

@@ -218,7 +218,7 @@ fn as_changes(tables: &Tables) -> TableChanges {
     let mut view = View::new(&empty);
     macro_rules! copy { ($($t:ident),*) => { $(for (k, v) in &tables.$t { view.$t.put(k.clone(), v.clone()); })* } }
     copy!(agencies, keys, datasets, agreements, params, equivocations);
-    copy!(epochs, root_pending, ballots, upgrades, disputes, double_promises);
+    copy!(epochs, root_pending, ballots, upgrades, disputes, double_promises, role_maps);
     copy!(writers, sessions, quotas, dataset_heads, subscriptions);
     view.into_changes()
 }
@@ -263,6 +263,9 @@ fn governance_leaves(c: &TableChanges, out: &mut Leaves<Option<Vec<u8>>>) {
     }
     for (k, v) in &c.disputes {
         out.insert(meta_key::dispute(*k), v.as_ref().map(cbor::encode));
+    }
+    for (k, v) in &c.role_maps {
+        out.insert(meta_key::role_map(k), v.as_ref().map(cbor::encode));
     }
     for ((sub, sub_seq), v) in &c.double_promises {
         out.insert(meta_key::double_promise(sub, *sub_seq), v.as_ref().map(cbor::encode));
@@ -319,6 +322,10 @@ pub fn meta_value(tables: &Tables, key: &[u8]) -> Option<Vec<u8>> {
         "ballot" => tables.ballots.get(&hash_of(rest)?).map(cbor::encode),
         "upgrade" => tables.upgrades.get(&padded(rest, 10)?).map(cbor::encode),
         "dispute" => tables.disputes.get(&padded(rest, 20)?).map(cbor::encode),
+        "role-map" => {
+            let (agency, number) = rest.split_once('/')?;
+            tables.role_maps.get(&(agency.parse().ok()?, padded(number, 10)?)).map(cbor::encode)
+        }
         "double-promise" => {
             let (provider, rest) = rest.split_once('/')?;
             let (subscription, sub_seq) = rest.split_once('/')?;

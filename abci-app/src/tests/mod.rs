@@ -16,6 +16,7 @@ mod proofs;
 mod properties;
 mod proposals;
 mod recovery;
+mod role_maps;
 mod runs;
 mod sequence;
 mod service;

@@ -70,7 +70,7 @@ operation = cbor.kinds(
 
 ACTS = (
     "genesis key-add key-revoke dataset session-open session-close propose approve reject suspend revoke renew reset dispute "
-    "complaint equivocation params validator agency-add agency-remove upgrade epoch roles"
+    "complaint equivocation params validator agency-add agency-remove upgrade epoch roles role-map"
 ).split()
 
 

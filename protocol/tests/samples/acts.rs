@@ -49,6 +49,7 @@ fn daily() -> Vec<Sample<ActBody>> {
             second_signature: bytes(53, 64)
         }),
         sample!(ActBody::Roles { roles: vec!["data-protection".to_owned(), "records".to_owned()] }),
+        sample!(ActBody::RoleMap { number: 1, sha256: h(54) }),
     ]
 }
 

@@ -6,7 +6,7 @@ use concordat_protocol::cbor::encode;
 use concordat_protocol::keys::{KeyId, Statement};
 use concordat_protocol::node::{
     AgreementView, ApprovalView, DatasetView, EntryProof, Frame, HeadView, KeyView, LeafProof, NodeReply, NodeRequest,
-    ReviewDue, SessionView, StoreRoots, WriterView, key_leaf_key, session_leaf_key,
+    ReviewDue, RoleMapView, SessionView, StoreRoots, WriterView, key_leaf_key, session_leaf_key,
 };
 use concordat_protocol::ops::{LogEntry, log_key};
 use concordat_protocol::runs::{RunProof, RunView, entry_leaf, run_key};
@@ -40,11 +40,16 @@ pub fn requests() -> Vec<Sample<NodeRequest>> {
         sample!(NodeRequest::Leaves { height: 12, keys: vec![KeyId([92; 16])], sessions: vec![70_000u64, 70_001] }),
         sample!(NodeRequest::Proofs { height: 12, indexes: vec![5_821u64, 70_000] }),
         sample!(NodeRequest::Reviews {}),
+        sample!(NodeRequest::RoleMaps { agency: id("police") }),
     ]
 }
 
 fn review_due() -> ReviewDue {
     ReviewDue { agreement: id("AGR-2026-0142"), clause: "B1".to_owned(), reference: 5_821, due_ms: TICK + 86_400_000 }
+}
+
+fn role_map() -> RoleMapView {
+    RoleMapView { agency: id("police"), number: 1, sha256: h(54), index: 5_700, height: 11, tick_ms: TICK }
 }
 
 fn entries() -> Vec<LogEntry> {
@@ -220,5 +225,6 @@ pub fn replies() -> Vec<Sample<NodeReply>> {
         sample!(NodeReply::Leaves { body: evidence::leaves().value }),
         sample!(NodeReply::Proofs { body: evidence::log_proofs().value }),
         sample!(NodeReply::Reviews { body: vec![review_due()] }),
+        sample!(NodeReply::RoleMaps { body: vec![role_map()] }),
     ]
 }
