@@ -10,6 +10,7 @@ pub mod answer;
 pub mod decide;
 pub mod decide_totals;
 pub mod holding;
+pub mod lease;
 pub mod limits;
 pub mod query;
 pub mod replay;

@@ -103,6 +103,16 @@ pub enum HoldingError {
     /// The dataset belongs to a database that this program only reads.
     #[error("dataset {0} is read from the agency's own table or view; change it there")]
     ReadOnly(String),
+    /// Another executor took over: what this one does has no effect any more.
+    #[error(
+        "another executor is at work on this holding under term {now}, this one had {own}; it starts again and stands by"
+    )]
+    Fenced {
+        /// The term of this one.
+        own: u64,
+        /// The newest term, 0 where there is none any more.
+        now: u64,
+    },
     /// The store cannot be reached.
     #[error("the store cannot be reached: {0}; is it running, and are address, name and password right?")]
     Unreachable(String),
@@ -152,6 +162,7 @@ impl HoldingError {
             Self::BlackOut { .. } => "holding.black-out",
             Self::Conflict { .. } => "holding.conflict",
             Self::ReadOnly(_) => "holding.read-only",
+            Self::Fenced { .. } => "holding.fenced",
             Self::Unreachable(_) => "holding.unreachable",
             Self::Setup(_) => "holding.setup",
             Self::DiskFull => "holding.disk-full",

@@ -10,6 +10,7 @@ use jiff::{Timestamp, Zoned};
 use serde_json::{Map, Value};
 
 use super::{DatasetSpec, Expect, Fate, Health, Holding, HoldingError, Once, PageEnd, Plan, PutReport, Rows, Written};
+use crate::lease::{Answer, Bid};
 use crate::limits::{CONCURRENT_QUERIES, MAX_PAGE_BYTES, MAX_PAGE_ROWS};
 use crate::query::{Filter, Groups, Totals};
 
@@ -198,6 +199,12 @@ impl Holding for Guarded {
     }
     fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
         self.inner.void(dataset, once)
+    }
+    fn lease(&self, bid: &Bid) -> Result<Answer, HoldingError> {
+        self.inner.lease(bid)
+    }
+    fn bind(&self, term: u64) {
+        self.inner.bind(term);
     }
     fn may_write(&self, dataset: &str) -> Result<bool, HoldingError> {
         self.inner.may_write(dataset)

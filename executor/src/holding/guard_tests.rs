@@ -76,6 +76,12 @@ impl Holding for Slow {
     fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
         self.0.void(dataset, once)
     }
+    fn lease(&self, bid: &Bid) -> Result<Answer, HoldingError> {
+        self.0.lease(bid)
+    }
+    fn bind(&self, term: u64) {
+        self.0.bind(term);
+    }
     fn may_write(&self, dataset: &str) -> Result<bool, HoldingError> {
         self.0.may_write(dataset)
     }

@@ -11,6 +11,7 @@
 mod bridge;
 mod checks;
 mod error;
+mod fence;
 mod guard;
 pub mod mongodb;
 mod open;
@@ -33,6 +34,7 @@ pub use row::{Checked, key_text, value_key};
 pub use sqlite::{SqliteHolding, SqliteOptions};
 pub use write::{Expect, Fate, Once, Version, Written, digest};
 
+use crate::lease::{Answer, Bid};
 use crate::limits::{DEFAULT_PAGE_ROWS, MAX_INDEXES, MAX_KEY_FIELDS};
 use crate::query::{Fields, Filter, Groups, Order, Query, Totals};
 
@@ -206,6 +208,13 @@ pub trait Holding: Send + Sync {
 
     /// Tells what became of a write, and forbids it for ever where it is not done.
     fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError>;
+
+    /// Takes, renews or gives back the lease of the executor at work, by the store's own clock ([`crate::lease`]).
+    fn lease(&self, bid: &Bid) -> Result<Answer, HoldingError>;
+
+    /// From now on this handle applies, voids and forgets only while the store has this term; it tells so by
+    /// [`HoldingError::Fenced`] otherwise. A handle that is bound to none (a load of records) is not asked.
+    fn bind(&self, term: u64);
 
     /// Whether it may be written at all: not where it is another program's table or a view.
     fn may_write(&self, dataset: &str) -> Result<bool, HoldingError>;

@@ -5,6 +5,7 @@ mod agree;
 mod contract;
 mod external;
 mod mongo;
+mod lease;
 mod once;
 mod postgres;
 

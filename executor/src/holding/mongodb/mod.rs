@@ -4,6 +4,7 @@
 //! of them, but where the server stops in between, those before are kept; sending the same rows again completes it.
 
 mod filter;
+mod lease;
 mod once;
 mod record;
 mod words;
@@ -21,10 +22,12 @@ use serde_json::{Map, Value};
 
 use self::words::{collection, indexes, is_duplicate, told};
 use super::bridge::Bridge;
+use super::fence::Bound;
 use super::page::Page;
 use super::row::check_row;
 use super::{Checked, DatasetSpec, Expect, Fate, Health, Holding, HoldingError, Once, Plan, PutReport, Row, Rows};
 use super::{Version, Written, checks, value_key};
+use crate::lease::{Answer, Bid};
 use crate::limits::{CONCURRENT_QUERIES, STATEMENT_TIMEOUT};
 use crate::query::{Filter, Order};
 
@@ -71,6 +74,7 @@ pub struct MongoHolding {
     database: Database,
     timeout: Duration,
     tables: RwLock<BTreeMap<String, Arc<Table>>>,
+    bound: Bound,
 }
 
 impl MongoHolding {
@@ -115,7 +119,7 @@ impl MongoHolding {
             }
             Ok((database, tables))
         })?;
-        Ok(Self { bridge, database, timeout, tables: RwLock::new(tables) })
+        Ok(Self { bridge, database, timeout, tables: RwLock::new(tables), bound: Bound::default() })
     }
 
     fn table(&self, dataset: &str) -> Result<Arc<Table>, HoldingError> {
@@ -148,12 +152,12 @@ impl MongoHolding {
                         Err(e) => return Err(told(e)),
                     },
                     (Some(record), Some(v)) => {
-                        let place = once::place(&key, v);
+                        let place = once::place(&key, v, old.as_ref());
                         table.rows.replace_one(place, record).await.map_err(told)?.matched_count == 1
                     }
                     (None, None) => true,
                     (None, Some(v)) => {
-                        let place = once::place(&key, v);
+                        let place = once::place(&key, v, old.as_ref());
                         table.rows.delete_one(place).await.map_err(told)?.deleted_count == 1
                     }
                 };
@@ -290,6 +294,14 @@ impl Holding for MongoHolding {
         self.settle(self.table(dataset)?, once, false)
     }
 
+    fn lease(&self, bid: &Bid) -> Result<Answer, HoldingError> {
+        self.bid(bid)
+    }
+
+    fn bind(&self, term: u64) {
+        self.bound.set(term);
+    }
+
     fn may_write(&self, dataset: &str) -> Result<bool, HoldingError> {
         self.table(dataset).map(|_| true)
     }
@@ -344,9 +356,11 @@ impl Holding for MongoHolding {
         })?;
         let is_gone = |row: &Row| row.doc.get(field).and_then(|v| value_key(ty, v)).is_some_and(|text| gone(&text));
         let keys: Vec<String> = all.into_iter().filter(is_gone).map(|row| row.key).collect();
+        let (leases, own) = (self.leases(), self.bound.term());
         self.bridge.run(async move {
             let mut count = 0;
             for keys in keys.chunks(PUT_ROWS) {
+                lease::check(&leases, own).await?;
                 count += table.rows.delete_many(doc! {"_id": {"$in": keys}}).await.map_err(told)?.deleted_count;
             }
             Ok(count)

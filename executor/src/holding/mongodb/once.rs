@@ -1,6 +1,7 @@
 //! Writes that are carried out once. A server without transactions changes one document at a time, so the id of a write
 //! stands in the row that it wrote (`o`), or that it is about to delete (`d`), from the one step on that does it. Whoever
-//! changes such a row first puts that id among those that are done. A row with `d` is gone: only its removal is left.
+//! changes such a row first puts that id among those that are done. A row with `d` is gone: only its removal is left. A write
+//! that was forbidden leaves its id in the row (`x`), so that who looked before cannot change it any more.
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use mongodb::bson::{Document, doc};
 use mongodb::{Collection, Database};
 
 use super::words::{is_duplicate, told};
-use super::{MongoHolding, Table, record};
+use super::{MongoHolding, Table, lease, record};
 use crate::holding::row::check_row;
 use crate::holding::{Fate, HoldingError, Once, Version};
 
@@ -19,12 +20,17 @@ pub(super) fn ids(database: &Database) -> Collection<Document> {
 
 /// What of a row tells its version and the last write.
 pub(super) fn parts() -> Document {
-    doc! {"v": 1, "o": 1, "d": 1}
+    doc! {"v": 1, "o": 1, "d": 1, "x": 1}
 }
 
-/// A row of this version that no write is about to delete.
-pub(super) fn place(key: &str, version: &Version) -> Document {
-    doc! {"_id": key, "v": version.as_str(), "d": {"$exists": false}}
+/// A row as it was found, that no write is about to delete.
+pub(super) fn place(key: &str, version: &Version, found: Option<&Document>) -> Document {
+    let mut place = doc! {"_id": key, "v": version.as_str(), "d": {"$exists": false}};
+    match found.and_then(|f| f.get_str("x").ok()) {
+        Some(mark) => place.insert("x", mark),
+        None => place.insert("x", doc! {"$exists": false}),
+    };
+    place
 }
 
 /// Keeps what became of a write; what was kept before stays, and is answered.
@@ -82,17 +88,23 @@ impl MongoHolding {
             record
         });
         let (ids, once) = (ids(&self.database), once.clone());
+        let (leases, own) = (self.leases(), self.bound.term());
         let fate = |done: bool| if done { Fate::Done } else { Fate::Void };
         self.bridge.run(async move {
             loop {
                 // Looking at the row notes the write where it stands in it.
                 let old = find(&table.rows, &ids, &once.key).await?;
+                lease::check(&leases, own).await?;
                 if let Some(done) = known(&ids, &id).await? {
                     return Ok(fate(done));
                 }
                 let before = old.as_ref().map(record::version);
                 if !apply || once.expect.fits(&once.key, before.clone()).is_err() {
-                    return note(&ids, &id, false).await.map(fate);
+                    let done = note(&ids, &id, false).await?;
+                    // A stalled executor may have looked before this was noted: the row it saw is another one now.
+                    let marked = table.rows.update_one(doc! {"_id": &once.key}, doc! {"$set": {"x": &id}});
+                    marked.await.map_err(told)?;
+                    return Ok(fate(done));
                 }
                 let done = match (&record, &before) {
                     (Some(record), None) => match table.rows.insert_one(record).await {
@@ -101,11 +113,12 @@ impl MongoHolding {
                         Err(e) => return Err(told(e)),
                     },
                     (Some(record), Some(v)) => {
-                        let replaced = table.rows.replace_one(place(&once.key, v), record);
+                        let replaced = table.rows.replace_one(place(&once.key, v, old.as_ref()), record);
                         replaced.await.map_err(told)?.matched_count == 1
                     }
                     (None, Some(v)) => {
-                        let marked = table.rows.update_one(place(&once.key, v), doc! {"$set": {"d": &id}});
+                        let marked =
+                            table.rows.update_one(place(&once.key, v, old.as_ref()), doc! {"$set": {"d": &id}});
                         marked.await.map_err(told)?.matched_count == 1
                     }
                     (None, None) => return note(&ids, &id, true).await.map(fate),

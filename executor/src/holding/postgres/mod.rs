@@ -1,5 +1,6 @@
 //! PostgreSQL (13 or later): our own tables, one a dataset, or an agency's own tables and views, only read.
 
+mod lease;
 mod once;
 mod pool;
 mod rows;
@@ -17,10 +18,12 @@ use serde_json::{Map, Value};
 use tokio_postgres::types::{ToSql, Type};
 
 use super::bridge::Bridge;
+use super::fence::Bound;
 use super::page::Page;
 use super::row::check_row;
 use super::{Checked, DatasetSpec, Health, Holding, HoldingError, PageEnd, Plan, PutReport, Rows, checks, value_key};
 use super::{Expect, Fate, Once, Written};
+use crate::lease::{Answer, Bid};
 use crate::limits::{CONCURRENT_QUERIES, LOCK_TIMEOUT, MAX_GROUPS, STATEMENT_TIMEOUT};
 use crate::query::{Filter, Groups, Totals};
 use pool::{Pools, take, told};
@@ -72,6 +75,7 @@ pub struct PostgresHolding {
     schema: String,
     external: BTreeMap<String, String>,
     tables: RwLock<BTreeMap<String, Arc<Table>>>,
+    bound: Bound,
 }
 
 fn refs(params: &[(Param, Type)]) -> Vec<(&(dyn ToSql + Sync), Type)> {
@@ -96,7 +100,8 @@ impl PostgresHolding {
             schema::load(&**client, &of).await
         })?;
         let tables = tables.into_iter().map(|(id, table)| (id, Arc::new(table))).collect();
-        Ok(Self { bridge, pools, schema, external: options.external, tables: RwLock::new(tables) })
+        let (external, tables) = (options.external, RwLock::new(tables));
+        Ok(Self { bridge, pools, schema, external, tables, bound: Bound::default() })
     }
 
     fn table(&self, dataset: &str) -> Result<Arc<Table>, HoldingError> {
@@ -218,6 +223,14 @@ impl Holding for PostgresHolding {
         self.settle(self.own(dataset)?, once, false)
     }
 
+    fn lease(&self, bid: &Bid) -> Result<Answer, HoldingError> {
+        self.bid(bid)
+    }
+
+    fn bind(&self, term: u64) {
+        self.bound.set(term);
+    }
+
     fn may_write(&self, dataset: &str) -> Result<bool, HoldingError> {
         Ok(self.table(dataset)?.layout.own)
     }
@@ -297,11 +310,14 @@ impl Holding for PostgresHolding {
                 keys.push(row.get(0));
             }
         }
-        let pool = self.pools.write.clone();
+        let (pool, schema, own) = (self.pools.write.clone(), self.schema.clone(), self.bound.term());
         self.bridge.run(async move {
-            let client = take(&pool).await?;
+            let mut client = take(&pool).await?;
             let delete = format!("DELETE FROM {name} WHERE key = ANY($1)");
-            let count = client.execute_typed(&delete, &[(&keys, Type::TEXT_ARRAY)]).await.map_err(told)?;
+            let tx = client.transaction().await.map_err(told)?;
+            lease::check(&tx, &schema, own).await?;
+            let count = tx.execute_typed(&delete, &[(&keys, Type::TEXT_ARRAY)]).await.map_err(told)?;
+            tx.commit().await.map_err(told)?;
             if count > 0 {
                 // The table is written anew: nothing of the rows, nor of what they were before, is left in its files.
                 client.batch_execute(&format!("VACUUM FULL {name}")).await.map_err(told)?;

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 
 use super::pool::{take, told};
 use super::schema::Table;
-use super::{PostgresHolding, refs, rows};
+use super::{PostgresHolding, lease, refs, rows};
 use crate::holding::row::check_row;
 use crate::holding::{Checked, Expect, Fate, HoldingError, Once, Version, Written};
 
@@ -58,6 +58,7 @@ impl PostgresHolding {
             return Err(HoldingError::Plan("the row of a write has another key than the write".into()));
         }
         let (pool, once, writes) = (self.pools.write.clone(), once.clone(), format!("{}.writes", self.schema));
+        let (schema, own) = (self.schema.clone(), self.bound.term());
         self.bridge.run(async move {
             let mut client = take(&pool).await?;
             let there = client.query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&writes, Type::TEXT)]).await;
@@ -67,6 +68,7 @@ impl PostgresHolding {
             }
             let id = once.id.to_vec();
             let tx = client.transaction().await.map_err(told)?;
+            lease::check(&tx, &schema, own).await?;
             // The id is taken first: whoever else has it waits for this transaction, and finds its end.
             let take_id = format!("INSERT INTO {writes} (id, done) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING");
             let taken = tx.execute_typed(&take_id, &[(&id, Type::BYTEA), (&apply, Type::BOOL)]).await.map_err(told)?;

@@ -69,8 +69,8 @@ impl Pools {
         };
         Ok(Self {
             read: pool(options.readers, settings("on", options.statement_timeout))?,
-            // A load or an index takes longer than a query may.
-            write: pool(2, settings("off", Duration::from_secs(600)))?,
+            // A load or an index takes longer than a query may; the executor's lease does not wait for it.
+            write: pool(3, settings("off", Duration::from_secs(600)))?,
             tls,
         })
     }

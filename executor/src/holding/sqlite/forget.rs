@@ -1,7 +1,7 @@
 //! Forgetting rows so that nothing of them is left in the store's files.
 
 use super::pool::{held, told};
-use super::{SqliteHolding, Table};
+use super::{SqliteHolding, Table, lease};
 use crate::holding::{HoldingError, checks, value_key};
 use rusqlite::{Connection, TransactionBehavior};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ impl SqliteHolding {
         let ty = checks::field(&table.spec, field)?;
         let mut conn = held(&self.writer);
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
+        lease::check(&tx, self.bound.term())?;
         let t = table.number;
         let mut count = 0;
         {

@@ -1,6 +1,7 @@
 //! The embedded holding: one SQLite file, a table a dataset, JSON documents, expression indexes.
 
 mod forget;
+mod lease;
 mod once;
 mod pool;
 mod schema;
@@ -11,7 +12,7 @@ pub(super) mod tests;
 
 pub use forget::empty_log;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -19,10 +20,12 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, StatementStatus, TransactionBehavior, params};
 use serde_json::{Map, Value};
 
+use super::fence::Bound;
 use super::page::Page;
 use super::row::check_row;
 use super::{Checked, Expect, Fate, Once, Version, Written};
 use super::{DatasetSpec, Health, Holding, HoldingError, Plan, PutReport, Row, Rows, checks};
+use crate::lease::{Answer, Bid};
 use crate::limits::{LOCK_TIMEOUT, READERS, STATEMENT_TIMEOUT};
 use crate::query::Filter;
 use pool::{Readers, held, told, writer};
@@ -60,6 +63,11 @@ pub struct SqliteHolding {
     writer: Mutex<Connection>,
     readers: Readers,
     tables: RwLock<BTreeMap<String, Arc<Table>>>,
+    bound: Bound,
+    path: PathBuf,
+    lock_timeout: Duration,
+    /// The file of the executor's lease, opened when first needed.
+    leases: Mutex<Option<Connection>>,
 }
 
 impl SqliteHolding {
@@ -75,7 +83,15 @@ impl SqliteHolding {
                 .map_err(told)?;
         }
         let tables = schema::load(&mut conn)?;
-        Ok(Self { writer: Mutex::new(conn), readers: Readers::new(path, options), tables: RwLock::new(tables) })
+        Ok(Self {
+            writer: Mutex::new(conn),
+            bound: Bound::default(),
+            path: path.to_owned(),
+            lock_timeout: options.lock_timeout,
+            leases: Mutex::default(),
+            readers: Readers::new(path, options),
+            tables: RwLock::new(tables),
+        })
     }
 
     fn table(&self, dataset: &str) -> Result<Arc<Table>, HoldingError> {
@@ -217,6 +233,14 @@ impl Holding for SqliteHolding {
 
     fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
         self.settle(&*self.table(dataset)?, once, false)
+    }
+
+    fn lease(&self, bid: &Bid) -> Result<Answer, HoldingError> {
+        self.bid(bid)
+    }
+
+    fn bind(&self, term: u64) {
+        self.bound.set(term);
     }
 
     fn may_write(&self, dataset: &str) -> Result<bool, HoldingError> {

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
 
 use super::pool::{held, told};
-use super::{SqliteHolding, Table, exchange};
+use super::{SqliteHolding, Table, exchange, lease};
 use crate::holding::row::check_row;
 use crate::holding::{Fate, HoldingError, Once};
 
@@ -16,6 +16,7 @@ impl SqliteHolding {
         }
         let mut conn = held(&self.writer);
         let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
+        lease::check(&tx, self.bound.term())?;
         let known = tx.query_row("SELECT done FROM writes WHERE id = ?", [&once.id[..]], |r| r.get::<_, bool>(0));
         if let Some(done) = known.optional().map_err(told)? {
             return Ok(if done { Fate::Done } else { Fate::Void });

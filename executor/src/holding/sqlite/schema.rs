@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::pool::told;
-use super::{Table, sql};
+use super::{Table, lease, sql};
 use crate::holding::{DatasetSpec, HoldingError, checks};
 
 /// The format of the file; raised with each change that an older program cannot read.
@@ -38,6 +38,7 @@ pub(super) fn load(conn: &mut Connection) -> Result<BTreeMap<String, Arc<Table>>
         "CREATE TABLE IF NOT EXISTS writes (id BLOB PRIMARY KEY NOT NULL, done INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     )
     .map_err(told)?;
+    tx.execute_batch(lease::TABLE).map_err(told)?;
     let mut tables = BTreeMap::new();
     {
         let mut all = tx.prepare("SELECT number, id, spec FROM datasets").map_err(told)?;
