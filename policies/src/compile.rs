@@ -97,7 +97,8 @@ pub fn compile(yaml: &str) -> Result<Compiled, YamlError> {
         paper_hashes: document.paper.iter().map(|p| p.sha256).collect(),
         compiler_version: COMPILER_VERSION,
     };
-    Ok(Compiled { document, terms, rows, text })
+    // The copy's texts and lists are as long as what they hold: agreements are kept by the thousand.
+    Ok(Compiled { document, terms, rows, text }.clone())
 }
 
 /// Compiles a document and refuses it unless it gives the terms the ledger has.

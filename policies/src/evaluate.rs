@@ -6,7 +6,8 @@ use crate::ask::{Ask, ClauseRef, Decision, Denial, Grant, Reason};
 use crate::compile::Compiled;
 use crate::document::{Clause, Who};
 use crate::duty::{Capabilities, SignIn, check_reference, check_step_up};
-use crate::gate::{Gate, GateError, Probe, ROLE_SEPARATOR};
+use crate::engines;
+use crate::gate::{GateError, Probe, ROLE_SEPARATOR};
 use crate::memo::Memo;
 use crate::rows::BREAK_GLASS;
 use crate::time::utc_text;
@@ -28,10 +29,9 @@ pub(crate) struct Missing {
 
 /// Decides asks on one agreement version. Immutable: a new version gets a new evaluator.
 pub struct Evaluator {
-    compiled: Compiled,
+    compiled: Arc<Compiled>,
     terms_hash: Hash,
     capabilities: Capabilities,
-    gate: Gate,
     /// Roles that the document names: others make no difference.
     roles: BTreeSet<String>,
     /// Times at which a row begins or ends to hold: between two of them no verdict changes.
@@ -46,9 +46,11 @@ impl std::fmt::Debug for Evaluator {
 }
 
 impl Evaluator {
-    /// Builds the evaluator of a compiled agreement, for an executor that can fulfil `capabilities`.
-    pub fn new(compiled: Compiled, capabilities: Capabilities) -> Result<Self, GateError> {
-        let gate = Gate::new(&compiled.rows)?;
+    /// Builds the evaluator of a compiled agreement, for an executor that can fulfil `capabilities`. Rows that the engine
+    /// does not take are refused here, not when they are first needed.
+    pub fn new(compiled: impl Into<Arc<Compiled>>, capabilities: Capabilities) -> Result<Self, GateError> {
+        let compiled: Arc<Compiled> = compiled.into();
+        engines::of(&compiled)?;
         let clauses = &compiled.document.clauses;
         let role = |c: &Clause| if let Who::Org { role, .. } = &c.who { role.clone() } else { None };
         let roles = clauses.iter().filter_map(role).collect();
@@ -56,7 +58,6 @@ impl Evaluator {
         Ok(Self {
             terms_hash: compiled.terms_hash(),
             capabilities,
-            gate,
             roles,
             edges: edges.into_iter().collect(),
             cache: Mutex::default(),
@@ -121,7 +122,8 @@ impl Evaluator {
             return Ok(v);
         }
         let probe = Probe { t: utc_text(ask.at_ms).ok_or(GateError::Value("time"))?, ..key.0.clone() };
-        let verdict = if clause.is_some() { self.gate.allows(&probe) } else { self.gate.prohibits(&probe) }?;
+        let gate = engines::of(&self.compiled)?;
+        let verdict = if clause.is_some() { gate.allows(&probe) } else { gate.prohibits(&probe) }?;
         if let Ok(mut cache) = self.cache.lock() {
             if cache.len() >= CACHE_MAX {
                 cache.clear();
@@ -131,20 +133,24 @@ impl Evaluator {
         Ok(verdict)
     }
 
-    /// The prohibition that matches, by Casbin or by our own reading; an engine error is a denial too.
+    /// The prohibition that matches, by our own reading.
     fn prohibited(&self, ask: &Ask) -> Option<Denial> {
-        let own = self.compiled.document.clauses.iter().find(|c| !c.grants() && missing(c, ask).is_empty());
-        match (self.casbin(ask, None), own) {
-            (Ok(false), None) => None,
-            (_, Some(c)) => Some(Denial {
-                reason: Reason::Prohibited,
-                clause: Some(self.reference(c)),
-                missing: None,
-                text: format!("clause {} prohibits it: \"{}\"", c.id, c.text),
-                next: "nothing permits this; do not ask again".to_owned(),
-            }),
-            (Ok(true), None) => Some(engine_denial("a prohibition matches that cannot be named")),
-            (Err(e), None) => Some(engine_denial(&e.to_string())),
+        let c = self.compiled.document.clauses.iter().find(|c| !c.grants() && missing(c, ask).is_empty())?;
+        Some(Denial {
+            reason: Reason::Prohibited,
+            clause: Some(self.reference(c)),
+            missing: None,
+            text: format!("clause {} prohibits it: \"{}\"", c.id, c.text),
+            next: "nothing permits this; do not ask again".to_owned(),
+        })
+    }
+
+    /// The denial where Casbin finds a prohibition that our own reading did not, or fails.
+    fn engine_prohibits(&self, ask: &Ask) -> Option<Denial> {
+        match self.casbin(ask, None) {
+            Ok(false) => None,
+            Ok(true) => Some(engine_denial("a prohibition matches that cannot be named")),
+            Err(e) => Some(engine_denial(&e.to_string())),
         }
     }
 
@@ -334,7 +340,11 @@ fn decide(all: &[&Evaluator], ask: &Ask, sign_in: Option<&SignIn>) -> Decision {
     }
     let matching: Vec<_> = candidates.iter().filter(|(_, _, c)| missing(c, ask).is_empty()).copied().collect();
     match one_of(&matching) {
-        Some((e, i, c)) => e.grant(i, c, ask, sign_in),
+        // Casbin has the last word. That it allows the clause says that no row of the same agreement prohibits it.
+        Some((e, i, c)) => match all.iter().filter(|o| !std::ptr::eq(**o, e)).find_map(|o| o.engine_prohibits(ask)) {
+            Some(denial) => deny(denial),
+            None => e.grant(i, c, ask, sign_in),
+        },
         None if matching.is_empty() => deny(nearest_denial(&candidates, ask)),
         None => Decision::Ambiguous { clauses: matching.iter().map(|(e, _, c)| e.reference(c)).collect() },
     }

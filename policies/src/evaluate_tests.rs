@@ -180,3 +180,14 @@ fn other_terms_than_agreed_are_refused() {
     assert_eq!(e.code(), 409);
     assert!(e.to_string().contains("AGR-2026-0142"));
 }
+
+#[test]
+fn a_remembered_permit_does_not_cover_a_reference_of_another_form() {
+    let set = set(&[&demo("AGR-2026-0142")]);
+    let with = |case: Option<&str>| set.decide(&Ask { case: case.map(str::to_owned), ..clerk() });
+    assert!(with(Some("26-CR-1042")).grant().is_some());
+    for other in [None, Some(""), Some("26-CR-104"), Some("26-CR-1042x")] {
+        assert_eq!(denial(&with(other)).reason, Reason::Reference, "{other:?}");
+    }
+    assert!(with(Some("26-CR-9999")).grant().is_some());
+}

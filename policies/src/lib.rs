@@ -11,6 +11,7 @@
 pub mod ask;
 pub mod capabilities;
 pub mod compile;
+mod conditions;
 pub mod dataset;
 pub mod decimal;
 pub mod diff;
@@ -19,6 +20,7 @@ mod document_raw;
 pub mod duty;
 mod duty_raw;
 mod duty_text;
+mod engines;
 pub mod evaluate;
 pub mod explain;
 pub mod filter;

@@ -1,8 +1,8 @@
 //! Permits as they were decided, for asks that come again while no clause begins or ends to hold.
 
-use crate::ask::{Ask, Decision};
+use crate::ask::{Ask, Decision, Grant};
+use crate::duty::check_reference;
 use crate::time::UTC_MS_MAX;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 /// Permits that one set remembers; a newer one takes the place of one with the same slot.
@@ -21,13 +21,12 @@ pub(crate) struct Memo {
     /// Times at which a clause begins or ends to hold, ascending.
     edges: Vec<u64>,
     slots: Mutex<Vec<Option<Box<Known>>>>,
-    hasher: RandomState,
 }
 
 impl Memo {
     /// An empty one for clauses that begin or end at these times, ascending.
     pub(crate) fn new(edges: Vec<u64>) -> Self {
-        Self { edges, slots: Mutex::default(), hasher: RandomState::new() }
+        Self { edges, slots: Mutex::default() }
     }
 
     /// The decision on an ask: as it was decided before, or as `decide` decides it now.
@@ -37,11 +36,11 @@ impl Memo {
             return decide();
         }
         let span = self.edges.partition_point(|e| *e <= ask.at_ms);
-        let slot = self.slot(ask, span);
+        let slot = slot(ask);
         {
             let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             let known = slots.get(slot).and_then(Option::as_ref);
-            if let Some(known) = known.filter(|k| k.span == span && alike(&k.ask, ask)) {
+            if let Some(known) = known.filter(|k| k.span == span && alike(&k.ask, ask) && k.covers(ask)) {
                 return known.decision.clone();
             }
         }
@@ -54,23 +53,33 @@ impl Memo {
         }
         decision
     }
+}
 
-    fn slot(&self, ask: &Ask, span: usize) -> usize {
-        let mut hasher = self.hasher.build_hasher();
-        (ask.action as u8, ask.break_glass, span).hash(&mut hasher);
-        (&ask.purpose, &ask.case, &ask.clause).hash(&mut hasher);
-        // Alike asks have the same roles; those of other agencies' people differ seldom.
-        ask.roles.first().hash(&mut hasher);
-        (hasher.finish() % SLOTS as u64) as usize
+impl Known {
+    /// Whether the permit holds with this ask's case reference too: every case is another one, and the clause that
+    /// permits says alone what a reference must look like.
+    fn covers(&self, ask: &Ask) -> bool {
+        let fits = |grant: &Grant| check_reference(&grant.duties, ask.case.as_deref()).is_ok();
+        self.ask.case == ask.case || self.decision.grant().is_some_and(fits)
     }
 }
 
-/// Whether two asks differ in nothing but their time.
+/// Where an ask's permit lies: few kinds of asks are made of one set, and a wrong guess only costs a decision.
+fn slot(ask: &Ask) -> usize {
+    // FNV-1a, 64 bits: asks of one set differ in few bytes, and nobody gains by a collision.
+    let mut sum = 0xcbf2_9ce4_8422_2325_u64 ^ (ask.action as u64) << 1 ^ u64::from(ask.break_glass);
+    let clause = ask.clause.as_deref().unwrap_or_default();
+    for byte in ask.purpose.bytes().rev().take(12).chain(clause.bytes()) {
+        sum = (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    (sum >> 32) as usize % SLOTS
+}
+
+/// Whether two asks differ in nothing but their time and their case.
 fn alike(a: &Ask, b: &Ask) -> bool {
-    let Ask { consumer, roles, action, break_glass, purpose, agreement, clause, case, at_ms: _ } = a;
+    let Ask { consumer, roles, action, break_glass, purpose, agreement, clause, case: _, at_ms: _ } = a;
     *action == b.action
         && *break_glass == b.break_glass
-        && *case == b.case
         && *purpose == b.purpose
         && *clause == b.clause
         && *agreement == b.agreement

@@ -1,5 +1,6 @@
 //! The agreements in force, as evaluators: documents of the node's folder, held against what the ledger approved.
 
+use super::renewal::{self, Chosen, Enforced};
 use concordat_executor::policies::compile::{Compiled, compile};
 use concordat_executor::policies::duty::Capabilities;
 use concordat_executor::policies::evaluate::{AgreementSet, Evaluator};
@@ -48,6 +49,10 @@ pub struct Policies {
     versions: BTreeMap<(AgreementId, u64), InForce>,
     /// What is in force between a consumer and this provider, by dataset; a consumer of none has the public ones.
     sets: BTreeMap<DatasetId, Sets>,
+    /// The terms that are enforced of each version.
+    enforced: Enforced,
+    /// Agreements whose renewal is not applied, and why.
+    refused: BTreeMap<AgreementId, String>,
 }
 
 /// The agreements in force on one dataset.
@@ -97,7 +102,7 @@ fn sets(versions: &BTreeMap<(AgreementId, u64), InForce>) -> BTreeMap<DatasetId,
 }
 
 /// Documents of a folder by the hash of their terms.
-pub type Documents = BTreeMap<Hash, Compiled>;
+pub type Documents = BTreeMap<Hash, Arc<Compiled>>;
 
 /// Compiles every document of `dir/agreements`. One that does not compile is named in the log and left out.
 pub fn load_documents(dir: &Path) -> Documents {
@@ -110,7 +115,7 @@ pub fn load_documents(dir: &Path) -> Documents {
             .and_then(|t| compile(&t).map_err(|e| e.to_string()))
         {
             Ok(compiled) => {
-                documents.insert(compiled.terms_hash(), compiled);
+                documents.insert(compiled.terms_hash(), Arc::new(compiled));
             }
             Err(why) => warn!(document = %path.display(), why, "agreement document left out"),
         }
@@ -143,23 +148,52 @@ impl Policies {
         keys: &BTreeMap<KeyId, PublicKey>,
     ) -> Self {
         let mut versions = BTreeMap::new();
+        let (mut enforced, mut refused) = (before.enforced.clone(), BTreeMap::new());
         for view in views {
             let Ok(terms) = cbor::decode::<Terms>(&view.terms) else { continue };
             if terms.assigner != *provider {
                 continue;
             }
             let id = (view.agreement.clone(), view.version);
-            let known = before.versions.get(&id).filter(|v| v.terms == terms).and_then(|v| v.evaluator.clone());
-            let evaluator = match (view.status, known) {
-                (Status::Active, Some(known)) => Some(known),
-                (Status::Active, None) => evaluator(view, chain, documents, keys),
-                _ => None,
-            };
+            let mut evaluator = None;
+            if view.status == Status::Active {
+                let chosen = renewal::choose(before.enforced.get(&id), view, documents);
+                if let Some(e) = &chosen.refused {
+                    renewal::tell(view, e);
+                    refused.insert(id.0.clone(), format!("its renewal is not applied: {e}"));
+                } else {
+                    enforced.insert(id.clone(), chosen.terms_hash);
+                }
+                let known = before.versions.get(&id).filter(|v| v.terms == terms).and_then(|v| v.evaluator.clone());
+                let known = known.filter(|e| *e.terms_hash() == chosen.terms_hash);
+                evaluator = known.or_else(|| self::evaluator(view, &chosen, chain, documents, keys));
+            }
             let (status, handles) = (view.status, view.handles.clone());
             let bounded_suspended = view.bounded_suspended != 0;
             versions.insert(id, InForce { terms, status, handles, bounded_suspended, evaluator });
         }
-        Self { sets: sets(&versions), versions }
+        Self { sets: sets(&versions), versions, enforced, refused }
+    }
+
+    /// What a former process of this node left: which terms it enforced.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn resumed(dir: &Path) -> std::io::Result<Self> {
+        Ok(Self { enforced: renewal::load(dir)?, ..Self::default() })
+    }
+
+    /// Keeps which terms are enforced, where that is other than before, so that it outlives this process.
+    ///
+    /// # Errors
+    /// It cannot be written: then nothing may be decided on these.
+    pub fn keep(&self, before: &Self, dir: &Path) -> std::io::Result<()> {
+        if self.enforced == before.enforced { Ok(()) } else { renewal::save(dir, &self.enforced) }
+    }
+
+    /// Why the newest renewal of an agreement is not applied, if it is not.
+    pub fn refused_renewal(&self, agreement: &AgreementId) -> Option<&str> {
+        self.refused.get(agreement).map(String::as_str)
     }
 
     /// The evaluators between a consumer and this provider for a dataset.
@@ -231,12 +265,14 @@ impl Policies {
 
 fn evaluator(
     view: &AgreementView,
+    chosen: &Chosen,
     chain: &str,
     documents: &Documents,
     keys: &BTreeMap<KeyId, PublicKey>,
 ) -> Option<Arc<Evaluator>> {
     let agreement = format!("{} version {}", view.agreement, view.version);
-    let Some(compiled) = documents.get(&view.terms_hash) else {
+    let unread = matches!(chosen.refused, Some(renewal::RenewalError::NoDocument(_)));
+    let Some(compiled) = documents.get(&chosen.terms_hash).filter(|_| !unread) else {
         warn!(agreement, "active on the ledger, but its document is not in agreements/: everything under it is denied");
         return None;
     };

@@ -66,7 +66,7 @@ fn policies(count: usize) -> Result<Policies, BenchError> {
             handles: (0..4).map(|c| (n * 4 + c) as u64).collect(),
             bounded_suspended: 0,
         });
-        documents.insert(compiled.terms_hash(), compiled);
+        documents.insert(compiled.terms_hash(), compiled.into());
     }
     let police = AgencyId::new("police").map_err(refused)?;
     Ok(Policies::build(&Policies::default(), &police, "bench", &views, &documents, &BTreeMap::new()))
