@@ -251,7 +251,7 @@ fn check_clause(doc: &Agreement, c: &Clause) -> Result<(), String> {
     }
 }
 
-/// Duties that alter values: each field once, of single rows of a query, and never one that a filter must name.
+/// Duties that alter values: each field once, of what is read one by one, and never one that a filter must name.
 fn check_altered(c: &Clause, kinds: &BTreeSet<DutyKind>) -> Result<(), String> {
     let mut altered = BTreeSet::new();
     for field in c.duties.iter().flat_map(Duty::altered) {
@@ -262,12 +262,8 @@ fn check_altered(c: &Clause, kinds: &BTreeSet<DutyKind>) -> Result<(), String> {
     if altered.is_empty() {
         return Ok(());
     }
-    if c.actions != [Action::Query] {
-        return Err(
-            "mask, pseudonymise and coarsen are duties of queries alone (a feed shows what was signed, or hides \
-                    it): split the clause"
-                .to_owned(),
-        );
+    if c.actions.iter().any(|a| !matches!(a, Action::Query | Action::Subscribe)) {
+        return Err("mask, pseudonymise and coarsen are duties of query and subscribe: split the clause".to_owned());
     }
     if kinds.contains(&DutyKind::Aggregate) {
         return Err("aggregate shows no single value to alter: leave out mask, pseudonymise, coarsen".to_owned());

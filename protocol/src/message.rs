@@ -12,12 +12,14 @@ use crate::limits::{ENVELOPE_MESSAGES_MAX, EVENT_BYTES_MAX};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod altered;
 mod envelope;
 mod ijson;
 mod opened;
 mod plain;
 mod prepared;
 
+pub use altered::{ALTERING_DUTIES, Alterations, AlteredField, Altering};
 pub use envelope::{
     Envelope, EnvelopeDraft, EnvelopeHeader, EnvelopeSource, MessageView, Record, RedactedEnvelope, SourceState,
 };

@@ -12,6 +12,7 @@ fn message(sub_seq: u64, index: u64) -> Message {
         time: None,
         data: Default::default(),
         hidden: 0,
+        altered: vec![],
     }
 }
 

@@ -8,13 +8,13 @@ use concordat_protocol::hash::sha256;
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::keys::{KemKey, Statement};
 use concordat_protocol::leaves::LeafView;
-use concordat_protocol::message::{Event, RedactedEnvelope};
+use concordat_protocol::message::{Alterations, Event, RedactedEnvelope};
 use concordat_protocol::node::KeyView;
 use concordat_protocol::seal::SealReceiver;
 use concordat_protocol::session::{FeedItem, Promise};
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use crate::gateway::check::release_signature;
@@ -52,6 +52,8 @@ pub struct Expected {
     pub subscription: u64,
     /// The dataset.
     pub dataset: DatasetId,
+    /// The clause: `AGR-2026-0143/F1`.
+    pub clause: String,
     /// The clause's bound in each version that is or was in force, milliseconds; 0 where nothing is anchored.
     pub max_lag_ms: BTreeSet<u64>,
 }
@@ -74,6 +76,20 @@ pub struct Message {
     pub data: Map<String, Value>,
     /// How many leaves are hidden; each was proven to be there by its hash.
     pub hidden: usize,
+    /// Members of `data` that are shown altered. Their true values are among what is hidden.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub altered: Vec<Altered>,
+}
+
+/// A member that is shown altered: the provider vouches for it with its promise, the publisher signed the true value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Altered {
+    /// The member of `data`.
+    pub field: String,
+    /// The duty that altered it.
+    pub duty: String,
+    /// Of which clause: `AGR-2026-0143/F1`.
+    pub clause: String,
 }
 
 /// Decodes an item with its promise. Nothing in them is to be believed yet.
@@ -158,15 +174,34 @@ pub fn messages(
         return fail("envelope-dataset", format!("the envelope is of {}", envelope.header.dataset));
     }
     let shown = envelope.verify(&key.key).or_else(|e| fail("envelope-signature", e.to_string()))?;
+    let altered: BTreeMap<u64, &Alterations> = envelope.altered().collect();
+    if let Some(other) = altered.values().find(|a| a.clause != x.clause) {
+        return fail(
+            "altered-clause",
+            format!("fields are altered by {}, the subscription is of {}", other.clause, x.clause),
+        );
+    }
     let mut out = Vec::with_capacity(shown.len());
     for (index, (seq, leaves)) in shown.into_iter().enumerate() {
         let event = Event::shown(leaves).or_else(|e| fail("event", e.to_string()))?;
         let (sub_seq, index) = (sub_seq, index as u64);
         let text = |name: &str| event.get(name).and_then(Value::as_str).map(str::to_owned);
-        let data = event.get("data").and_then(Value::as_object).cloned().unwrap_or_default();
+        let mut data = event.get("data").and_then(Value::as_object).cloned().unwrap_or_default();
+        let altered = altered.get(&seq).map_or_else(|| Ok(vec![]), |a| alter(&mut data, a))?;
         let hidden = leaves.leaves.iter().filter(|l| matches!(l, LeafView::Hidden { .. })).count();
         let id = text("id").unwrap_or_else(|| format!("{}-{}/{sub_seq}.{index}", x.provider, x.subscription));
-        out.push(Message { sub_seq, index, seq, id, time: event.get("time").cloned(), data, hidden });
+        out.push(Message { sub_seq, index, seq, id, time: event.get("time").cloned(), data, hidden, altered });
+    }
+    Ok(out)
+}
+
+/// Puts altered members beside those that are shown as they are. No member is both: [`Alterations::check`] saw to it.
+fn alter(data: &mut Map<String, Value>, by: &Alterations) -> Result<Vec<Altered>, FeedProofError> {
+    let members = by.members().or_else(|e| fail("event", e.to_string()))?;
+    let mut out = Vec::with_capacity(members.len());
+    for (field, value, duty) in members {
+        out.push(Altered { field: field.to_owned(), duty: duty.to_owned(), clause: by.clause.clone() });
+        data.insert(field.to_owned(), value);
     }
     Ok(out)
 }

@@ -64,6 +64,7 @@ fn terms_of(cfg: &NodeConfig, key: &Key, view: &AgreementView, terms: &Terms, cl
         provider: terms.assigner.clone(),
         subscription: key.number,
         dataset: terms.dataset.clone(),
+        clause: format!("{}/{}", terms.agreement, clause.id),
         max_lag_ms: BTreeSet::from([max_lag_ms]),
     };
     FeedTerms {

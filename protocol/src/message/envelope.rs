@@ -1,5 +1,6 @@
 //! Envelopes: the unit of signing, storage, promise and acknowledgement.
 
+use super::altered::Alterations;
 use super::prepared::{Prepared, plain_root};
 use super::{Event, MessageError};
 use crate::cbor::{Bytes, encode};
@@ -308,6 +309,13 @@ crate::canon_enum! {
             /// The message root.
             root: Hash,
         },
+        /// Some fields shown, some of them altered as the clause says.
+        3 => Altered {
+            /// The leaf set, the altered fields' true values among the hidden ones.
+            leaves: Redacted,
+            /// What is shown in their place. Not a part of what was signed: the provider's promise vouches for it.
+            altered: Alterations,
+        },
     }
 }
 
@@ -327,7 +335,7 @@ crate::canon_struct! {
 
 impl RedactedEnvelope {
     /// Checks that every message shown is an unaltered part of what the publisher signed, and returns these with their
-    /// sequence numbers.
+    /// sequence numbers. Of fields that are shown altered it checks the form alone: see [`Self::altered`].
     ///
     /// # Errors
     /// The key is not the one named, the signature does not verify, or a message is not what was signed.
@@ -342,8 +350,21 @@ impl RedactedEnvelope {
                     shown.push((seq, leaves));
                     leaves.root()?
                 }
+                MessageView::Altered { leaves, altered } => {
+                    altered.check(leaves)?;
+                    shown.push((seq, leaves));
+                    leaves.root()?
+                }
             });
         }
         if envelope_root(&roots) == self.header.root { Ok(shown) } else { Err(MessageError::Content("a message")) }
+    }
+    /// What is shown altered, by sequence number. The publisher did not sign it: only the promise over this envelope
+    /// vouches for it. Call it after [`Self::verify`].
+    pub fn altered(&self) -> impl Iterator<Item = (u64, &Alterations)> {
+        (self.header.first_seq..).zip(&self.messages).filter_map(|(seq, message)| match message {
+            MessageView::Altered { altered, .. } => Some((seq, altered)),
+            MessageView::Shown { .. } | MessageView::LeftOut { .. } => None,
+        })
     }
 }

@@ -1,5 +1,6 @@
 //! Verified envelopes whose leaves are hashed once, to be redacted for any number of consumers.
 
+use super::altered::{Alterations, Altering};
 use super::envelope::{envelope_root, leaf_set, verify_header};
 use super::{Envelope, EnvelopeHeader, Event, MessageError, MessageView, RedactedEnvelope};
 use crate::hash::Hash;
@@ -71,11 +72,27 @@ impl Opened {
 
     /// Redacts as [`Envelope::redact`] does.
     pub fn redact<S: Fn(&str) -> bool>(&self, mut choose: impl FnMut(u64, &Event) -> Option<S>) -> RedactedEnvelope {
+        self.redact_altered("", |seq, event| Some((choose(seq, event)?, vec![])))
+    }
+
+    /// The same where `choose` also says which fields are shown altered, under a clause (`AGR-2026-0143/F1`). Their true
+    /// values stay hidden, whatever else it says of them.
+    pub fn redact_altered<S: Fn(&str) -> bool>(
+        &self,
+        clause: &str,
+        mut choose: impl FnMut(u64, &Event) -> Option<(S, Vec<Altering>)>,
+    ) -> RedactedEnvelope {
         let mut messages = Vec::with_capacity(self.messages.len());
         for (seq, message) in (self.header.first_seq..).zip(&self.messages) {
-            messages.push(match choose(seq, &message.event) {
-                Some(show) => MessageView::Shown { leaves: message.leaves.redact_known(&message.hashes, show) },
-                None => MessageView::LeftOut { root: message.root },
+            let Some((show, altering)) = choose(seq, &message.event) else {
+                messages.push(MessageView::LeftOut { root: message.root });
+                continue;
+            };
+            let open = |name: &str| show(name) && !altering.iter().any(|a| a.name == name);
+            let leaves = message.leaves.redact_known(&message.hashes, open);
+            messages.push(match Alterations::of(clause, &altering, message.leaves.names()) {
+                Some(altered) => MessageView::Altered { leaves, altered },
+                None => MessageView::Shown { leaves },
             });
         }
         RedactedEnvelope { header: self.header.clone(), key: self.key, signature: self.signature.clone(), messages }

@@ -131,6 +131,8 @@ pub struct FeedAgreement {
     pub consumer: Option<&'static str>,
     /// Its bound, such as `8s`.
     pub max_lag: &'static str,
+    /// Fields that the clause opens.
+    pub allow: &'static str,
     /// Lines added to the clause's duties.
     pub duties: Vec<String>,
 }
@@ -138,7 +140,7 @@ pub struct FeedAgreement {
 impl FeedAgreement {
     /// To one agency, for everything but the note.
     pub fn new(id: &str, feed: &Feed, consumer: &'static str) -> Self {
-        Self { id: id.into(), feed: feed.clone(), consumer: Some(consumer), max_lag: "8s", duties: vec![] }
+        Self { id: id.into(), feed: feed.clone(), consumer: Some(consumer), max_lag: "8s", allow: "n, zone, mw", duties: vec![] }
     }
 
     /// For everybody.
@@ -148,7 +150,7 @@ impl FeedAgreement {
 
     /// The document.
     pub fn yaml(&self) -> String {
-        let Self { id, feed, .. } = self;
+        let Self { id, feed, allow, .. } = self;
         let (provider, dataset) = (&feed.provider, &feed.id);
         let duties: String = self.duties.iter().map(|d| format!("  - {d}\n")).collect();
         let (assignee, roles, who, evidence) = match self.consumer {
@@ -186,7 +188,7 @@ clauses:
   actions: [subscribe]
   evidence: {evidence}
 {purpose}  duties:
-  - {{type: fields, allow: [n, zone, mw]}}
+  - {{type: fields, allow: [{allow}]}}
 {duties}"#
         )
     }

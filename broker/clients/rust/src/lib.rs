@@ -127,6 +127,20 @@ pub struct Message {
     pub data: Map<String, Value>,
     /// How many are hidden, and proven to be there.
     pub hidden: u64,
+    /// Members that are shown altered, each by a duty of the clause. Their true values are hidden.
+    #[serde(default)]
+    pub altered: Vec<Altered>,
+}
+
+/// A member of a message that is shown altered.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Altered {
+    /// The member.
+    pub field: String,
+    /// `mask`, `pseudonymise` or `coarsen`.
+    pub duty: String,
+    /// `AGR-2026-0143/F1`
+    pub clause: String,
 }
 
 /// Messages and the cursor of the last one.

@@ -1,6 +1,7 @@
 //! Envelopes of the own stream, verified once and shared by all subscriptions of a dataset; bounded by bytes.
 
 use super::redaction::{Lens, Shown};
+use concordat_executor::policies::view::Pseudonyms;
 use concordat_protocol::hash::Hash;
 use concordat_protocol::message::Opened;
 use std::collections::{BTreeMap, VecDeque};
@@ -25,15 +26,16 @@ impl Entry {
     }
 
     /// The envelope as a lens shows it; subscriptions that see the same share it.
-    pub(super) fn shown(&self, lens: &Lens) -> Option<Arc<Shown>> {
+    pub(super) fn shown(&self, lens: &Lens, with: Pseudonyms<'_>) -> Option<Arc<Shown>> {
         let known = || self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shown) = known().get(&lens.id()) {
+        let id = lens.id_at(with.at_ms);
+        if let Some(shown) = known().get(&id) {
             return shown.clone();
         }
-        let shown = lens.show(&self.opened).map(Arc::new);
+        let shown = lens.show(&self.opened, with).map(Arc::new);
         let mut known = known();
         if known.len() < LENSES {
-            known.insert(lens.id(), shown.clone());
+            known.insert(id, shown.clone());
         }
         shown
     }

@@ -286,6 +286,7 @@ fn of_clause(grant: &Grant, denied: Denied) -> Denied {
 fn too_wide(grant: &Grant, e: &TooWide) -> Denied {
     let missing = match e {
         TooWide::Filter(_) => return bad(e.code(), e.to_string()),
+        TooWide::AlteredInFilter(field) => format!("a filter without {field}"),
         TooWide::HiddenInFilter { field, .. } | TooWide::Field { field, .. } => format!("field {field}"),
     };
     of_clause(grant, Denied { missing, ..denied(codes::CLAUSE, e.code(), e.to_string()) })

@@ -12,6 +12,8 @@ use super::store::{NewItem, Open, Round, Standing, Unsent};
 use super::subscription::{End, RETRY, Shared};
 use super::supervise::Delivery;
 use concordat_executor::policies::ask::Decision;
+use concordat_executor::policies::time::utc_text;
+use concordat_executor::policies::view::Pseudonyms;
 use concordat_protocol::acts::KeyRole;
 use concordat_protocol::cbor;
 use concordat_protocol::hash::Hash;
@@ -25,6 +27,8 @@ use tracing::{info, warn};
 
 /// Longest wait for room in the consumer's stream.
 const FULL_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for a message that is held back, before the ledger's time is asked again.
+const HOLD_MAX: Duration = Duration::from_secs(5);
 
 /// What the newest view permits.
 pub(super) struct Permit {
@@ -51,6 +55,9 @@ impl Guard {
         }
         let view = self.view.borrow().clone();
         let paused = |why: String| Err(FeedError::Paused(why));
+        if !self.shared.setup.lead.holds() {
+            return paused("another executor is at work".into());
+        }
         if self.view.has_changed().is_err() {
             return paused("the host stops".into());
         }
@@ -102,6 +109,15 @@ impl Guard {
     pub(super) fn fits(&self, item: &Unsent, permit: &Permit) -> bool {
         self.delivery.pinned || item.lens == permit.lens.id()
     }
+}
+
+/// What was made of envelopes.
+struct Items {
+    items: Vec<NewItem>,
+    /// Envelopes that were dealt with.
+    taken: usize,
+    /// Until when the next one is held back, ledger time in milliseconds.
+    held_until: Option<u64>,
 }
 
 /// The delivering side.
@@ -208,9 +224,44 @@ impl Work {
                     continue;
                 }
             };
-            self.refresh_key().await?;
-            self.make(&entries).await?;
-            self.append().await?;
+            let mut rest = &entries[..];
+            while !rest.is_empty() {
+                self.refresh_key().await?;
+                let (taken, held_until) = self.make(rest).await?;
+                let reached = self.stream_seq;
+                self.append().await?;
+                if self.stream_seq != reached {
+                    // Some of it was withdrawn: it is read again.
+                    break;
+                }
+                rest = rest.get(taken..).unwrap_or_default();
+                if let Some(due_ms) = held_until {
+                    self.hold(due_ms).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits until what the duty delay holds back is of age, or the clause is another. Nothing but the message's own time
+    /// says when that is, so a restart changes nothing: it is read again from its place.
+    async fn hold(&mut self, due_ms: u64) -> Result<(), FeedError> {
+        let lens = self.guard.permit()?.lens.id();
+        let until = utc_text(due_ms).unwrap_or_else(|| "for ever".to_owned());
+        let why = format!("the duty delay holds the next messages back: {until}");
+        self.shared.tell(|p| (p.state, p.why) = ("held", why));
+        let mut ended = self.shared.ended.subscribe();
+        loop {
+            let permit = self.guard.permit()?;
+            let left = due_ms.saturating_sub(permit.now_ms);
+            if left == 0 || permit.lens.id() != lens {
+                self.shared.tell(|p| (p.state, p.why) = ("delivering", String::new()));
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(left).min(HOLD_MAX)) => {}
+                changed = self.guard.view.changed() => changed.map_err(streams)?,
+                _ = ended.changed() => {}
+            }
         }
     }
 
@@ -233,11 +284,13 @@ impl Work {
         Ok(())
     }
 
-    /// Redacts, promises, seals and keeps; only then may anything be appended.
-    async fn make(&mut self, entries: &[Arc<Entry>]) -> Result<(), FeedError> {
-        let Some(last_place) = entries.last().map(|e| e.place) else { return Ok(()) };
+    /// Redacts, promises, seals and keeps; only then may anything be appended. Returns how many envelopes it dealt with,
+    /// and until when the one behind them is held back, if it is.
+    async fn make(&mut self, entries: &[Arc<Entry>]) -> Result<(usize, Option<u64>), FeedError> {
         let permit = self.guard.permit()?;
-        let items = tokio::task::block_in_place(|| self.items(entries, &permit))?;
+        let Items { items, taken, held_until } = tokio::task::block_in_place(|| self.items(entries, &permit))?;
+        let last = taken.checked_sub(1).and_then(|i| entries.get(i));
+        let Some(last_place) = last.map(|e| e.place) else { return Ok((0, held_until)) };
         let last_sub_seq = self.last_sub_seq + items.len() as u64;
         let clause = if self.guard.moved {
             let body = serde_json::to_string(&self.shared.clause());
@@ -263,10 +316,11 @@ impl Work {
             (p.stream_seq, p.last_sub_seq, p.unsent) = (last_place, last_sub_seq, unsent);
             p.delivered_messages += messages;
         });
-        Ok(())
+        Ok((taken, held_until))
     }
 
-    fn items(&mut self, entries: &[Arc<Entry>], permit: &Permit) -> Result<Vec<NewItem>, FeedError> {
+    /// Items of envelopes in their order, up to the first that is held back.
+    fn items(&mut self, entries: &[Arc<Entry>], permit: &Permit) -> Result<Items, FeedError> {
         let setup = self.shared.setup.clone();
         let maker = Maker {
             chain: &setup.cfg.chain,
@@ -280,8 +334,13 @@ impl Work {
         };
         let dataset = self.guard.delivery.doc.id.clone();
         let (mut items, lens): (Vec<NewItem>, Hash) = (Vec::with_capacity(entries.len()), permit.lens.id());
-        for entry in entries {
-            let Some(shown) = entry.shown(&permit.lens) else { continue };
+        let key = setup.people.pseudonym_key();
+        let with = Pseudonyms { key: &key, at_ms: permit.now_ms };
+        for (taken, entry) in entries.iter().enumerate() {
+            let Some(shown) = entry.shown(&permit.lens, with) else { continue };
+            if shown.due_ms > permit.now_ms {
+                return Ok(Items { items, taken, held_until: Some(shown.due_ms) });
+            }
             let sub_seq = self.last_sub_seq + items.len() as u64 + 1;
             let item = maker.seal(&shown.plain, shown.root, sub_seq, permit.now_ms, sealer)?;
             items.push(NewItem {
@@ -295,7 +354,7 @@ impl Work {
                 subjects: setup.people.ids(&dataset, &shown.subjects).concat(),
             });
         }
-        Ok(items)
+        Ok(Items { items, taken: entries.len(), held_until: None })
     }
 
     /// Appends what waits. Items that show more than the clause opens now are made anew under new numbers.

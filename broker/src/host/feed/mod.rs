@@ -15,6 +15,7 @@ mod cache;
 mod commands;
 mod created;
 mod deliver;
+mod duties;
 mod error;
 mod evidence;
 mod group;
@@ -27,6 +28,7 @@ mod store;
 mod subscription;
 mod supervise;
 
+use super::lead::Lead;
 use super::policy::Policies;
 use super::subjects::People;
 use crate::config::NodeConfig;
@@ -110,6 +112,8 @@ pub struct FeedSetup {
     pub people: People,
     /// The ledger as the query loop sees it.
     pub view: watch::Receiver<View>,
+    /// Whether this executor is at work.
+    pub lead: Arc<Lead>,
 }
 
 /// A subscription that has, or had, a task in this process.
@@ -130,7 +134,7 @@ pub struct Feeds {
 
 /// Starts the feeds beside the query loop. Their tasks end with the process.
 pub fn start(setup: FeedSetup) -> Result<Arc<Feeds>, FeedStoreError> {
-    let store = FeedStore::open(&setup.cfg.path("executor/feeds.sqlite"))?;
+    let store = FeedStore::open_under(&setup.cfg.path("executor/feeds.sqlite"), setup.lead.term())?;
     let docs = setup.datasets.iter().filter(|d| d.is_feed()).map(|d| (d.id.clone(), Arc::new(d.clone()))).collect();
     let feeds = Arc::new(Feeds {
         setup: Arc::new(setup),

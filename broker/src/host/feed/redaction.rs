@@ -1,15 +1,17 @@
 //! What a subscription shows of an envelope, and the promise that goes with it (pure).
 
+use super::duties::Changes;
 use crate::host::subjects::subject_field;
 use concordat_executor::limits::MAX_QUERY_BYTES;
 use concordat_executor::policies::ask::Grant;
 use concordat_executor::policies::dataset::DatasetDoc;
 use concordat_executor::policies::duty::Duty;
-use concordat_executor::query::{Fields, Filter, nearest, parse_filter, read_json};
+use concordat_executor::policies::view::Pseudonyms;
+use concordat_executor::query::{FieldType, Fields, Filter, nearest, parse_filter, read_json};
 use concordat_executor::subjects::SubjectField;
 use concordat_protocol::cbor;
 use concordat_protocol::hash::{Hash, sha256};
-use concordat_protocol::message::{Envelope, Event, MessageError, MessageView, Opened, RedactedEnvelope};
+use concordat_protocol::message::{Altering, Event, MessageView, Opened, RedactedEnvelope};
 use concordat_protocol::terms::Evidence;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -63,6 +65,9 @@ pub enum TooWide {
         /// What is open.
         open: String,
     },
+    /// The filter looks at a field that is shown altered: it would find the true value.
+    #[error("filter: the clause shows the field {0} altered, so rows cannot be chosen by it")]
+    AlteredInFilter(String),
     /// A field that is not open.
     #[error("fields: the clause does not open {field}{near}; it opens {open}")]
     Field {
@@ -80,6 +85,7 @@ impl TooWide {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Filter(_) => "bad-filter",
+            Self::AlteredInFilter(_) => "altered-field",
             Self::HiddenInFilter { .. } | Self::Field { .. } => "fields",
         }
     }
@@ -92,6 +98,7 @@ pub struct Lens {
     fields: BTreeSet<String>,
     leaves: BTreeSet<String>,
     subject: Option<SubjectField>,
+    changes: Changes,
     id: Hash,
     /// The agreement's bound, milliseconds; 0 for public data.
     pub max_lag_ms: u64,
@@ -108,6 +115,8 @@ pub struct Shown {
     pub messages: u64,
     /// Whose records they are, whether or not the field is shown.
     pub subjects: BTreeSet<String>,
+    /// First millisecond of ledger time at which all of them may be shown; 0 where nothing holds them back.
+    pub due_ms: u64,
 }
 
 impl Lens {
@@ -133,17 +142,25 @@ impl Lens {
                 Duty::Reference { .. } => {}
                 // The evidence fulfils it: what a person is told, and when.
                 Duty::SealAccess { .. } => {}
+                Duty::Delay { field, .. } if fields.get(field) != Some(FieldType::Timestamp) => {
+                    return Err(UnfitClause::Fields(format!("delay: {field} is no time")));
+                }
+                // Each message is altered and held back as it is made.
+                Duty::Mask { .. } | Duty::Pseudonymise { .. } | Duty::Coarsen { .. } | Duty::Delay { .. } => {}
                 other => return Err(UnfitClause::Duty(other.kind().word().to_owned())),
             }
         }
-        Ok(Self::new(Filter::all_of(filters), shown, max_lag_ms, doc))
+        Ok(Self::new(Filter::all_of(filters), shown, Changes::of(grant), max_lag_ms, doc))
     }
 
-    fn new(filter: Filter, fields: BTreeSet<String>, max_lag_ms: u64, doc: &DatasetDoc) -> Self {
-        let leaves = leaves(doc, &fields.iter().map(String::as_str).collect());
-        let names: Vec<&[u8]> = leaves.iter().flat_map(|l| [l.as_bytes(), b"\0"]).collect();
-        let id = sha256(&[&filter.to_json().to_string().into_bytes(), b"\0", &names.concat()]);
-        Self { filter, fields, leaves, subject: subject_field(doc), id, max_lag_ms }
+    fn new(filter: Filter, fields: BTreeSet<String>, changes: Changes, max_lag_ms: u64, doc: &DatasetDoc) -> Self {
+        let plain = fields.iter().map(String::as_str).filter(|f| !changes.alters(f)).collect();
+        let leaves = leaves(doc, &plain);
+        let mut names: Vec<u8> = leaves.iter().flat_map(|l| [l.as_bytes(), b"\0"]).collect::<Vec<_>>().concat();
+        let altered = fields.iter().filter(|f| changes.alters(f));
+        names.extend(altered.flat_map(|f| [b"\0", f.as_bytes()]).collect::<Vec<_>>().concat());
+        let id = sha256(&[&filter.to_json().to_string().into_bytes(), b"\0", &names, &changes.id()]);
+        Self { filter, fields, leaves, subject: subject_field(doc), changes, id, max_lag_ms }
     }
 
     /// A subscription's own filter, checked against the dataset's fields.
@@ -163,13 +180,17 @@ impl Lens {
         if let Some(hidden) = own.fields().into_iter().find(|f| !self.fields.contains(*f)) {
             return Err(TooWide::HiddenInFilter { field: hidden.to_owned(), open: open() });
         }
+        if let Some(altered) = own.fields().into_iter().find(|f| self.changes.alters(f)) {
+            return Err(TooWide::AlteredInFilter(altered.to_owned()));
+        }
         if let Some(hidden) = fields.iter().find(|f| !self.fields.contains(*f)) {
             let near = nearest(hidden, self.fields.iter().map(String::as_str));
             let near = near.map_or_else(String::new, |n| format!(" (nearest is {n})"));
             return Err(TooWide::Field { field: hidden.clone(), near, open: open() });
         }
         let shown = if fields.is_empty() { self.fields.clone() } else { fields.iter().cloned().collect() };
-        Ok(Self::new(Filter::all_of([self.filter.clone(), own]), shown, self.max_lag_ms, doc))
+        let filter = Filter::all_of([self.filter.clone(), own]);
+        Ok(Self::new(filter, shown, self.changes.clone(), self.max_lag_ms, doc))
     }
 
     /// Fields that are shown, sorted.
@@ -182,33 +203,42 @@ impl Lens {
         self.id
     }
 
-    /// The envelope as this consumer may see it; none if no message of it is for this consumer.
-    pub fn show(&self, envelope: &Opened) -> Option<Shown> {
-        let mut subjects = BTreeSet::new();
-        let redacted = some(envelope.redact(|_, event| {
-            let show = self.choose(event)?;
+    /// The same for what two lenses show at a moment: pseudonyms may change with the calendar.
+    pub fn id_at(&self, at_ms: u64) -> Hash {
+        let period = self.changes.period(at_ms);
+        if period.is_empty() { self.id } else { sha256(&[&self.id, period.as_bytes()]) }
+    }
+
+    /// The envelope as this consumer may see it; none if no message of it is for this consumer. Whoever calls it holds it
+    /// back until it is due.
+    pub fn show(&self, envelope: &Opened, with: Pseudonyms<'_>) -> Option<Shown> {
+        let (mut subjects, mut due_ms) = (BTreeSet::new(), 0);
+        let redacted = some(envelope.redact_altered(&self.changes.clause, |_, event| {
+            let (due, altering) = self.choose(event, with)?;
+            due_ms = due_ms.max(due);
             subjects.extend(self.subject.as_ref().and_then(|s| s.text(event.data().get(&s.name)?)));
-            Some(show)
+            Some((|leaf: &str| self.leaves.contains(leaf), altering))
         }))?;
-        let shown = |m: &&MessageView| matches!(m, MessageView::Shown { .. });
-        let messages = redacted.messages.iter().filter(shown).count() as u64;
+        let messages = redacted.messages.iter().filter(|m| is_shown(m)).count() as u64;
         let plain = cbor::encode(&redacted);
         let root = sha256(&[&plain]);
-        Some(Shown { plain, root, messages, subjects })
+        Some(Shown { plain, root, messages, subjects, due_ms })
     }
 
-    /// The same of an envelope that was not opened.
-    pub fn apply(&self, envelope: &Envelope) -> Result<Option<RedactedEnvelope>, MessageError> {
-        Ok(some(envelope.redact(|_, event| self.choose(event))?))
-    }
-
-    fn choose(&self, event: &Event) -> Option<impl Fn(&str) -> bool + use<'_>> {
-        self.filter.matches(event.data()).then_some(|leaf: &str| self.leaves.contains(leaf))
+    /// When a message may be shown, and what of it altered; none if it is not for this consumer.
+    fn choose(&self, event: &Event, with: Pseudonyms<'_>) -> Option<(u64, Vec<Altering>)> {
+        let data = event.data();
+        let due = self.filter.matches(data).then(|| self.changes.due_ms(data))??;
+        Some((due, self.changes.altering(&self.fields, data, with)))
     }
 }
 
+fn is_shown(message: &MessageView) -> bool {
+    !matches!(message, MessageView::LeftOut { .. })
+}
+
 fn some(redacted: RedactedEnvelope) -> Option<RedactedEnvelope> {
-    let any = redacted.messages.iter().any(|m| matches!(m, MessageView::Shown { .. }));
+    let any = redacted.messages.iter().any(is_shown);
     any.then_some(redacted)
 }
 

@@ -24,7 +24,7 @@ pub struct SubscriptionStatus {
     pub clause: String,
     /// The dataset; empty for one that is only anchored.
     pub dataset: String,
-    /// `delivering`, `paused`, `full`, `waiting` or `ended`.
+    /// `delivering`, `held` (by the duty delay), `paused`, `full`, `waiting` or `ended`.
     pub state: String,
     /// Why it does not deliver; empty while it does.
     pub why: String,
@@ -84,10 +84,11 @@ impl Feeds {
 /// Answers for as long as the process runs.
 pub(super) async fn answer(feeds: Arc<Feeds>) {
     loop {
-        match feeds.setup.nats.queue_subscribe(EXECUTOR_FEEDS, "executor".into()).await {
+        // No group: the server would hand questions to a former executor that stands still.
+        match feeds.setup.nats.subscribe(EXECUTOR_FEEDS).await {
             Ok(mut asked) => {
                 while let Some(message) = asked.next().await {
-                    let Some(reply) = message.reply else { continue };
+                    let Some(reply) = message.reply.filter(|_| feeds.setup.lead.holds()) else { continue };
                     let body = serde_json::to_vec(&feeds.status()).unwrap_or_default();
                     if let Err(e) = feeds.setup.nats.publish(reply, body.into()).await {
                         warn!(error = %e, "the state of the feeds could not be told");

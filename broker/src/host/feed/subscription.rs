@@ -44,7 +44,7 @@ impl End {
 /// How a subscription is doing, for people.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Progress {
-    /// `delivering`, `paused`, `full`, `waiting` or `ended`.
+    /// `delivering`, `held` (by the duty delay), `paused`, `full`, `waiting` or `ended`.
     pub(super) state: &'static str,
     /// Why it does not deliver; empty while it does.
     pub(super) why: String,

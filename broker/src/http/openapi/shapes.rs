@@ -20,7 +20,7 @@ const NAMED: &[(&str, &str)] = &[
         "Agreement",
         "agreement:str version:int revision:int status:str assigner:str assignee:str? dataset:str assigner_roles:[any] \
          assignee_roles:[any] terms_hash:str prev_terms_hash:str terms:str proposal_expires_ms:int? bounded_suspended:bool \
-         approvals:[obj] clauses:[@Clause]",
+         approvals:[obj] clauses:[@Clause] renewal_refused:str?",
     ),
     (
         "Dataset",
@@ -35,7 +35,7 @@ const NAMED: &[(&str, &str)] = &[
          handed_on:int invalid:int duplicates:int missing:int unanchored:int last_success:time? last_error:str? \
          last_failure:time? paused_by:str? paused_at:time? name:str? where:any? select:any?",
     ),
-    ("Message", "sub_seq:int index:int seq:int id:str time:any? data:obj hidden:int"),
+    ("Message", "sub_seq:int index:int seq:int id:str time:any? data:obj hidden:int altered:[obj]?"),
     (
         "DeadLetter",
         "id:str at:str dataset:str file:str row:int line:int column:int field:str? rule:str message:str raw:str? truncated:bool",
