@@ -7,6 +7,7 @@ mod bounded;
 mod calls;
 pub mod feed;
 mod fetch;
+pub mod lead;
 mod listen;
 pub mod notices;
 pub mod policy;
@@ -14,6 +15,7 @@ mod query_loop;
 pub mod recorded;
 mod refusals;
 mod releases;
+pub mod renewal;
 pub mod subjects;
 
 use crate::config::{ConfigError, NodeConfig};
@@ -68,12 +70,18 @@ pub enum HostError {
         /// What is wrong.
         rule: String,
     },
+    /// Which terms it enforces.
+    #[error("executor/enforced.json: {0}; restore it, or delete it to enforce what the ledger's approvals say")]
+    Enforced(#[source] std::io::Error),
     /// The stream server.
     #[error("streams: {0}; is nats-server running, and do user and password fit?")]
     Nats(String),
     /// It does not sync before it acknowledges.
     #[error(transparent)]
     Durable(#[from] crate::durable::NotDurable),
+    /// It is not the executor at work any more, or cannot become it.
+    #[error("{0}; it starts again and stands by")]
+    Lead(String),
     /// The cryptographic library failed its self test.
     #[error(transparent)]
     SelfTest(#[from] concordat_protocol::keys::KeyError),
@@ -94,6 +102,8 @@ impl HostError {
             Self::Durable(e) => e.code(),
             Self::Dataset { .. } => "dataset",
             Self::Nats(_) => "streams",
+            Self::Lead(_) => "executor-lease",
+            Self::Enforced(_) => "enforced-terms",
             Self::SelfTest(_) => "self-test",
         }
     }
@@ -162,15 +172,46 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
     let folder = KeyFolder::of(&cfg);
     let release_key = Arc::new(folder.signing(keys::RELEASE)?);
     let holding = open_holding(&cfg)?;
-    let (mut specs, datasets) = (Vec::new(), load_datasets(dir)?);
+    let datasets = load_datasets(dir)?;
     let writable = fetch::Writable::new(&datasets)?;
+    let keeper = tokio::select! {
+        taken = lead::take_over(&cfg, &holding, datasets.iter().any(|d| d.writable)) => taken?,
+        () = crate::stop_signal() => return Ok(()),
+    };
+    let keeper = Arc::new(keeper);
+    // A task of its own: the lease is kept while the host's own task waits for a store.
+    let of = keeper.clone();
+    let keeping = tokio::spawn(async move { of.keep().await });
+    let served = async {
+        lead::fence_stores(&cfg, &keeper).await?;
+        serve(&cfg, datasets, writable, holding, release_key, keeper.lead.clone()).await
+    };
+    let result = tokio::select! {
+        result = served => result,
+        lost = keeping => return Err(lost.unwrap_or_else(|e| HostError::Lead(e.to_string()))),
+    };
+    keeper.give_back().await;
+    result
+}
+
+/// Serves as the executor at work.
+async fn serve(
+    cfg: &Arc<NodeConfig>,
+    datasets: Vec<DatasetDoc>,
+    writable: fetch::Writable,
+    holding: Arc<dyn Holding>,
+    release_key: Arc<concordat_protocol::keys::SigningKey>,
+    lead: Arc<lead::Lead>,
+) -> Result<(), HostError> {
+    let (folder, mut specs) = (KeyFolder::of(cfg), Vec::new());
     for doc in datasets.iter().filter(|d| d.is_held()) {
         let spec = holding_spec(doc)?;
         holding.ensure_dataset(&spec)?;
         specs.push((doc.id.clone(), spec));
     }
-    let store = ReleaseStore::open(&cfg.releases())?;
-    let vault = subjects::Vault::open(&cfg.path("executor")).map_err(subjects::SubjectsError::from)?;
+    let store = ReleaseStore::open(&cfg.releases())?.under(lead.term())?;
+    let vault = subjects::Vault::open(&cfg.path("executor")).and_then(|v| v.under(lead.term()));
+    let vault = vault.map_err(subjects::SubjectsError::from)?;
     let people = subjects::People::new(Arc::new(vault), &datasets);
     let node = NodeClient::new(cfg.node_socket());
     let writer = Writer::start(WriterSetup {
@@ -181,9 +222,10 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
         node: node.clone(),
         rpc: CometRpc::new(&cfg.rpc()?)?,
         peers: cfg.peers.iter().map(|p| p.url.clone()).collect(),
+        term: lead.term(),
     })
     .await?;
-    let nats = connect_streams(&cfg, "executor").await?;
+    let nats = connect_streams(cfg, "executor").await?;
     let durable = crate::durable::Durable::start(&nats, &cfg.nats);
     durable.ready().await?;
     info!(agency = %cfg.agency, datasets = specs.len(), "executor serves");
@@ -197,6 +239,7 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
         release_key: release_key.clone(),
         people: people.clone(),
         view: seen.clone(),
+        lead: lead.clone(),
     })?;
     let setup = subjects::SubjectsSetup {
         agency: cfg.agency.clone(),
@@ -205,13 +248,13 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
         writer: writer.clone(),
         holding: holding.clone(),
     };
-    let subjects = Arc::new(subjects::Subjects::new(&cfg, setup, people.clone())?);
+    let subjects = Arc::new(subjects::Subjects::new(cfg, setup, people.clone(), lead.term())?);
     // What the ledger says is forgotten is forgotten before anything is served.
     subjects.replay().await?;
     subjects.clone().serve(seen)?;
     let fetcher = fetch::Fetcher::new(cfg.clone(), node.clone(), holding, release_key, specs, people);
     let fetcher = Arc::new(fetcher.with_writable(writable));
-    let host = query_loop::Host { cfg: cfg.clone(), node, writer, nats, store, fetcher, feeds, subjects, view };
+    let host = query_loop::Host { cfg: cfg.clone(), node, writer, nats, store, fetcher, feeds, subjects, view, lead };
     tokio::select! {
         result = host.run() => result,
         refused = durable.refused() => Err(refused.into()),

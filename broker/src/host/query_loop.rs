@@ -14,6 +14,7 @@ use super::bounded;
 use super::calls::Sessions;
 use super::feed::{Feeds, View};
 use super::fetch::{Done, Fetcher, Job};
+use super::lead::Lead;
 use super::listen::{Listener, answer_to};
 use super::policy::{Policies, load_documents};
 use super::releases::{ReleaseStore, Round};
@@ -80,6 +81,8 @@ pub struct Host {
     pub subjects: Arc<Subjects>,
     /// Newest tick and agreements, for the feeds.
     pub view: watch::Sender<View>,
+    /// Whether this executor is at work.
+    pub lead: Arc<Lead>,
 }
 
 struct Loop {
@@ -108,7 +111,7 @@ impl Host {
             replies: BTreeMap::new(),
             next_reply: 1,
             meta_rev: u64::MAX,
-            policies: Arc::default(),
+            policies: Arc::new(Policies::resumed(&self.cfg.dir).map_err(HostError::Enforced)?),
             messages,
             sessions: Arc::new(Sessions::new(self.node.clone())),
             permits: Arc::new(Semaphore::new(PREPARING)),
@@ -214,7 +217,9 @@ impl Loop {
         }
         let cfg = &self.host.cfg;
         let documents = load_documents(&cfg.dir);
-        self.policies = Arc::new(Policies::build(&self.policies, &cfg.agency, &cfg.chain, &views, &documents, &keys));
+        let policies = Policies::build(&self.policies, &cfg.agency, &cfg.chain, &views, &documents, &keys);
+        policies.keep(&self.policies, &cfg.dir).map_err(HostError::Enforced)?;
+        self.policies = Arc::new(policies);
         self.host.fetcher.set_policies(self.policies.clone());
         self.host.fetcher.forget_keys();
         self.meta_rev = meta_rev;
@@ -399,7 +404,7 @@ impl Loop {
     async fn answer(&mut self, replies: Vec<ReplyTo>, reply: &QueryReply) {
         for to in replies {
             if let Some(subject) = self.replies.remove(&to) {
-                answer_to(&self.host.nats, subject, reply).await;
+                answer_to(&self.host.nats, &self.host.lead, subject, reply).await;
             }
         }
     }

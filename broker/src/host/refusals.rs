@@ -4,7 +4,7 @@ use super::policy::Policies;
 use concordat_executor::decide::denied;
 use concordat_executor::holding::HoldingError;
 use concordat_protocol::codes;
-use concordat_protocol::ids::AgencyId;
+use concordat_protocol::ids::{AgencyId, AgreementId};
 use concordat_protocol::session::{Denied, Request};
 use concordat_protocol::terms::Status;
 
@@ -25,6 +25,7 @@ pub(super) fn store_failed(e: HoldingError) -> Denied {
 
 /// What no agreement in force covers is told as "suspended" or "revoked" where that is the reason.
 pub(super) fn explain_inactive(denial: Denied, policies: &Policies, request: &Request, consumer: &AgencyId) -> Denied {
+    let denial = explain_renewal(denial, policies);
     let nothing = denial.code == codes::NO_AGREEMENT;
     // Another agreement's nearest clause is no help to somebody whose own agreement was stopped.
     let uncovered = nothing || ["purpose", "unknown-clause"].contains(&denial.reason.as_str());
@@ -38,4 +39,13 @@ pub(super) fn explain_inactive(denial: Denied, policies: &Policies, request: &Re
     };
     let detail = format!("{} is {}: {}", found.agreement, found.status, codes::text(code));
     denied(code, found.status.word(), detail)
+}
+
+/// A denial under an agreement whose renewal is not applied says so: the consumer may have read the renewed document.
+fn explain_renewal(denial: Denied, policies: &Policies) -> Denied {
+    let agreement = denial.clause.split_once('/').and_then(|(agreement, _)| AgreementId::new(agreement).ok());
+    match agreement.as_ref().and_then(|a| policies.refused_renewal(a)) {
+        Some(why) => Denied { detail: format!("{} ({why})", denial.detail), ..denial },
+        None => denial,
+    }
 }

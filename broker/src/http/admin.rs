@@ -1,19 +1,23 @@
 //! `/admin/v1`: acts signed by people's keys, and the counters they need. The broker never sees those keys.
 
 use super::auth::OPERATOR;
-use super::body::Body;
+use super::body::{Body, header, json as read_json};
 use super::openapi::Doc;
 use super::{AppState, Caller, Problem};
+use crate::host::policy::load_documents;
+use crate::host::renewal;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use concordat_protocol::acts::Act;
+use concordat_executor::policies::compile::compile;
+use concordat_protocol::acts::{Act, ActBody, ApprovalKind};
 use concordat_protocol::cbor;
 use concordat_protocol::ids::{AgencyId, OpRef};
 use concordat_protocol::keys::KeyId;
 use concordat_protocol::limits::ACT_BYTES_MAX;
 use concordat_protocol::ops::Tx;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::info;
 
@@ -27,7 +31,11 @@ pub(super) fn routes() -> Router<AppState> {
 pub(super) fn docs() -> Vec<Doc> {
     vec![
         Doc::new("post", "/admin/v1/acts", "A signed act of this agency, handed to the ledger.", OPERATOR)
-            .takes_bytes("application/cbor", "The transaction's canonical CBOR.")
+            .takes_bytes(
+                "application/cbor",
+                "The transaction's canonical CBOR. Or JSON, `act` (it in hexadecimal) and `document`: of a renewal the gateway \
+                 compares the new document with the one in force, and hands it on only if dates and papers alone change.",
+            )
             .gives(200, "The ledger took it.", "operation:str height:int tick_ms:int"),
         Doc::new("get", "/admin/v1/keys/{key_id}/counters", "The last counters that a key used.", OPERATOR).gives(
             200,
@@ -66,9 +74,61 @@ fn read_act(state: &AppState, bytes: &[u8]) -> Result<Act, Problem> {
     Ok(act)
 }
 
-async fn act(State(state): State<AppState>, caller: Caller, Body(bytes): Body) -> Result<Json<Value>, Problem> {
+/// A signed act with the document that it is about.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WithDocument {
+    /// The transaction, hexadecimal.
+    act: String,
+    document: String,
+}
+
+fn read_body(headers: &HeaderMap, body: &[u8]) -> Result<(Vec<u8>, Option<String>), Problem> {
+    if !header(headers, "content-type").is_some_and(|t| t.starts_with("application/json")) {
+        return Ok((body.to_vec(), None));
+    }
+    let read: WithDocument = read_json(body)?;
+    let act = hex::decode(read.act).map_err(|_| Problem::bad_request("act: hexadecimal digits"))?;
+    Ok((act, Some(read.document)))
+}
+
+/// Refuses an act of a renewal that changes more than dates and papers, or that cannot be compared. The ledger cannot tell.
+async fn check_renewal(state: &AppState, act: &Act, document: Option<String>) -> Result<(), Problem> {
+    let renews =
+        |body: &ActBody| matches!(body, ActBody::Renew { .. } | ActBody::Approve { what: ApprovalKind::Renew, .. });
+    if !renews(&act.body) {
+        return Ok(());
+    }
+    let views = state.node.agreements().await?;
+    let (dir, act) = (state.cfg.dir.clone(), act.clone());
+    let compared = tokio::task::spawn_blocking(move || {
+        let mut documents = load_documents(&dir);
+        if let Some(compiled) = document.and_then(|text| compile(&text).ok()) {
+            documents.insert(compiled.terms_hash(), compiled.into());
+        }
+        let current = |agreement: &_, version| {
+            views.iter().find(|v| v.agreement == *agreement && v.version == version).map(|v| v.terms_hash)
+        };
+        renewal::admit(&act, current, &documents)
+    });
+    let refused = |code: &str, detail: String| Problem::new(StatusCode::CONFLICT, code, detail);
+    match compared.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(e)) => Err(refused(e.code(), e.to_string())),
+        Err(e) => Err(refused("renewal-document", e.to_string())),
+    }
+}
+
+async fn act(
+    State(state): State<AppState>,
+    caller: Caller,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Json<Value>, Problem> {
     caller.require(&[OPERATOR])?;
+    let (bytes, document) = read_body(&headers, &body)?;
     let act = read_act(&state, &bytes)?;
+    check_renewal(&state, &act, document).await?;
     let (index, entry) = state.gateway.desk().submit_signed(&bytes).await?;
     info!(op = index, key = %act.key_id, counter = act.counter, by = caller.name, "act taken by the ledger");
     Ok(Json(json!({"operation": OpRef(index).to_string(), "height": entry.height, "tick_ms": entry.tick_ms})))

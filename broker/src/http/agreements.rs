@@ -3,10 +3,12 @@
 
 use super::openapi::{Doc, PEOPLE};
 use super::{AppState, Caller, Problem};
+use crate::host::policy::{Documents, load_documents};
+use crate::host::renewal::{self, Enforced, RenewalError};
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
-use concordat_executor::policies::compile::compile;
+use concordat_executor::policies::compile::Compiled;
 use concordat_protocol::acts::ApprovalKind;
 use concordat_protocol::cbor;
 use concordat_protocol::hash::Hash;
@@ -37,14 +39,10 @@ pub(super) fn docs() -> Vec<Doc> {
 /// Sentences of clauses by terms hash and clause id.
 type Sentences = BTreeMap<Hash, BTreeMap<String, String>>;
 
-/// Documents of this agency's folder. One that does not compile is not ours to report here: `agreement lint` does.
-fn sentences(folder: &std::path::Path) -> Sentences {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Sentences::new() };
-    let yaml = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "yaml"));
-    let compiled = yaml.filter_map(|p| compile(&std::fs::read_to_string(p).ok()?).ok());
-    compiled
-        .map(|c| (c.terms_hash(), c.document.clauses.iter().map(|k| (k.id.clone(), k.text.clone())).collect()))
-        .collect()
+/// Sentences of the documents of this agency's folder.
+fn sentences(documents: &Documents) -> Sentences {
+    let of = |c: &Compiled| c.document.clauses.iter().map(|k| (k.id.clone(), k.text.clone())).collect();
+    documents.iter().map(|(hash, c)| (*hash, of(c))).collect()
 }
 
 fn evidence(e: &Evidence) -> Value {
@@ -70,6 +68,13 @@ fn next_approval(v: &AgreementView) -> ApprovalKind {
         Status::Active => ApprovalKind::Renew,
         _ => ApprovalKind::Activate,
     }
+}
+
+/// Why the newest renewal of a version is not applied here, if it is not: it changes more than dates and papers.
+fn refused_renewal(v: &AgreementView, enforced: &Enforced, documents: &Documents) -> Option<String> {
+    let known = enforced.get(&(v.agreement.clone(), v.version));
+    let chosen = (v.status == Status::Active).then(|| renewal::choose(known, v, documents))?;
+    chosen.refused.filter(|e| matches!(e, RenewalError::Beyond(_))).map(|e| e.to_string())
 }
 
 fn view_json(v: &AgreementView, all: &[AgreementView], known: &Sentences) -> Result<Value, Problem> {
@@ -117,13 +122,18 @@ fn view_json(v: &AgreementView, all: &[AgreementView], known: &Sentences) -> Res
 
 async fn all(state: &AppState, id: Option<&str>) -> Result<Vec<Value>, Problem> {
     let views = state.node.agreements().await?;
-    let folder = state.cfg.path("agreements");
-    let known = tokio::task::spawn_blocking(move || sentences(&folder)).await.unwrap_or_default();
-    views
-        .iter()
-        .filter(|v| id.is_none_or(|id| v.agreement.as_str() == id))
-        .map(|v| view_json(v, &views, &known))
-        .collect()
+    let dir = state.cfg.dir.clone();
+    let read = move || {
+        let documents = load_documents(&dir);
+        (sentences(&documents), documents, renewal::load(&dir).unwrap_or_default())
+    };
+    let (known, documents, enforced) = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+    let one = |v: &AgreementView| {
+        let mut json = view_json(v, &views, &known)?;
+        json["renewal_refused"] = refused_renewal(v, &enforced, &documents).into();
+        Ok(json)
+    };
+    views.iter().filter(|v| id.is_none_or(|id| v.agreement.as_str() == id)).map(one).collect()
 }
 
 async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {

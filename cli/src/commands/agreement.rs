@@ -57,6 +57,12 @@ impl Side {
         acts::submit(&self.api, &self.cfg, &key, body).await
     }
 
+    /// The same for an act about a document, which the gateway reads too.
+    async fn act_about(&self, key: &str, body: ActBody, document: &Path) -> Result<Value, Failure> {
+        let (key, text): (SigningKey, _) = (self.keys.signing(key)?, std::fs::read_to_string(document)?);
+        acts::submit_about(&self.api, &self.cfg, &key, body, Some(&text)).await
+    }
+
     /// Newest tick of the ledger, milliseconds.
     pub async fn tick_ms(&self) -> Result<u64, Failure> {
         let status = self.api.get("/v1/ledger/status").await?;
@@ -280,7 +286,7 @@ async fn renew(ctx: &Ctx, file: &Path, days: u64) -> Result<(), Failure> {
     let (compiled, _) = renewal(ctx, &side, file).await?;
     let expires_ms = side.tick_ms().await? + days * DAY_MS;
     let body = ActBody::Renew { terms: encode(&compiled.terms).into(), expires_ms };
-    let answer = side.act(keys::GATEWAY, body).await?;
+    let answer = side.act_about(keys::GATEWAY, body, file).await?;
     let (d, hash) = (&compiled.document, hex::encode(compiled.terms_hash()));
     ctx.out.result(&answer, || {
         let next = format!("concordat agreement approve {} --role ROLE --renewal FILE", d.agreement);
@@ -305,7 +311,7 @@ async fn approve_renewal(ctx: &Ctx, side: &Side, a: &Approve, file: &Path) -> Re
         role: a.role.clone(),
         expires_ms: side.tick_ms().await? + DAY_MS,
     };
-    side.act(&keys::approver(&a.role), body).await
+    side.act_about(&keys::approver(&a.role), body, file).await
 }
 
 /// `agreement reject`

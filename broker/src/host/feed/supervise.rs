@@ -103,7 +103,7 @@ fn defaults(policies: &Policies, docs: &Docs) -> Vec<(Clause, Delivery)> {
                 warn!(dataset = %inforce.terms.dataset, %agreement, "a clause lets somebody follow it, but it is no feed of this node");
                 continue;
             };
-            let (name, rows_hash) = (format!("{agreement}/{}", clause.id), inforce.terms.rows_hash);
+            let (name, rows_hash) = (format!("{agreement}/{}", clause.id), evaluator.compiled().terms.rows_hash);
             let evidence = Clause {
                 subscription: handle,
                 handle,
