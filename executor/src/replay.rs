@@ -11,7 +11,9 @@ mod record;
 pub use record::{Asked, InForce, Record, Told};
 
 use crate::decide::{QueryDocument, decide};
-use crate::query::Fields;
+use crate::holding::DatasetSpec;
+use crate::writing::{WriteAsk, decide_write};
+use concordat_policies::ask::Grant;
 use concordat_policies::compile::Compiled;
 use concordat_policies::duty::Capabilities;
 use concordat_policies::evaluate::{AgreementSet, Evaluator};
@@ -57,8 +59,8 @@ pub struct Against<'a> {
     pub ledger: &'a [OnLedger],
     /// Documents that the auditor has.
     pub documents: &'a [Compiled],
-    /// The dataset's fields; none where it is not held.
-    pub fields: Option<&'a Fields>,
+    /// The dataset's key and fields; none where it is not held.
+    pub spec: Option<&'a DatasetSpec>,
 }
 
 /// The first term in which a record and its replay differ.
@@ -98,11 +100,17 @@ struct Outcome {
 pub fn replay(record: &Record, x: &Against<'_>) -> Result<(), Difference> {
     let (op, openings) = evidence(x)?;
     let Some(recorded) = op.recorded() else {
-        return differ("operation", "a query, an override or a denial", "an operation of another kind");
+        return differ("operation", "a query, a write, an override or a denial", "an operation of another kind");
     };
     let request = request(record, x, &recorded, &openings)?;
     // A denial's commitment has no rows hash: nothing was released under any.
     if record.denied.is_none() {
+        // What is recorded of a write is one: its intent.
+        let wrote = QueryDocument::read(record.query.as_bytes()).is_ok_and(|d| WriteAsk::member(&d.query).is_some());
+        if wrote != matches!(op, Op::Intent { .. }) {
+            let word = |write: bool| if write { "a write" } else { "a query" };
+            return differ("operation", word(wrote), word(!wrote));
+        }
         same("clause", &format!("{}/{}", agreement(record), record.clause), text(&openings, leaf::CLAUSE))?;
         let opened = openings.get(leaf::ROWS_HASH).map(hex::encode).unwrap_or_default();
         same("rows_hash", record.rows_hash.as_deref().unwrap_or_default(), &opened)?;
@@ -111,7 +119,7 @@ pub fn replay(record: &Record, x: &Against<'_>) -> Result<(), Difference> {
         handle(record, x, recorded.handle)?;
     }
     let documents = documents(record, x)?;
-    let again = decide_again(record, &request, documents, x.fields)?;
+    let again = decide_again(record, &request, documents, x.spec)?;
     compare(record, &again)
 }
 
@@ -215,7 +223,7 @@ fn decide_again(
     record: &Record,
     request: &Request,
     documents: Vec<&Compiled>,
-    fields: Option<&Fields>,
+    spec: Option<&DatasetSpec>,
 ) -> Result<Outcome, Difference> {
     let consumer = match AgencyId::new(record.consumer.clone()) {
         Ok(consumer) => consumer,
@@ -229,7 +237,7 @@ fn decide_again(
         reason: d.reason,
         missing: d.missing,
     };
-    let Some(fields) = fields else {
+    let Some(spec) = spec else {
         return Ok(denied(crate::decide::denied(codes::UNKNOWN_DATASET, "unknown-dataset", "")));
     };
     let mut evaluators = Vec::with_capacity(documents.len());
@@ -244,20 +252,37 @@ fn decide_again(
         Ok(document) => document,
         Err(d) => return Ok(denied(d)),
     };
-    Ok(match decide(request, &consumer, &document, &set, fields, record.tick_ms) {
+    Ok(match granted(request, &consumer, &document, &set, spec, record.tick_ms) {
         Err(d) => denied(d),
-        Ok(permitted) => {
-            let clause = &permitted.grant.clause;
+        Ok(grant) => {
+            let clause = &grant.clause;
             Outcome {
                 permitted: true,
                 clause: format!("{} version {} clause {}", clause.agreement, clause.version, clause.clause),
-                rows_hash: hex::encode(permitted.grant.rows_hash),
+                rows_hash: hex::encode(grant.rows_hash),
                 code: 0,
                 reason: String::new(),
                 missing: String::new(),
             }
         }
     })
+}
+
+/// What permits a query or a write, as the executor decides it before it looks at records.
+#[allow(clippy::result_large_err, reason = "a denial is as usual an outcome as a grant")]
+fn granted(
+    request: &Request,
+    consumer: &AgencyId,
+    document: &QueryDocument,
+    set: &AgreementSet,
+    spec: &DatasetSpec,
+    tick_ms: u64,
+) -> Result<Grant, Denied> {
+    if WriteAsk::member(&document.query).is_none() {
+        return decide(request, consumer, document, set, &spec.fields, tick_ms).map(|permitted| permitted.grant);
+    }
+    let ask = WriteAsk::read(&document.query, spec)?;
+    decide_write(request, consumer, document, &ask, set, spec, tick_ms).map(|permitted| permitted.grant)
 }
 
 /// Decision, clause, rows hash, code, reason, missing term: in this order.

@@ -2,8 +2,9 @@
 use super::*;
 use crate::answer::{self, Facts};
 use crate::holding::{PageEnd, Row, Rows};
-use crate::query::FieldType;
+use crate::query::{FieldType, Fields};
 use crate::subjects::Marked;
+use crate::writing::{Planned, intend};
 use concordat_policies::compile::compile;
 use concordat_policies::template::fill;
 use concordat_protocol::codes::Verdict;
@@ -20,6 +21,10 @@ fn fields() -> Fields {
     Fields::new(text.into_iter().chain(rest).collect()).unwrap()
 }
 
+fn spec() -> DatasetSpec {
+    DatasetSpec { id: "ds:police/stops@1".into(), key: vec!["stop_id".into()], fields: fields(), indexes: vec![] }
+}
+
 fn document(change: (&str, &str)) -> Compiled {
     let template = include_str!("../../cli/demo/agreements/AGR-2026-0142.yaml");
     let yaml = fill(template, &[("from", "2026-01-01T00:00:00Z"), ("until", "2027-01-01T00:00:00Z")]).unwrap();
@@ -34,7 +39,7 @@ struct Made {
     openings: Vec<u8>,
     ledger: Vec<OnLedger>,
     documents: Vec<Compiled>,
-    fields: Fields,
+    spec: DatasetSpec,
 }
 
 impl Made {
@@ -45,7 +50,7 @@ impl Made {
             openings: &self.openings,
             ledger: &self.ledger,
             documents: &self.documents,
-            fields: Some(&self.fields),
+            spec: Some(&self.spec),
         };
         replay(record, &x)
     }
@@ -58,7 +63,11 @@ impl Made {
 
 /// What the executor makes of a clerk's query under the demo's agreement.
 fn made(purpose: &str, query: &Value) -> Made {
-    let agreed = document(("", ""));
+    made_under(document(("", "")), purpose, query)
+}
+
+/// The same under another document.
+fn made_under(agreed: Compiled, purpose: &str, query: &Value) -> Made {
     let mut query = query.clone();
     for (name, value) in [
         ("dataset", json!("ds:police/stops@1")),
@@ -97,13 +106,19 @@ fn made(purpose: &str, query: &Value) -> Made {
         justification: None,
     };
     let read = QueryDocument::read(&query).unwrap();
-    let (record, op, openings) = match decide(&request, &court, &read, &set, &fields(), NOW) {
-        Ok(permitted) => {
+    let key = SigningKey::generate(Suite::Ed25519).unwrap();
+    let (record, op, openings) = match granted(&request, &court, &read, &set, &spec(), NOW) {
+        Ok(grant) if WriteAsk::member(&read.query).is_some() => {
+            let expect = crate::holding::Expect::Absent;
+            let planned = Planned { key: "17-1".into(), row: None, before: None, after: None, expect };
+            let made = intend(&facts, &grant, 71, &planned, &json!({}), &Marked::nobody(), &key).unwrap();
+            (record.permitted(&grant, 1), made.0.prepared.op, made.1)
+        }
+        Ok(grant) => {
             let doc = json!({"stop_id": "17-1"}).as_object().unwrap().clone();
             let rows = Rows { rows: vec![Row { key: "17-1".into(), doc }], end: PageEnd::Complete, scanned: None };
-            let key = SigningKey::generate(Suite::Ed25519).unwrap();
-            let made = answer::disclose(&facts, &permitted.grant, 71, &rows, &Marked::nobody(), &key).unwrap();
-            (record.permitted(&permitted.grant, 1), made.prepared.op, made.released.openings.0)
+            let made = answer::disclose(&facts, &grant, 71, &rows, &Marked::nobody(), &key).unwrap();
+            (record.permitted(&grant, 1), made.prepared.op, made.released.openings.0)
         }
         Err(denied) => {
             let record = record.denied(&denied);
@@ -130,7 +145,7 @@ fn made(purpose: &str, query: &Value) -> Made {
         handle,
     });
     let (ledger, op) = (ledger.collect(), cbor::encode(&op));
-    Made { record, entry, op, openings, ledger, documents: vec![agreed], fields: fields() }
+    Made { record, entry, op, openings, ledger, documents: vec![agreed], spec: spec() }
 }
 
 fn a_release() -> Made {
@@ -210,4 +225,60 @@ fn another_operation_is_told() {
     let mut made = a_release();
     made.openings = self::a_release().openings;
     assert_eq!(made.replay(&made.record).unwrap_err().term, "commitment");
+}
+
+/// The demo's agreement with a first clause that permits a change after a strong sign-in.
+fn after_sign_in() -> Compiled {
+    let yaml = std::iter::once(include_str!("../../cli/demo/agreements/AGR-2026-0142.yaml"));
+    let filled = yaml.map(|t| fill(t, &[("from", "2026-01-01T00:00:00Z"), ("until", "2027-01-01T00:00:00Z")]).unwrap());
+    let text: String = filled.collect();
+    let text = text.replacen("actions: [query]", "actions: [query, modify]", 1);
+    compile(&text.replacen("  duties:\n", "  duties:\n  - {type: step-up, level: mfa, within: 15m}\n", 1)).unwrap()
+}
+
+fn change(patch: &Value) -> Value {
+    json!({"write": {"action": "modify", "key": "17-1", "patch": patch, "expect": "*"}})
+}
+
+#[test]
+fn a_write_decided_again_is_the_same_and_needs_its_sign_in() {
+    let signed_in = |at_ms: u64| {
+        let mut query = change(&json!({"problem": "x"}));
+        query["sign_in"] = json!({"level": "mfa", "at_ms": at_ms});
+        query
+    };
+    let minute = 60_000;
+    for (query, reason) in [
+        (signed_in(NOW - 14 * minute), None),
+        (signed_in(NOW - 16 * minute), Some("step-up")),
+        (change(&json!({"problem": "x"})), Some("step-up")),
+        (json!({"where": {"stop_id": "17-1"}}), Some("step-up")),
+    ] {
+        let made = made_under(after_sign_in(), "purp:pending-case", &query);
+        assert_eq!(made.record.denied.as_deref(), reason, "{query}");
+        assert_eq!(made.replay(&made.record), Ok(()), "{query}");
+    }
+    // A field that is not open, denied by the executor's own part of the decision.
+    let mut closed = change(&json!({"race": "x"}));
+    closed["sign_in"] = json!({"level": "mfa", "at_ms": NOW});
+    let made = made_under(after_sign_in(), "purp:pending-case", &closed);
+    assert_eq!((made.record.denied.as_deref(), made.replay(&made.record)), (Some("fields"), Ok(())));
+}
+
+#[test]
+fn a_forged_record_of_a_write_is_told() {
+    let mut query = change(&json!({"problem": "x"}));
+    query["sign_in"] = json!({"level": "mfa", "at_ms": NOW});
+    let made = made_under(after_sign_in(), "purp:pending-case", &query);
+    assert_eq!(made.term(|r| r.query = r.query.replace("17-1", "17-2")), "query");
+    assert_eq!(made.term(|r| r.rows = Some(2)), "rows");
+    assert_eq!(made.term(|r| r.denied = Some("conflict".into())), "decision");
+    // Denied by the record as it was, though the terms permit it: then the terms must permit it.
+    let beside = |r: &mut Record| (r.denied, r.beside) = (Some("conflict".into()), Some("conflict".into()));
+    assert_eq!(made.term(beside), "same");
+    // A release of rows that is passed off as the intent of a write.
+    let release = a_release();
+    let mut passed_off = made.record.clone();
+    passed_off.request.clone_from(&release.record.request);
+    assert_ne!(release.replay(&passed_off), Ok(()));
 }

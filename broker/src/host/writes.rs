@@ -9,6 +9,7 @@ use concordat_executor::answer::{AnswerError, Facts};
 use concordat_executor::decide::{QueryDocument, denied};
 use concordat_executor::holding::{DatasetSpec, Fate, HoldingError, Once, Plan, Rows, Version, digest};
 use concordat_executor::policies::dataset::DatasetDoc;
+use concordat_executor::replay::Record;
 use concordat_executor::subjects::SubjectField;
 use concordat_executor::writing::{Planned, Tagger, WriteAsk, decide_write, intend, plan, said};
 use concordat_protocol::cbor;
@@ -16,7 +17,7 @@ use concordat_protocol::codes;
 use concordat_protocol::hash::hmac_sha256;
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::session::Denied;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use tracing::{error, warn};
 
@@ -71,17 +72,21 @@ impl Fetcher {
         let ask = WriteAsk::read(&document.query, spec)?;
         let policies = self.policies();
         let set = policies.set(&request.dataset, &job.consumer);
-        let decided = decide_write(request, &job.consumer, &document.roles, &ask, &set, spec, job.tick_ms);
-        let permitted = match decided {
+        let record = Record::of(&job.asked(), &set);
+        let permitted = match decide_write(request, &job.consumer, document, &ask, &set, spec, job.tick_ms) {
             Ok(permitted) => permitted,
             Err(denied) if denied.code == codes::BAD_VALUE => return Err(denied),
             Err(denied) => {
+                let record = record.denied(&denied);
                 let denied = explain_inactive(denied, &policies, request, &job.consumer);
-                return self.deny(facts, job, denied, &self.whose(&request.dataset, [Some(&ask.data)]));
+                let (record, whose) = (record.told(&denied), self.whose(&request.dataset, [Some(&ask.data)]));
+                return self.deny_as(facts, job, denied, &whose, &record);
             }
         };
+        // From here on the terms permit it: what denies it is the store, or the record as it is.
         if let Some(denied) = self.unwritable(&request.dataset)? {
-            return self.deny(facts, job, denied, &BTreeSet::new());
+            let record = record.denied_beside(&denied);
+            return self.deny_as(facts, job, denied, &BTreeSet::new(), &record);
         }
         let clause = &permitted.grant.clause;
         let Some(handle) = policies.handle(&clause.agreement, clause.version, permitted.grant.index) else {
@@ -93,7 +98,9 @@ impl Fetcher {
             Ok(planned) => planned,
             Err(denied) if denied.code == codes::BAD_VALUE => return Err(denied),
             Err(denied) => {
-                return self.deny(facts, job, denied, &self.whose(&request.dataset, [found.as_ref(), Some(&ask.data)]));
+                let whose = self.whose(&request.dataset, [found.as_ref(), Some(&ask.data)]);
+                let record = record.denied_beside(&denied);
+                return self.deny_as(facts, job, denied, &whose, &record);
             }
         };
         self.fits_schema(&request.dataset, &planned)?;
@@ -106,8 +113,8 @@ impl Fetcher {
             intend(facts, &permitted.grant, handle, &planned, &said, &marked, &self.release_key).map_err(failed)?;
         let mut released = made.released;
         self.seal(job, &mut released, &cbor::encode(&made.content))?;
-        let decision = json!({"agreement": clause.agreement, "version": clause.version, "clause": clause.clause,
-            "write": ask.action.word()});
+        let mut decision = record.permitted(&permitted.grant, 1).to_json();
+        decision["write"] = ask.action.word().into();
         let op_hash = made.prepared.op_hash;
         let row = NewRelease {
             key: (request.session, request.n),

@@ -22,7 +22,7 @@ pub async fn show(ctx: &Ctx, op: &str, documents: Option<&Path>) -> Result<(), F
     let record: Record = serde_json::from_value(told["decision"].clone()).unwrap_or_default();
     if record.request.is_empty() {
         let why =
-            format!("{op} was recorded without its request: by an older release, or as something else than a query");
+            format!("{op} was recorded without its request: by an older release, or it is no query and no write");
         return Err(Failure::new(Exit::Failed, "not-replayable", why));
     }
     let entry = entry(&told["entry"])?;
@@ -44,7 +44,7 @@ pub async fn show(ctx: &Ctx, op: &str, documents: Option<&Path>) -> Result<(), F
         openings: &openings,
         ledger: &ledger,
         documents: &documents,
-        fields: spec.as_ref().map(|s| &s.fields),
+        spec: spec.as_ref(),
     };
     say(ctx, op, &record, &entry, &replay(&record, &against))
 }

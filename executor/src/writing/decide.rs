@@ -1,7 +1,7 @@
 //! Whether a clause permits a write, and how its duties confine it.
 
 use super::WriteAsk;
-use crate::decide::{denied, from_policy, named_clause};
+use crate::decide::{QueryDocument, denied, from_policy, named_clause};
 use crate::holding::DatasetSpec;
 use crate::query::{Filter, parse_filter};
 use concordat_policies::ask::{Ask, Decision, Grant};
@@ -12,7 +12,6 @@ use concordat_protocol::codes;
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::session::{Denied, Request};
 use concordat_protocol::terms::Action;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A permitted write, before anybody looked at the record.
@@ -47,7 +46,7 @@ fn lacks(grant: &Grant, what: &str, reason: &str, detail: String) -> Denied {
 pub fn decide_write(
     request: &Request,
     consumer: &AgencyId,
-    roles: &BTreeSet<String>,
+    document: &QueryDocument,
     ask: &WriteAsk,
     set: &AgreementSet,
     spec: &DatasetSpec,
@@ -56,7 +55,7 @@ pub fn decide_write(
     let (agreement, clause) = named_clause(&request.clause)?;
     let asked = Ask {
         consumer: consumer.clone(),
-        roles: roles.clone(),
+        roles: document.roles.clone(),
         action: ask.action,
         break_glass: false,
         purpose: request.purpose.clone(),
@@ -65,11 +64,12 @@ pub fn decide_write(
         case: Some(request.case.clone()).filter(|c| !c.is_empty()),
         at_ms: tick_ms,
     };
-    let grant = match set.decide(&asked) {
+    let grant = match set.decide_for(&asked, document.sign_in.as_ref()) {
         Decision::Permit(grant) => Arc::unwrap_or_clone(grant),
         other => return Err(from_policy(other)),
     };
-    // A write is addressed by key, so `require-filter` is met; quotas are the ledger's; the policy saw to references.
+    // A write is addressed by key, so `require-filter` is met; quotas are the ledger's; the policy saw to references and to
+    // how the person signed in.
     for duty in &grant.duties {
         match duty {
             Duty::Fields { allow } => open_fields(&grant, ask, spec, allow)?,
