@@ -3,6 +3,7 @@
 //! Both files carry `version: 1`; another version, an unknown key or a secret in clear is refused with one sentence.
 
 mod error;
+mod executor;
 mod holding;
 mod limits;
 mod secret;
@@ -16,6 +17,7 @@ use concordat_protocol::ids::AgencyId;
 use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
+pub use executor::ExecutorConfig;
 pub use holding::HoldingConfig;
 pub use limits::NodeLimits;
 pub use secret::{NotAReference, SecretRef};
@@ -119,6 +121,9 @@ pub struct NodeConfig {
     /// Bounds.
     #[serde(default)]
     pub limits: NodeLimits,
+    /// Executors: how many, and how fast one takes over.
+    #[serde(default, skip_serializing_if = "ExecutorConfig::is_default")]
+    pub executor: ExecutorConfig,
     /// The store of its records; the embedded one in `executor/holdings.sqlite` where none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holding: Option<HoldingConfig>,
@@ -134,6 +139,9 @@ pub struct NodeConfig {
     /// The issuer at which people of this agency sign in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oidc: Option<crate::people::OidcConfig>,
+    /// How people outside the agency sign in, to see who looked at their records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub citizens: Option<crate::people::CitizensConfig>,
     /// What people of this agency are told of without asking, and how.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notices: Option<crate::notices::NoticesConfig>,
@@ -189,6 +197,13 @@ impl NodeConfig {
             check_addr(path, "tls.listen", &tls.listen)?;
         }
         if let Some((name, rule)) = self.oidc.as_ref().and_then(|o| o.check().err()) {
+            return Err(field(path, name, rule));
+        }
+        let citizens = self.citizens.as_ref().map(|c| c.check(&self.agency, self.oidc.as_ref()));
+        if let Some(Err((name, rule))) = citizens {
+            return Err(field(path, name, rule));
+        }
+        if let Err((name, rule)) = self.executor.check() {
             return Err(field(path, name, rule));
         }
         if let Some(rule) = self.holding.as_ref().and_then(|h| h.guard().err()) {

@@ -7,6 +7,7 @@ pub mod durable;
 pub mod evidence;
 pub mod exchange;
 pub mod feed;
+pub mod fence;
 pub mod gateway;
 pub mod host;
 pub mod http;

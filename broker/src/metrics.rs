@@ -1,6 +1,7 @@
 //! Metrics under `concordat_`, in Prometheus's text form. No label names an actor, a subject or a case.
 
 use crate::host::feed::FeedsStatus;
+use crate::host::lead::Leading;
 use concordat_protocol::cbor;
 use concordat_protocol::codes::Verdict;
 use concordat_protocol::node::AgreementView;
@@ -79,6 +80,8 @@ pub struct Families {
     pub cosign_stopped: IntGauge,
     /// Disputes that this agency filed.
     pub disputes: IntCounter,
+    executor_active: IntGauge,
+    executor_term: IntGauge,
 }
 
 fn put<C: Collector + Clone + 'static>(registry: &Registry, made: C) -> prometheus::Result<C> {
@@ -220,6 +223,13 @@ impl Metrics {
             cosigned_height: single!(r, IntGauge, "cosigned_height", "Height of the newest checkpoint cosigned here"),
             cosign_stopped: single!(r, IntGauge, "cosign_stopped", "1 while this agency must not cosign"),
             disputes: single!(r, IntCounter, "disputes_total", "Disputes filed by this agency"),
+            executor_active: single!(r, IntGauge, "executor_active", "1 while an executor of this node is at work"),
+            executor_term: single!(
+                r,
+                IntGauge,
+                "executor_term",
+                "Term of the executor at work: grows with each one that takes over"
+            ),
             reasons: Mutex::default(),
             registry: r,
         })))
@@ -259,6 +269,12 @@ impl Metrics {
             self.evidence_lag.with_label_values(&[agreement]).set(lag as f64 / 1_000.0);
             self.evidence_lag_limit.with_label_values(&[agreement]).set(limit as f64 / 1_000.0);
         }
+    }
+
+    /// Which executor of this node is at work.
+    pub fn executor(&self, leading: &Leading) {
+        self.executor_active.set(i64::from(leading.is_active()));
+        self.executor_term.set(i64::try_from(leading.term).unwrap_or(i64::MAX));
     }
 
     /// Sets the ends of the agreements in force: the first millisecond at which no clause holds any more.

@@ -24,7 +24,8 @@ use crate::metrics::Metrics;
 use crate::outside::timestamp::TimeStamps;
 use crate::outside::tsp;
 use crate::overrides::{OverrideWatch, Reviews};
-use crate::people::{self, Actors, Issuer};
+use crate::people::recorded::Recorder;
+use crate::people::{self, Actors, Citizens, Issuer};
 use crate::receipts::Receipts;
 use crate::stop_signal;
 use crate::store::{Store, StoreError};
@@ -153,6 +154,7 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
         path: state.cfg.broker_store(),
     };
     tokio::spawn(erasures.run(move || gateway.in_flight() == 0));
+    Recorder::start(&state);
     start_evidence(&state)?;
     start_timestamps(&state)?;
     if let Some(sender) = crate::notices::Sender::of(&state.cfg, &state.store)? {
@@ -213,6 +215,7 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     let folder = KeyFolder::of(&cfg);
     let tokens = Tokens::load(&cfg.keys().join(TOKENS_FILE))?;
     let issuer = cfg.oidc.as_ref().map(|oidc| Issuer::load(oidc, &cfg.dir)).transpose()?;
+    let citizens = cfg.citizens.as_ref().map(|c| Citizens::load(c, &cfg.dir)).transpose()?;
     let applications = cfg.tls.as_ref().map(|tls| Applications::load(&cfg.path(&tls.applications))).transpose()?;
     let applications = applications.unwrap_or_default();
     if tokens.is_empty() && issuer.is_none() {
@@ -259,6 +262,7 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
         metrics,
         tokens,
         issuer: issuer.map(Arc::new),
+        citizens: citizens.map(Arc::new),
         applications: Arc::new(applications),
         rates,
         actors,
@@ -352,6 +356,7 @@ fn start_writer(
         node: NodeClient::new(cfg.node_socket()),
         rpc: rpc.clone(),
         peers: cfg.peers.iter().map(|p| p.url.trim_end_matches('/').to_owned()).collect(),
+        term: None,
     };
     let (tx, rx) = watch::channel(None);
     tokio::spawn(async move {

@@ -5,6 +5,7 @@ use super::HostError;
 use super::calls::{Sessions, admit};
 use super::feed::{Asked, Feeds};
 use super::fetch::{Fetcher, Job};
+use super::lead::Lead;
 use super::query_loop::{Host, Message};
 use crate::config::NodeConfig;
 use concordat_protocol::cbor::{self, Canon};
@@ -24,6 +25,7 @@ pub(super) struct Listener {
     feeds: Arc<Feeds>,
     sessions: Arc<Sessions>,
     messages: mpsc::Sender<Message>,
+    lead: Arc<Lead>,
 }
 
 impl Listener {
@@ -36,17 +38,19 @@ impl Listener {
             feeds: host.feeds.clone(),
             sessions: sessions.clone(),
             messages: messages.clone(),
+            lead: host.lead.clone(),
         }
     }
 
     /// Listens from now on, in a task of its own.
     pub(super) async fn listen(self) -> Result<(), HostError> {
         let subject = format!("q.*.{}.>", self.cfg.agency.account());
-        let subscribed = self.nats.queue_subscribe(subject, "executor".into()).await;
+        // No group: the server would hand calls to a former executor that stands still. It gets them too, and answers none.
+        let subscribed = self.nats.subscribe(subject).await;
         let mut calls = subscribed.map_err(|e| HostError::Nats(e.to_string()))?;
         tokio::spawn(async move {
             while let Some(message) = calls.next().await {
-                let Some(reply) = message.reply.clone() else { continue };
+                let Some(reply) = message.reply.clone().filter(|_| self.lead.holds()) else { continue };
                 let this = self.clone();
                 tokio::spawn(async move { this.take(message, reply).await });
             }
@@ -62,7 +66,7 @@ impl Listener {
         match admit(&message.payload, &via, &cfg.chain, &cfg.agency, &self.sessions, &self.fetcher).await {
             Ok((job, request_id)) if command => {
                 info!(request_id, consumer = %job.consumer, "subscription command");
-                answer_to(&self.nats, reply, &self.command(job).await).await;
+                answer_to(&self.nats, &self.lead, reply, &self.command(job).await).await;
             }
             Ok((job, request_id)) => {
                 let (session, n) = (job.call.request.session, job.call.request.n);
@@ -72,9 +76,9 @@ impl Listener {
             Err(body) => {
                 warn!(via, reason = body.reason, detail = body.detail, "call not admitted");
                 if command {
-                    answer_to(&self.nats, reply, &SubscribeReply::Denied { body }).await;
+                    answer_to(&self.nats, &self.lead, reply, &SubscribeReply::Denied { body }).await;
                 } else {
-                    answer_to(&self.nats, reply, &QueryReply::Denied { body }).await;
+                    answer_to(&self.nats, &self.lead, reply, &QueryReply::Denied { body }).await;
                 }
             }
         }
@@ -87,8 +91,16 @@ impl Listener {
     }
 }
 
-/// Sends an answer; a lost one is asked for again.
-pub(super) async fn answer_to<T: Canon>(nats: &async_nats::Client, subject: async_nats::Subject, reply: &T) {
+/// Sends an answer; a lost one is asked for again. Who is not at work any more sends none.
+pub(super) async fn answer_to<T: Canon>(
+    nats: &async_nats::Client,
+    lead: &Lead,
+    subject: async_nats::Subject,
+    reply: &T,
+) {
+    if !lead.holds() {
+        return warn!("an answer is not sent: another executor may be at work");
+    }
     if let Err(e) = nats.publish(subject, cbor::encode(reply).into()).await {
         warn!(error = %e, "an answer could not be sent: the consumer asks again");
     }

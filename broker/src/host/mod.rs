@@ -172,12 +172,14 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
     let folder = KeyFolder::of(&cfg);
     let release_key = Arc::new(folder.signing(keys::RELEASE)?);
     let holding = open_holding(&cfg)?;
-    let datasets = load_datasets(dir)?;
-    let writable = fetch::Writable::new(&datasets)?;
+    let writes = load_datasets(dir)?.iter().any(|d| d.writable);
     let keeper = tokio::select! {
-        taken = lead::take_over(&cfg, &holding, datasets.iter().any(|d| d.writable)) => taken?,
+        taken = lead::take_over(&cfg, &holding, writes) => taken?,
         () = crate::stop_signal() => return Ok(()),
     };
+    // Now, and not before it stood by: documents may have come meanwhile.
+    let datasets = load_datasets(dir)?;
+    let writable = fetch::Writable::new(&datasets)?;
     let keeper = Arc::new(keeper);
     // A task of its own: the lease is kept while the host's own task waits for a store.
     let of = keeper.clone();

@@ -170,6 +170,14 @@ impl ReleaseStore {
         Ok(Self { db })
     }
 
+    /// The store of the executor with this term: another one's later term ends its writing.
+    pub fn under(mut self, term: Option<u64>) -> Result<Self, StoreError> {
+        if let Some(term) = term {
+            crate::fence::guard(&mut self.db, term)?;
+        }
+        Ok(self)
+    }
+
     /// Writes a round; all of it is durable when this returns, or none.
     pub fn write(&mut self, round: &Round) -> Result<(), StoreError> {
         let tx = self.db.transaction()?;

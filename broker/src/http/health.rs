@@ -3,6 +3,7 @@
 use super::AppState;
 use super::openapi::{ANYBODY, Doc};
 use crate::host::feed::FeedsStatus;
+use crate::host::lead::Leading;
 use crate::streams::EXECUTOR_FEEDS;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -72,6 +73,9 @@ async fn metrics(State(state): State<AppState>) -> Response {
     }
     if let Ok(Ok(agreements)) = tokio::time::timeout(CHECK, state.watch.agreements()).await {
         state.metrics.agreements(&agreements);
+    }
+    if let Some(leading) = Leading::read(&state.cfg) {
+        state.metrics.executor(&leading);
     }
     // What this agency delivers is its executor's to say.
     if let Ok(Ok(said)) = tokio::time::timeout(CHECK, state.nats.request(EXECUTOR_FEEDS, "".into())).await

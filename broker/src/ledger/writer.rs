@@ -62,6 +62,8 @@ pub struct WriterSetup {
     pub rpc: CometRpc,
     /// Other agencies' brokers (`http://host:port`), for batches that the own node does not get committed.
     pub peers: Vec<String>,
+    /// The term of the executor it writes for; none where nobody else may take over.
+    pub term: Option<u64>,
 }
 
 struct Command {
@@ -80,7 +82,7 @@ pub struct Writer {
 impl Writer {
     /// Starts the task. It waits for the node to answer and for the writer to be registered.
     pub async fn start(setup: WriterSetup) -> Result<Self, LedgerError> {
-        let journal = Journal::open(&setup.journal)?;
+        let journal = Journal::open(&setup.journal)?.under(setup.term)?;
         let mark = journal.mark()?;
         let (head, view) = wait_for_writer(&setup, mark).await?;
         let kept = journal.load()?;

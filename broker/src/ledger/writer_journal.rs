@@ -58,6 +58,14 @@ impl Journal {
         Ok(Self { db })
     }
 
+    /// The journal of the executor with this term: another one's later term ends its writing.
+    pub fn under(mut self, term: Option<u64>) -> Result<Self, LedgerError> {
+        if let Some(term) = term {
+            crate::fence::guard(&mut self.db, term).map_err(failed)?;
+        }
+        Ok(self)
+    }
+
     /// All batches kept, in order.
     pub fn load(&self) -> Result<Vec<Outgoing>, LedgerError> {
         load(&self.db)

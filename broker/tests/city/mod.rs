@@ -8,6 +8,7 @@ use concordat_broker::exchange::{Limits, Manager};
 use concordat_broker::feed::{FeedSetup, Subscriptions};
 use concordat_broker::gateway::watch::LedgerWatch;
 use concordat_broker::gateway::{Gateway, GatewaySetup};
+use concordat_broker::host::lead::Lead;
 use concordat_broker::host::policy::{Policies, load_documents};
 use concordat_broker::host::subjects::{People, Vault};
 use concordat_broker::host::{feed, load_datasets};
@@ -129,6 +130,7 @@ impl City {
             node: NodeClient::new(grid.node_socket()),
             rpc: CometRpc::new(&grid.rpc().unwrap()).unwrap(),
             peers: vec![],
+            term: None,
         };
         Writer::start(setup).await.unwrap()
     }
@@ -169,6 +171,7 @@ impl City {
                 nats: connect(&url, "grid").await,
                 release_key: Arc::new(KeyFolder::new(cfg.keys()).signing(keys::RELEASE).unwrap()),
                 view: seen,
+                lead: Lead::alone(),
             };
             let feeds = feed::start(setup).unwrap();
             let from = client.head().await.unwrap().height + 1;

@@ -96,7 +96,6 @@ pub fn agency(cfg: &NodeConfig, program: &Path, cometbft: &Path) -> Result<Plan,
         listens: vec![rpc_listens],
         watch: Watch::Comet(rpc),
     };
-    let executor = own(program, "executor", &["node", "executor"], dir, vec![], Watch::Nothing);
     let broker = own(
         program,
         "broker",
@@ -105,7 +104,13 @@ pub fn agency(cfg: &NodeConfig, program: &Path, cometbft: &Path) -> Result<Plan,
         vec![Listens::Tcp(cfg.listen.clone())],
         Watch::Livez(cfg.listen.clone()),
     );
-    let mut units = vec![vec![app, comet], vec![executor], vec![broker]];
+    let mut units = vec![vec![app, comet]];
+    // Each a unit of its own: one is at work, the others stand by, and none waits for another.
+    for n in 1..=cfg.executor.processes {
+        let name = if n == 1 { "executor".to_owned() } else { format!("executor-{n}") };
+        units.push(vec![own(program, &name, &["node", "executor"], dir, vec![], Watch::Nothing)]);
+    }
+    units.push(vec![broker]);
     for name in &cfg.autostart {
         let mut adapter = own(program, &format!("adapter-{name}"), &["adapter", "run"], dir, vec![], Watch::Nothing);
         adapter.args.push(name.into());

@@ -173,10 +173,15 @@ fn number(row: &rusqlite::Row<'_>, i: usize) -> rusqlite::Result<u64> {
 impl FeedStore {
     /// Opens or makes the store.
     pub fn open(path: &Path) -> Result<Self, FeedStoreError> {
+        Self::open_under(path, None)
+    }
+
+    /// The store of the executor with this term: another one's later term ends its writing.
+    pub fn open_under(path: &Path, term: Option<u64>) -> Result<Self, FeedStoreError> {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir)?;
         }
-        let db = Connection::open(path)?;
+        let mut db = Connection::open(path)?;
         db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;")?;
         db.execute_batch(SCHEMA)?;
         for (table, column, kind) in LATER {
@@ -184,6 +189,9 @@ impl FeedStore {
             if db.query_row(sql, [table, column], |r| r.get::<_, i64>(0))? == 0 {
                 db.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
             }
+        }
+        if let Some(term) = term {
+            crate::fence::guard(&mut db, term)?;
         }
         Ok(Self { group: Group::start(db)? })
     }

@@ -64,6 +64,15 @@ impl Disclosures {
         Ok(Self { releases: open(releases)?, feeds: open(feeds)? })
     }
 
+    /// Both stores of the executor with this term: another one's later term ends its writing.
+    pub fn under(mut self, term: Option<u64>) -> rusqlite::Result<Self> {
+        if let Some(term) = term {
+            crate::fence::guard(&mut self.releases, term)?;
+            crate::fence::guard(&mut self.feeds, term)?;
+        }
+        Ok(self)
+    }
+
     /// What was kept of an operation.
     pub fn of_op(&self, op_hash: &Hash) -> rusqlite::Result<Option<Kept>> {
         let sql = format!(

@@ -54,8 +54,13 @@ pub struct Subjects {
 
 impl Subjects {
     /// Over stores that exist already.
-    pub fn new(cfg: &NodeConfig, setup: SubjectsSetup, people: People) -> Result<Self, SubjectsError> {
-        let disclosures = Disclosures::open(&cfg.releases(), &cfg.path("executor/feeds.sqlite"))?;
+    pub fn new(
+        cfg: &NodeConfig,
+        setup: SubjectsSetup,
+        people: People,
+        term: Option<u64>,
+    ) -> Result<Self, SubjectsError> {
+        let disclosures = Disclosures::open(&cfg.releases(), &cfg.path("executor/feeds.sqlite"))?.under(term)?;
         let disclosures = Mutex::new(disclosures);
         Ok(Self {
             setup,

@@ -98,6 +98,14 @@ impl Vault {
         Ok(Self { db: Mutex::new(db), secret })
     }
 
+    /// The vault of the executor with this term: another one's later term ends its writing.
+    pub fn under(mut self, term: Option<u64>) -> Result<Self, VaultError> {
+        if let Some(term) = term {
+            crate::fence::guard(self.db.get_mut().unwrap_or_else(PoisonError::into_inner), term)?;
+        }
+        Ok(self)
+    }
+
     fn db(&self) -> MutexGuard<'_, Connection> {
         self.db.lock().unwrap_or_else(PoisonError::into_inner)
     }
