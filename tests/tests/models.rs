@@ -2,6 +2,8 @@
 //! the chain comes to rest. Each also runs with a seeded bug, which it must find.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "models/executors.rs"]
+mod executors;
 #[path = "models/kit.rs"]
 mod kit;
 #[path = "models/lifecycle.rs"]
