@@ -6,16 +6,19 @@
 
 mod agreement_tools;
 mod agreements;
+mod altered;
 mod api;
 mod audit;
 mod bad_input;
 mod break_glass;
 mod bundle;
 mod checkpoints;
+mod citizens;
 mod commands;
 mod complaint;
 mod crash;
 mod epochs;
+mod executors;
 mod feed;
 mod forged;
 mod keys;
@@ -126,6 +129,13 @@ const TESTS: &[(&str, &str, Test)] = &[
         "one_dead_consumer_among_20",
         subscriptions::one_dead_consumer_among_20_changes_nothing_for_the_others,
     ),
+    ("altered", "a_feed_shows_what_its_duties_leave", altered::a_feed_shows_what_its_duties_leave),
+    (
+        "altered",
+        "a_delay_outlives_a_restart_and_keeps_the_order",
+        altered::a_delay_outlives_a_restart_and_keeps_the_order,
+    ),
+    ("altered", "a_renewal_that_opens_more_is_not_applied", altered::a_renewal_that_opens_more_is_not_applied),
     ("subscriptions", "seeking_replays_the_same_messages", subscriptions::seeking_replays_the_same_messages),
     (
         "subscriptions",
@@ -223,6 +233,8 @@ const TESTS: &[(&str, &str, Test)] = &[
         api::the_rust_client_believes_nothing_that_is_not_proven,
     ),
     ("oidc", "people_sign_in_at_a_real_issuer", oidc::people_sign_in_at_a_real_issuer),
+    ("oidc", "roles_count_while_the_ledger_names_their_map", oidc::roles_count_while_the_ledger_names_their_map),
+    ("citizens", "a_citizen_sees_who_looked_and_nobody_else", citizens::a_citizen_sees_who_looked_and_nobody_else),
     ("receipts", "a_receipt_is_verified_with_nothing_else", receipts::a_receipt_is_verified_with_nothing_else),
     ("receipts", "a_denial_has_a_receipt", receipts::a_denial_has_a_receipt),
     ("receipts", "any_flipped_byte_is_found", receipts::any_flipped_byte_is_found),
@@ -257,6 +269,11 @@ const TESTS: &[(&str, &str, Test)] = &[
         "epochs",
         "a_validators_power_changes_and_receipts_are_believed_after_it",
         epochs::a_validators_power_changes_and_receipts_are_believed_after_it,
+    ),
+    (
+        "executors",
+        "another_takes_over_and_a_former_one_has_no_effect",
+        executors::another_takes_over_and_a_former_one_has_no_effect,
     ),
     ("kills", "nothing_acknowledged_is_lost_or_doubled", kills::nothing_acknowledged_is_lost_or_doubled),
     ("crash", "every_fail_point_of_the_ledger_recovers", crash::every_fail_point_of_the_ledger_recovers),

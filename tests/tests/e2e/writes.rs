@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A dataset of cases of the police, and an agreement under which the court's clerks write them.
-struct Cases {
-    dataset: String,
-    agreement: Agreement,
+pub struct Cases {
+    pub dataset: String,
+    pub agreement: Agreement,
 }
 
 impl Cases {
-    fn new(city: &City, name: &str, id: &str) -> Self {
+    pub fn new(city: &City, name: &str, id: &str) -> Self {
         let dataset = format!("ds:police/{name}@1");
         let dir = city.dir("police");
         put(
@@ -64,31 +64,31 @@ impl Cases {
         Self { dataset, agreement }
     }
 
-    fn path(&self, key: &str) -> String {
+    pub fn path(&self, key: &str) -> String {
         let key = if key.is_empty() { String::new() } else { format!("/{key}") };
         format!("/v1/datasets/{}/records{key}", self.dataset.replace('/', "%2F"))
     }
 
     /// A record as the court sees it, with its version.
-    fn record(&self, city: &City, key: &str) -> Option<Value> {
+    pub fn record(&self, city: &City, key: &str) -> Option<Value> {
         let body = json!({"dataset": self.dataset, "purpose": self.agreement.purpose, "include": ["version"],
             "where": {"case_no": {"eq": key}}});
         city.api("court", "clerk").query(&body).is(200).rows().first().cloned()
     }
 
-    fn version(&self, city: &City, key: &str) -> String {
+    pub fn version(&self, city: &City, key: &str) -> String {
         let row = self.record(city, key).unwrap_or_else(|| panic!("no record {key}"));
         row["@version"].as_str().expect("a version").to_owned()
     }
 
-    fn write(&self, city: &City, method: &str, key: &str, headers: &[(&str, &str)], body: Value) -> Answer {
+    pub fn write(&self, city: &City, method: &str, key: &str, headers: &[(&str, &str)], body: Value) -> Answer {
         let mut all = vec![("concordat-purpose", self.agreement.purpose.as_str())];
         all.extend(headers);
         let body = Some(&body).filter(|b| !b.is_null());
         city.api("court", "clerk").write(method, &self.path(key), &all, body)
     }
 
-    fn modify(&self, city: &City, key: &str, version: &str, patch: Value) -> Answer {
+    pub fn modify(&self, city: &City, key: &str, version: &str, patch: Value) -> Answer {
         self.write(city, "PATCH", key, &[("if-match", &quoted(version))], patch)
     }
 }
@@ -126,6 +126,14 @@ pub fn a_record_is_changed_under_an_agreement(world: &World) {
     let shown = city.run(&["--context", "court/clerk", "op", "show", &intent, "--output", "json"]).done().json();
     assert_eq!(shown["request"]["outcome"], "written", "{shown}");
     assert_eq!(shown["request"]["why"]["outcome"], done.body["outcome"], "{shown}");
+    // The provider's decision is made again, and so is a denial's; a forged record is told.
+    let replayed = |op: u64| city.at("police", &["op", "show", &format!("op:{op}"), "--replay", "--output", "json"]);
+    assert_eq!(replayed(done.op()).done().json()["replay"], "same");
+    let denied = cases.modify(city, "k-2", "*", json!({"secret": "mine"})).is(403);
+    let shown = replayed(denied.op()).done().json();
+    assert_eq!((&shown["replay"], &shown["decision"]), (&json!("same"), &json!("denied: fields")), "{shown}");
+    let conflict = cases.modify(city, "k-2", &version, json!({"note": "late"})).is(412);
+    assert_eq!(replayed(conflict.op()).done().json()["replay"], "same", "the terms permit it, the record does not");
     let receipt = world.folder("write-receipt").join("op.receipt");
     let file = receipt.to_string_lossy().into_owned();
     city.run(&["--context", "court/clerk", "op", "receipt", &intent, "--file", &file]).done();
