@@ -76,6 +76,7 @@ impl Store {
         db.execute_batch(crate::overrides::TABLES).map_err(failed)?;
         db.execute_batch(crate::notices::TABLES).map_err(failed)?;
         db.execute_batch(crate::http::actors::TABLES).map_err(failed)?;
+        db.execute_batch(crate::people::mandates::TABLES).map_err(failed)?;
         db.execute_batch(crate::outside::timestamp::TABLES).map_err(failed)?;
         let (jobs, rx) = mpsc::channel::<Job>();
         std::thread::Builder::new().name("store".into()).spawn(move || work(&db, &rx)).map_err(failed)?;

@@ -8,6 +8,7 @@ pub mod keys;
 mod nodes;
 pub mod outside;
 mod record;
+pub mod role_map;
 pub mod subjects;
 
 pub use agreements::{AgreementTool, StopKind};
@@ -18,7 +19,8 @@ pub use keys::Key;
 pub use nodes::{Demo, Node, Pod, PodPart};
 pub use outside::Ledger;
 pub use record::{Record, RecordDelete, RecordInsert, RecordModify, Under};
-pub use subjects::{Subject, Who};
+pub use role_map::RoleMap;
+pub use subjects::{Mandate, Subject, Who};
 
 use crate::output::Format;
 use clap::{Args, Parser, Subcommand};
@@ -91,6 +93,9 @@ pub enum Command {
     /// Persons: who looked at their records, and forgetting them
     #[command(subcommand)]
     Subject(Subject),
+    /// The map that turns claims of this agency's people into roles
+    #[command(subcommand)]
+    RoleMap(RoleMap),
     /// Check evidence offline
     #[command(subcommand)]
     Verify(Verify),

@@ -111,8 +111,16 @@ impl QueryDocument {
             Some(_) => return Err(bad("include: must be [\"version\"]".into())),
         };
         let sign_in = object.remove("sign_in").map(|v| read_sign_in(&v)).transpose().map_err(bad)?;
+        // Which map made the roles: for auditors, who find it on the ledger. Here it decides nothing.
+        if object.remove("role_map").is_some_and(|v| !v.as_str().is_some_and(is_sha256)) {
+            return Err(bad("role_map: must be a SHA-256 in hex".into()));
+        }
         Ok(Self { query: value, roles, actor, versions, break_glass, sign_in })
     }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// A sign-in as the query document says it: `sign_in: {level: "urn:example:mfa", at_ms: 1774000000000}`.

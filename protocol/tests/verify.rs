@@ -10,6 +10,8 @@ mod chain;
 mod comet;
 #[path = "verify/forge.rs"]
 mod forge;
+#[path = "verify/hosted.rs"]
+mod hosted;
 #[path = "verify/looked.rs"]
 mod looked;
 #[path = "verify/record.rs"]

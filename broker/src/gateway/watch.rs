@@ -3,8 +3,9 @@
 use crate::ledger::LedgerError;
 use crate::ledger::follow::{Followed, follow};
 use crate::ledger::node_client::NodeClient;
+use concordat_protocol::ids::AgencyId;
 use concordat_protocol::keys::KeyId;
-use concordat_protocol::node::{AgreementView, DatasetView, Frame, KeyView};
+use concordat_protocol::node::{AgreementView, DatasetView, Frame, KeyView, RoleMapView};
 use concordat_protocol::ops::LogEntry;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +47,7 @@ struct Cache {
     keys: BTreeMap<KeyId, KeyView>,
     datasets: Option<Arc<Vec<DatasetView>>>,
     agreements: Option<Arc<Vec<AgreementView>>>,
+    role_maps: BTreeMap<AgencyId, Arc<Vec<RoleMapView>>>,
 }
 
 impl LedgerWatch {
@@ -135,6 +137,17 @@ impl LedgerWatch {
         let rev = self.rev();
         let all = Arc::new(self.node.agreements().await?);
         self.keep(rev, |c| c.agreements = Some(all.clone()));
+        Ok(all)
+    }
+
+    /// All role maps that an agency recorded, by number.
+    pub async fn role_maps(&self, agency: &AgencyId) -> Result<Arc<Vec<RoleMapView>>, LedgerError> {
+        if let Some(kept) = self.with_cache(|c| c.role_maps.get(agency).cloned()) {
+            return Ok(kept);
+        }
+        let rev = self.rev();
+        let all = Arc::new(self.node.role_maps(agency).await?);
+        self.keep(rev, |c| drop(c.role_maps.insert(agency.clone(), all.clone())));
         Ok(all)
     }
 

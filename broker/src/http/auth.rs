@@ -111,6 +111,8 @@ pub struct Caller {
     pub after_step_up: BTreeMap<String, StepUp>,
     /// How and when a person signed in at the issuer.
     pub sign_in: Option<SignIn>,
+    /// SHA-256 of the role map that made a person's roles, hexadecimal.
+    pub role_map: Option<String>,
 }
 
 impl Caller {
@@ -224,6 +226,7 @@ impl Tokens {
                     roles: entry.roles.into_iter().collect(),
                     after_step_up: BTreeMap::new(),
                     sign_in: None,
+                    role_map: None,
                 },
             ));
         }
@@ -300,7 +303,8 @@ mod tests {
     #[test]
     fn operator_and_adapter_are_no_roles_of_agreements() {
         let roles = ["clerk", OPERATOR, ADAPTER].map(String::from).into();
-        let caller = |roles| Caller { name: "x".into(), roles, after_step_up: BTreeMap::new(), sign_in: None };
+        let caller =
+            |roles| Caller { name: "x".into(), roles, after_step_up: BTreeMap::new(), sign_in: None, role_map: None };
         let adapter = caller([ADAPTER.to_owned()].into());
         let caller = caller(roles);
         assert_eq!(caller.agreement_roles(), ["clerk"]);

@@ -16,6 +16,8 @@ mod decisions;
 mod evidence;
 mod health;
 mod ledger;
+mod mandates;
+mod me;
 mod notices;
 pub(crate) mod openapi;
 mod operations;
@@ -26,6 +28,7 @@ mod records;
 mod replays;
 mod reports;
 mod request;
+mod role_maps;
 mod subjects;
 pub mod tls;
 mod who;
@@ -42,7 +45,7 @@ use crate::ledger::node_client::NodeClient;
 use crate::ledger::rpc::CometRpc;
 use crate::ledger::writer::Writer;
 use crate::metrics::Metrics;
-use crate::people::{Actors, Issuer};
+use crate::people::{Actors, Citizens, Issuer};
 use crate::receipts::Receipts;
 use crate::store::Store;
 use auth::Tokens;
@@ -98,6 +101,8 @@ pub struct Parts {
     pub tokens: Arc<Tokens>,
     /// Where people sign in.
     pub issuer: Option<Arc<Issuer>>,
+    /// Where people outside the agency sign in.
+    pub citizens: Option<Arc<Citizens>>,
     /// Who shows a certificate.
     pub applications: Arc<tls::Applications>,
     /// How much each may call.
@@ -130,6 +135,9 @@ fn resources() -> Router<AppState> {
         .merge(health::routes())
         .merge(openapi::routes())
         .merge(who::routes())
+        .merge(role_maps::routes())
+        .merge(me::routes())
+        .merge(mandates::routes())
         .merge(crate::intake::http::routes())
         .merge(crate::feed::http::routes())
         .merge(crate::outside::http::routes())
@@ -146,7 +154,16 @@ fn docs() -> Vec<openapi::Doc> {
         catalogue::docs(),
     ];
     let administration = [dead_letters::docs(), admin::docs(), evidence::docs(), subjects::docs(), overrides::docs()];
-    let rest = [ledger::docs(), health::docs(), openapi::docs(), who::docs(), actors::docs()];
+    let rest = [
+        ledger::docs(),
+        health::docs(),
+        openapi::docs(),
+        who::docs(),
+        actors::docs(),
+        role_maps::docs(),
+        me::docs(),
+        mandates::docs(),
+    ];
     let elsewhere = [crate::intake::http::docs(), crate::feed::http::docs(), crate::outside::http::docs()];
     let audit = [replays::docs(), reports::docs(), notices::docs()];
     own.into_iter().chain(audit).chain(administration).chain(rest).chain(elsewhere).flatten().collect()

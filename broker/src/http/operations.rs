@@ -4,6 +4,7 @@
 use super::auth::OPERATOR;
 use super::body::{self, Body, Params};
 use super::openapi::{Doc, PEOPLE};
+use super::role_maps::map_json;
 use super::{AppState, Caller, Problem};
 use crate::gateway::records::QueryRecord;
 use axum::extract::{Path, State};
@@ -13,6 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use concordat_protocol::codes;
 use concordat_protocol::ids::OpRef;
+use concordat_protocol::node::role_map_at;
 use concordat_protocol::ops::LogEntry;
 use concordat_protocol::receipt;
 use serde::Deserialize;
@@ -44,7 +46,7 @@ pub(super) fn docs() -> Vec<Doc> {
         Doc::new("get", "/v1/operations/{op}", "One entry, and what this agency knows of it.", PEOPLE).gives(
             200,
             "The entry.",
-            "operation:str height:int verdict:str request:@Request? review:obj? override:obj? disputed:obj? checkpoint:obj?",
+            "operation:str height:int verdict:str request:@Request? role_map:obj? review:obj? override:obj? disputed:obj? checkpoint:obj?",
         ),
         Doc::new("get", receipt, "The receipt of an operation, provisional or final.", PEOPLE)
             .query::<Wait>()
@@ -143,6 +145,11 @@ async fn show(State(state): State<AppState>, caller: Caller, Path(op): Path<Stri
     let entry = state.watch.entry(index).await?.ok_or_else(unknown)?;
     let mut out = entry_json(index, &entry);
     let record = state.gateway.records().by_op(index).await?;
+    out["role_map"] = match record.as_ref().filter(|r| r.caller.starts_with("oidc:")) {
+        // This agency gave the roles: by the map that it had recorded last.
+        Some(_) => role_map_at(&state.watch.role_maps(&state.cfg.agency).await?, index).map(map_json).into(),
+        None => Value::Null,
+    };
     out["request"] = record.filter(|r| may_see(&caller, r)).map_or(Value::Null, |r| record_json(&r));
     out["review"] = super::overrides::review_of(&state, &caller, index).await?;
     out["override"] = super::overrides::notice_of(&state, &caller, index).await?;

@@ -170,6 +170,7 @@ async fn query(
         ("aggregate", q.aggregate),
         ("include", q.include),
         ("sign_in", signed_in),
+        ("role_map", caller.role_map.as_ref().map(|sha256| json!(sha256))),
     ];
     let query: Map<String, Value> = members.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?))).collect();
     let actor = pseudonym(&state, &caller, &dataset.owner());

@@ -93,6 +93,14 @@ struct Asked<'a> {
     write: Value,
 }
 
+/// Names the map that made a person's roles, and how the person signed in.
+fn with_role_map(mut query: Map<String, Value>, caller: &Caller) -> Map<String, Value> {
+    let signed_in = caller.sign_in.as_ref().map(|s| json!({"level": s.level, "at_ms": s.at_ms}));
+    query.extend(signed_in.map(|said| ("sign_in".to_owned(), said)));
+    query.extend(caller.role_map.as_ref().map(|sha256| ("role_map".to_owned(), json!(sha256))));
+    query
+}
+
 impl Asked<'_> {
     async fn run(self, done: StatusCode) -> Result<Response, Problem> {
         self.caller.require_person()?;
@@ -111,7 +119,7 @@ impl Asked<'_> {
         let actor = pseudonym(self.state, self.caller, &dataset.owner());
         let ask = Ask {
             dataset,
-            query: Map::from_iter([("write".to_owned(), self.write)]),
+            query: with_role_map(Map::from_iter([("write".to_owned(), self.write)]), self.caller),
             purpose,
             case,
             clause,

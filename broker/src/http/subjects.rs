@@ -84,7 +84,7 @@ impl From<ListError> for Problem {
     }
 }
 
-fn dataset_of(state: &AppState, text: &str) -> Result<DatasetId, Problem> {
+pub(super) fn dataset_of(state: &AppState, text: &str) -> Result<DatasetId, Problem> {
     let dataset = DatasetId::new(text).map_err(|e| Problem::bad_request(format!("dataset: {e}")))?;
     if dataset.owner() == state.cfg.agency {
         return Ok(dataset);
@@ -111,12 +111,22 @@ async fn listed(state: &AppState, caller: &Caller, body: &[u8], what: &str) -> R
     caller.require(&[DATA_PROTECTION, OPERATOR])?;
     let asked: Asked = body::json(body)?;
     let dataset = dataset_of(state, &asked.dataset)?;
-    let from: Option<jiff::Timestamp> = asked.from.as_deref().map(str::parse).transpose().map_err(|_| bad_from())?;
-    let from_ms = from.map_or(0, |t| t.as_millisecond().max(0) as u64);
-    let listed = lists(state).list(&dataset, &asked.subject, from_ms).await?;
+    let listed = list_of(state, &dataset, &asked.subject, asked.from.as_deref()).await?;
     let (subject, entries) = (hex::encode(listed.id), listed.list.entries.len());
     info!(subject, %dataset, by = caller.name, entries, what, "who looked");
     Ok(listed)
+}
+
+/// The list of a person, from a time on.
+pub(super) async fn list_of(
+    state: &AppState,
+    dataset: &DatasetId,
+    subject: &str,
+    from: Option<&str>,
+) -> Result<Listed, Problem> {
+    let from: Option<jiff::Timestamp> = from.map(str::parse).transpose().map_err(|_| bad_from())?;
+    let from_ms = from.map_or(0, |t| t.as_millisecond().max(0) as u64);
+    Ok(lists(state).list(dataset, subject, from_ms).await?)
 }
 
 fn time(ms: u64) -> Option<String> {
@@ -130,6 +140,11 @@ async fn log(State(state): State<AppState>, caller: Caller, Body(body): Body) ->
 
 async fn proof(State(state): State<AppState>, caller: Caller, Body(body): Body) -> Result<Response, Problem> {
     let listed = listed(&state, &caller, &body, "proof").await?;
+    as_file(&listed)
+}
+
+/// A list as the file that anybody verifies.
+pub(super) fn as_file(listed: &Listed) -> Result<Response, Problem> {
     let bytes = cbor::encode(&listed.list);
     if bytes.len() > ACCESS_DECODE_MAX {
         let detail = format!("the proof has {} bytes, at most {ACCESS_DECODE_MAX} are read", bytes.len());
@@ -141,7 +156,7 @@ async fn proof(State(state): State<AppState>, caller: Caller, Body(body): Body) 
 }
 
 /// The list in words. Every access is proven to be in the log, and that there is no other up to `complete_to`.
-fn list_json(listed: &Listed) -> Value {
+pub(super) fn list_json(listed: &Listed) -> Value {
     let list = &listed.list;
     let (mut accesses, mut sealed, mut may_include) = (Vec::new(), Vec::new(), 0);
     for entry in &list.entries {

@@ -95,6 +95,7 @@ impl Ledger {
             Q::Datasets {} => NodeReply::Datasets {
                 body: vec![DatasetView { id: stops(), number: 1, schema_hash: [0; 32], head: 0 }],
             },
+            Q::RoleMaps { .. } => NodeReply::RoleMaps { body: vec![] },
             Q::Reviews {} => NodeReply::Reviews { body: vec![] },
             Q::Agreements {} => NodeReply::Agreements { body: self.pair.agreements.clone() },
             Q::Counters { key_id } => {

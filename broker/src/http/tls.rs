@@ -116,7 +116,10 @@ impl Applications {
             // No token of keys/tokens.yaml has a colon in its name, so that nobody is taken for another.
             let name = format!("mtls:{}", e.name);
             if known
-                .insert(hash, Caller { name, roles: e.roles, after_step_up: BTreeMap::new(), sign_in: None })
+                .insert(
+                    hash,
+                    Caller { name, roles: e.roles, after_step_up: BTreeMap::new(), sign_in: None, role_map: None },
+                )
                 .is_some()
             {
                 return Err(format!("applications.certificate of {}: another name has the same one", e.name));

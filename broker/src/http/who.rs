@@ -6,6 +6,7 @@ use super::auth::Caller;
 use super::openapi::Doc;
 use super::problem::Problem;
 use super::tls::Peer;
+use crate::people::recorded::{self, NotRecorded};
 use crate::people::{Person, TokenError};
 use axum::extract::{ConnectInfo, FromRequestParts, OptionalFromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -29,7 +30,7 @@ pub(super) fn docs() -> Vec<Doc> {
     vec![Doc::new("get", "/v1/whoami", "Who the caller is to this broker, and by what.", "anybody with a token").gives(
         200,
         "The caller.",
-        "agency:str name:str roles:[str] by:str after_step_up:[obj] issuer:str? role_map_sha256:str?",
+        "agency:str name:str roles:[str] by:str after_step_up:[obj] issuer:str? role_map_sha256:str? role_map:obj?",
     )]
 }
 
@@ -48,7 +49,24 @@ impl From<TokenError> for Problem {
 fn of_person(person: Person) -> Caller {
     // No token of keys/tokens.yaml has a colon in its name, so that nobody is taken for another.
     let name = format!("oidc:{}", person.subject);
-    Caller { name, roles: person.roles, after_step_up: person.after_step_up, sign_in: person.sign_in }
+    let role_map = Some(person.role_map);
+    Caller { name, roles: person.roles, after_step_up: person.after_step_up, sign_in: person.sign_in, role_map }
+}
+
+/// Roles of people count only while the ledger names the map that made them.
+async fn vouched(state: &AppState, person: Person) -> Result<Caller, Problem> {
+    if !person.roles.is_empty() || !person.after_step_up.is_empty() {
+        recorded::in_force(&state.watch, &state.cfg.agency, &person.role_map).await?;
+    }
+    Ok(of_person(person))
+}
+
+impl From<NotRecorded> for Problem {
+    fn from(e: NotRecorded) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, e.code(), e.to_string())
+            .retry(true)
+            .next("the broker records its map by itself: see `concordat role-map show` and the broker's log")
+    }
 }
 
 async fn authenticate(state: &AppState, headers: &HeaderMap, peer: Option<&Peer>) -> Option<Result<Caller, Problem>> {
@@ -69,7 +87,10 @@ async fn authenticate(state: &AppState, headers: &HeaderMap, peer: Option<&Peer>
     match &state.issuer {
         Some(issuer) if is_jwt => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-            Some(issuer.person(token, now).await.map(of_person).map_err(Problem::from))
+            match issuer.person(token, now).await {
+                Ok(person) => Some(vouched(state, person).await),
+                Err(e) => Some(Err(e.into())),
+            }
         }
         _ => Some(refuse("the token is not known here")),
     }
@@ -82,6 +103,10 @@ fn unauthorized(detail: &str) -> Problem {
 
 /// Finds out who calls, counts the request, and says on the answer what is left.
 pub(super) async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    if request.uri().path().starts_with(super::me::DOOR) {
+        // Citizens have an issuer and limits of their own.
+        return next.run(request).await;
+    }
     let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|c| c.0.clone());
     let found = authenticate(&state, request.headers(), peer.as_ref()).await;
     let Some(found) = found else { return next.run(request).await };
@@ -121,7 +146,7 @@ impl OptionalFromRequestParts<AppState> for Caller {
     }
 }
 
-async fn whoami(State(state): State<AppState>, caller: Caller) -> Json<Value> {
+async fn whoami(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {
     let by = match caller.name.split_once(':') {
         Some(("oidc", _)) => "issuer",
         Some(_) => "certificate",
@@ -130,13 +155,21 @@ async fn whoami(State(state): State<AppState>, caller: Caller) -> Json<Value> {
     let issuer = state.issuer.as_ref().filter(|_| by == "issuer");
     let step_up =
         caller.after_step_up.iter().map(|(role, s)| json!({"role": role, "acr": s.acr, "max_age_s": s.max_age_s}));
-    Json(json!({
+    let role_map = match &caller.role_map {
+        Some(used) => {
+            let maps = state.watch.role_maps(&state.cfg.agency).await?;
+            maps.iter().rfind(|m| hex::encode(m.sha256) == *used).map(super::role_maps::map_json)
+        }
+        None => None,
+    };
+    Ok(Json(json!({
         "agency": state.cfg.agency,
         "name": caller.name,
         "roles": caller.roles,
         "by": by,
         "after_step_up": step_up.collect::<Vec<_>>(),
         "issuer": issuer.map(|i| i.name()),
-        "role_map_sha256": issuer.map(|i| i.role_map().sha256()),
-    }))
+        "role_map_sha256": caller.role_map,
+        "role_map": role_map,
+    })))
 }

@@ -8,8 +8,8 @@ use concordat_protocol::ids::{AgencyId, WriterId};
 use concordat_protocol::keys::KeyId;
 use concordat_protocol::limits::NODE_FRAME_BYTES_MAX;
 use concordat_protocol::node::{
-    AgreementView, DatasetView, EntryProof, HeadView, KeyView, NodeReply, NodeRequest, ReviewDue, SessionView,
-    WriterView,
+    AgreementView, DatasetView, EntryProof, HeadView, KeyView, NodeReply, NodeRequest, ReviewDue, RoleMapView,
+    SessionView, WriterView,
 };
 use concordat_protocol::ops::LogEntry;
 use concordat_protocol::runs::RunProof;
@@ -176,6 +176,10 @@ impl NodeClient {
     question!(
         /// All disputes.
         disputes() -> Vec<DisputeView>, NodeRequest::Disputes {}, NodeReply::Disputes { body } => body);
+    question!(
+        /// All role maps of an agency, by number.
+        role_maps(agency: &AgencyId) -> Vec<RoleMapView>,
+        NodeRequest::RoleMaps { agency: agency.clone() }, NodeReply::RoleMaps { body } => body);
     question!(
         /// All reviews that are due, overdue ones included.
         reviews() -> Vec<ReviewDue>, NodeRequest::Reviews {}, NodeReply::Reviews { body } => body);

@@ -33,6 +33,18 @@ impl Actors {
             [b"actor", &lengths[0][..], provider.as_str().as_bytes(), &lengths[1], month.as_bytes(), name.as_bytes()];
         format!("psn:{}", hex::encode(&hmac_sha256(&self.0, &parts)[..16]))
     }
+
+    /// A name under which the broker keeps a person without naming them: HMAC-SHA-256 of a purpose and parts, with the
+    /// length of each.
+    pub(crate) fn hidden(&self, purpose: &str, parts: &[&str]) -> [u8; 32] {
+        let all: Vec<&str> = std::iter::once(purpose).chain(parts.iter().copied()).collect();
+        let lengths: Vec<[u8; 8]> = all.iter().map(|p| (p.len() as u64).to_be_bytes()).collect();
+        let mut message: Vec<&[u8]> = vec![b"hidden"];
+        for (length, part) in lengths.iter().zip(&all) {
+            message.extend([&length[..], part.as_bytes()]);
+        }
+        hmac_sha256(&self.0, &message)
+    }
 }
 
 #[cfg(test)]
@@ -55,6 +67,20 @@ mod tests {
         assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
         assert_eq!(all[0], ours.pseudonym(&agency("police"), "2026-11", "anna"));
         assert!(all[0].starts_with("psn:") && all[0].len() == 36);
+    }
+
+    #[test]
+    fn a_hidden_name_depends_on_every_part_and_where_it_ends() {
+        let actors = Actors::new(Zeroizing::new([1; 32]));
+        let all = [
+            actors.hidden("subject", &["ds:a/b@1", "17"]),
+            actors.hidden("holder", &["ds:a/b@1", "17"]),
+            actors.hidden("subject", &["ds:a/b@11", "7"]),
+            actors.hidden("subject", &["ds:a/b@1", "18"]),
+            Actors::new(Zeroizing::new([2; 32])).hidden("subject", &["ds:a/b@1", "17"]),
+        ];
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+        assert_eq!(all[0], actors.hidden("subject", &["ds:a/b@1", "17"]));
     }
 
     #[test]

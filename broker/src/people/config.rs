@@ -47,11 +47,11 @@ fn role_map() -> PathBuf {
     "role-map.yaml".into()
 }
 
-fn algorithms() -> Vec<Algorithm> {
+pub(super) fn algorithms() -> Vec<Algorithm> {
     vec![Algorithm::RS256, Algorithm::PS256, Algorithm::ES256, Algorithm::EdDSA]
 }
 
-fn skew() -> u64 {
+pub(super) fn skew() -> u64 {
     60
 }
 

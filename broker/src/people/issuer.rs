@@ -5,9 +5,9 @@ use super::role_map::RoleMap;
 use super::{Person, SetupError, TokenError, sign_in, token};
 use jsonwebtoken::jwk::Jwk;
 use serde::Deserialize;
-use serde_json::Value;
-use std::path::Path;
-use std::sync::Arc;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, RwLock};
 use tracing::{info, warn};
@@ -36,10 +36,9 @@ struct Keys {
     at: Option<Instant>,
 }
 
-/// The issuer of `node.yaml`, with the role map.
-pub struct Issuer {
+/// Believes tokens of one issuer, for one audience.
+pub struct Verifier {
     cfg: OidcConfig,
-    map: RoleMap,
     http: reqwest::Client,
     keys: RwLock<Arc<Keys>>,
     /// When a fetch was last tried; held while one runs, so that there is one at a time.
@@ -47,20 +46,75 @@ pub struct Issuer {
     between: Duration,
 }
 
+/// The issuer of `node.yaml`, with the role map.
+pub struct Issuer {
+    verifier: Verifier,
+    /// The role map in use; another one takes its place when the file changes.
+    map: std::sync::RwLock<Arc<RoleMap>>,
+    map_file: PathBuf,
+}
+
 impl std::fmt::Debug for Issuer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Issuer").field("cfg", &self.cfg).finish_non_exhaustive()
+        f.debug_struct("Issuer").field("cfg", &self.verifier.cfg).finish_non_exhaustive()
     }
+}
+
+fn read_map(path: &Path) -> Result<RoleMap, SetupError> {
+    let wrong = |rule: String| SetupError::File { path: path.to_owned(), rule };
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    RoleMap::parse(&text).map_err(wrong)
 }
 
 impl Issuer {
     /// Reads the role map and the authority's certificates from the node's folder. Nothing is fetched yet.
     pub fn load(cfg: &OidcConfig, folder: &Path) -> Result<Self, SetupError> {
-        let path = folder.join(&cfg.role_map);
-        let wrong = |rule: String| SetupError::File { path: path.clone(), rule };
-        let text = std::fs::read_to_string(&path).map_err(|e| wrong(e.to_string()))?;
-        let map = RoleMap::parse(&text).map_err(wrong)?;
+        let map_file = folder.join(&cfg.role_map);
+        let map = read_map(&map_file)?;
         info!(issuer = cfg.issuer, role_map = map.sha256(), "people sign in at their issuer");
+        let verifier = Verifier::new(cfg.clone(), folder)?;
+        Ok(Self { verifier, map: std::sync::RwLock::new(Arc::new(map)), map_file })
+    }
+
+    /// The issuer's name.
+    pub fn name(&self) -> &str {
+        &self.verifier.cfg.issuer
+    }
+
+    /// The role map in use.
+    pub fn role_map(&self) -> Arc<RoleMap> {
+        self.map.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the role map again; whether it is another one. One that cannot be read leaves the one in use.
+    pub fn reload(&self) -> Result<bool, SetupError> {
+        let map = read_map(&self.map_file)?;
+        let changed = map.sha256() != self.role_map().sha256();
+        if changed {
+            *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
+        }
+        Ok(changed)
+    }
+
+    /// Who a token speaks for at `now`, seconds since 1970.
+    pub async fn person(&self, token: &str, now: u64) -> Result<Person, TokenError> {
+        let (subject, claims) = self.verifier.claims(token, now).await?;
+        let map = self.role_map();
+        let (roles, after_step_up) = map.roles(&claims, now);
+        let role_map = map.sha256().to_owned();
+        Ok(Person { subject, roles, after_step_up, sign_in: sign_in(&claims), role_map })
+    }
+
+    #[cfg(test)]
+    pub(super) fn asks_again_after(mut self, between: Duration) -> Self {
+        self.verifier.between = between;
+        self
+    }
+}
+
+impl Verifier {
+    /// With the authority's certificates from the node's folder. Nothing is fetched yet.
+    pub fn new(cfg: OidcConfig, folder: &Path) -> Result<Self, SetupError> {
         let mut http = reqwest::Client::builder().timeout(WITHIN).redirect(reqwest::redirect::Policy::none());
         if let Some(ca) = &cfg.ca {
             let path = folder.join(ca);
@@ -70,21 +124,11 @@ impl Issuer {
             http = http.tls_certs_merge(certificates);
         }
         let http = http.build().map_err(|e| SetupError::Client(e.to_string()))?;
-        Ok(Self { cfg: cfg.clone(), map, http, keys: RwLock::default(), tried: Mutex::default(), between: BETWEEN })
+        Ok(Self { cfg, http, keys: RwLock::default(), tried: Mutex::default(), between: BETWEEN })
     }
 
-    /// The issuer's name.
-    pub fn name(&self) -> &str {
-        &self.cfg.issuer
-    }
-
-    /// The role map.
-    pub fn role_map(&self) -> &RoleMap {
-        &self.map
-    }
-
-    /// Who a token speaks for at `now`, seconds since 1970.
-    pub async fn person(&self, token: &str, now: u64) -> Result<Person, TokenError> {
+    /// What a token says, and its subject, at `now`, seconds since 1970: signature, issuer, audience and times hold.
+    pub async fn claims(&self, token: &str, now: u64) -> Result<(String, Map<String, Value>), TokenError> {
         let seen = token::header(token, &self.cfg.algorithms)?;
         let mut keys = self.keys(FRESH).await?;
         if token::key(&keys.keys, &seen).is_none() {
@@ -93,9 +137,7 @@ impl Issuer {
         let unknown = || TokenError::UnknownKey(seen.kid.clone().unwrap_or_default().chars().take(64).collect());
         let key = token::key(&keys.keys, &seen).ok_or_else(unknown)?;
         let claims = token::verified(token, &seen, key)?;
-        let subject = token::judge(&claims, &self.cfg, now)?;
-        let (roles, after_step_up) = self.map.roles(&claims, now);
-        Ok(Person { subject, roles, after_step_up, sign_in: sign_in(&claims) })
+        Ok((token::judge(&claims, &self.cfg, now)?, claims))
     }
 
     /// Keys that are at most so old, where the issuer can be asked; older ones, up to an hour, where it cannot.
@@ -161,11 +203,5 @@ impl Issuer {
             }
         }
         Ok(bytes)
-    }
-
-    #[cfg(test)]
-    pub(super) fn asks_again_after(mut self, between: Duration) -> Self {
-        self.between = between;
-        self
     }
 }

@@ -4,12 +4,16 @@
 //! [`token`] and [`role_map`] are pure; [`issuer`] keeps the issuer's keys. Time is passed in, seconds since 1970.
 
 pub mod actors;
+pub mod citizens;
 pub mod config;
 pub mod issuer;
+pub mod mandates;
+pub mod recorded;
 pub mod role_map;
 pub mod token;
 
 pub use actors::Actors;
+pub use citizens::{Citizens, CitizensConfig};
 pub use config::{Algorithm, OidcConfig};
 pub use issuer::Issuer;
 pub use role_map::{RoleMap, StepUp};
@@ -31,6 +35,8 @@ pub struct Person {
     pub after_step_up: BTreeMap<String, StepUp>,
     /// How and when they signed in, where the token says both.
     pub sign_in: Option<SignIn>,
+    /// SHA-256 of the role map that made the roles, hexadecimal.
+    pub role_map: String,
 }
 
 /// The sign-in behind a token's claims: `acr` and `auth_time` (OpenID Connect Core 1.0, section 2).

@@ -1,5 +1,5 @@
-//! The role map: which claims make which roles. Its SHA-256 is logged and shown, so that people can compare it with what
-//! was decided.
+//! The role map: which claims make which roles. Its SHA-256 is on the ledger ([`super::recorded`]), so
+//! that people can compare it with what was decided.
 //!
 //! ```yaml
 //! version: 1
@@ -13,7 +13,7 @@
 //!   step_up: {acr: [urn:example:mfa], max_age_s: 900}  # only after such a sign-in, and so fresh a one
 //! ```
 
-use concordat_protocol::hash::sha256;
+use concordat_protocol::hash::{Hash, sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +60,7 @@ struct Condition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleMap {
     rules: Vec<Rule>,
+    hash: Hash,
     sha256: String,
 }
 
@@ -86,7 +87,13 @@ impl RoleMap {
                 return Err(format!("roles.step_up of {}: acr or max_age_s", rule.role));
             }
         }
-        Ok(Self { rules: file.roles, sha256: hex::encode(sha256(&[text.as_bytes()])) })
+        let hash = sha256(&[text.as_bytes()]);
+        Ok(Self { rules: file.roles, hash, sha256: hex::encode(hash) })
+    }
+
+    /// SHA-256 of the file.
+    pub fn hash(&self) -> Hash {
+        self.hash
     }
 
     /// SHA-256 of the file, hexadecimal.
@@ -108,17 +115,17 @@ impl RoleMap {
     }
 }
 
+/// A claim by its name, or by a JSON pointer.
+pub(super) fn claim<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let Some(path) = name.strip_prefix('/') else { return claims.get(name) };
+    let (first, rest) = path.split_once('/').map_or((path, None), |(a, b)| (a, Some(b)));
+    let first = claims.get(&first.replace("~1", "/").replace("~0", "~"));
+    first.and_then(|v| rest.map_or(Some(v), |rest| v.pointer(&format!("/{rest}"))))
+}
+
 impl Condition {
     fn holds(&self, claims: &Map<String, Value>) -> bool {
-        let value = match self.claim.strip_prefix('/') {
-            Some(path) => {
-                let (first, rest) = path.split_once('/').map_or((path, None), |(a, b)| (a, Some(b)));
-                let first = claims.get(&first.replace("~1", "/").replace("~0", "~"));
-                first.and_then(|v| rest.map_or(Some(v), |rest| v.pointer(&format!("/{rest}"))))
-            }
-            None => claims.get(&self.claim),
-        };
-        match value {
+        match claim(claims, &self.claim) {
             Some(Value::String(s)) => *s == self.has,
             Some(Value::Array(list)) => list.iter().any(|v| v.as_str() == Some(&self.has)),
             _ => false,
@@ -127,7 +134,7 @@ impl Condition {
 }
 
 impl StepUp {
-    fn is_met(&self, claims: &Map<String, Value>, now: u64) -> bool {
+    pub(crate) fn is_met(&self, claims: &Map<String, Value>, now: u64) -> bool {
         let acr = claims.get("acr").and_then(Value::as_str).unwrap_or_default();
         let fresh = |max: u64| {
             let at = claims.get("auth_time").and_then(Value::as_u64);

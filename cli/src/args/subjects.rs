@@ -17,6 +17,11 @@ pub enum Subject {
         #[arg(long, short, value_name = "FILE")]
         out: PathBuf,
     },
+    /// Who may see the accesses to somebody else's records: a lawyer, a guardian
+    #[command(subcommand)]
+    Mandate(Mandate),
+    /// What citizens and their representatives looked at, without names
+    Looks,
     /// Forget a person: key, salts, stored answers and held records. It cannot be undone
     Erase {
         /// The dataset, ds:police/stops@1
@@ -31,6 +36,36 @@ pub enum Subject {
         /// Really
         #[arg(long)]
         yes: bool,
+    },
+}
+
+/// `subject mandate`
+#[derive(Debug, Subcommand)]
+pub enum Mandate {
+    /// Register a mandate after seeing its document; ids are kept as keyed hashes
+    Add {
+        /// The dataset, ds:police/stops@1
+        #[arg(long)]
+        dataset: String,
+        /// The represented person's id, as the dataset's subject field has it
+        #[arg(long = "for", value_name = "ID")]
+        subject: String,
+        /// The representative: their `sub` at the citizens' issuer
+        #[arg(long = "to", value_name = "SUB")]
+        holder: String,
+        /// The last day, 2027-01-31 (UTC)
+        #[arg(long, value_name = "DATE")]
+        until: String,
+        /// The document that was shown; its hash is kept
+        #[arg(long, value_name = "FILE")]
+        document: Option<PathBuf>,
+    },
+    /// All mandates, without the persons
+    List,
+    /// End a mandate at once
+    Revoke {
+        /// mnd-...
+        mandate: String,
     },
 }
 

@@ -16,6 +16,8 @@ pub async fn run(ctx: &Ctx, command: &Subject) -> Result<(), Failure> {
     match command {
         Subject::Log(who) => log(ctx, who).await,
         Subject::Proof { who, out } => proof(ctx, who, out).await,
+        Subject::Mandate(m) => super::mandate::run(ctx, m).await,
+        Subject::Looks => super::mandate::looks(ctx).await,
         Subject::Erase { dataset, subject, keep_records, yes } => {
             if !yes {
                 return Err(Failure::usage("this cannot be undone: say --yes"));

@@ -19,6 +19,7 @@ pub mod comet;
 mod entry;
 mod evidence;
 mod finality;
+pub mod hosted;
 mod subject;
 
 pub use access::{Access, AccessState, VerifiedAccess, verify_access};

@@ -177,7 +177,7 @@ fn sign_request(q: &Request, key: &SigningKey) -> SignedRequest {
 }
 
 /// A tree in which `key` and `value` stand at `index` among other leaves.
-fn planted(seed: &str, key: Vec<u8>, value: Vec<u8>, index: u64, size: u64) -> (Hash, LeafProof) {
+pub fn planted(seed: &str, key: Vec<u8>, value: Vec<u8>, index: u64, size: u64) -> (Hash, LeafProof) {
     let other = |i: u64| tree::value_leaf(format!("{seed}/{i}").as_bytes(), &i.to_be_bytes());
     let mut leaves: Vec<Hash> = (0..size).map(other).collect();
     leaves[index as usize] = tree::value_leaf(&key, &value);

@@ -11,6 +11,13 @@ const claims = {
   'boss-stale': () => ({ groups: ['court-it'], acr: 'urn:example:mfa', auth_time: now() - 3600 }),
   'boss-weak': () => ({ groups: ['court-it'], auth_time: now() }),
   nobody: () => ({}),
+  // Citizens at an electronic identity: their id in the police's stops, and how surely they signed in.
+  citizen: () => ({ person_no: '17-412011-none', acr: 'urn:example:eid:high', auth_time: now() }),
+  'citizen-weak': () => ({ person_no: '17-412011-none', acr: 'urn:example:eid:low', auth_time: now() }),
+  'citizen-stale': () => ({ person_no: '17-412011-none', acr: 'urn:example:eid:high', auth_time: now() - 3600 }),
+  'citizen-unnamed': () => ({ acr: 'urn:example:eid:high', auth_time: now() }),
+  neighbour: () => ({ person_no: '17-412012-none', acr: 'urn:example:eid:high', auth_time: now() }),
+  lawyer: () => ({ acr: 'urn:example:eid:high', auth_time: now() }),
 };
 
 const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });

@@ -29,7 +29,7 @@ fn at_work(city: &City) -> (Leading, String, Process) {
         let all = city.state("police").processes;
         let found = all.into_iter().find(|p| p.process.is_some_and(|id| Some(id.pid) == pid));
         let named = found.and_then(|p| Some((p.name, Process(p.process?))));
-        named.map(|(name, process)| (leading.clone(), name, process)).ok_or(leading)
+        named.map(|(name, process)| (leading.clone(), name, process)).ok_or(leading.holder)
     })
 }
 
@@ -128,7 +128,7 @@ pub fn another_takes_over_and_a_former_one_has_no_effect(world: &World) {
         let begun = Instant::now();
         let (after, other, _) = until("another executor is at work", TAKEN_OVER, || {
             let (now, other, process) = at_work(city);
-            if now.term > before.term { Ok((now, other, process)) } else { Err(now) }
+            if now.term > before.term { Ok((now, other, process)) } else { Err(now.holder) }
         });
         println!("    round {round}: {name} to {other}, term {} to {}, {:?}", before.term, after.term, begun.elapsed());
         assert_ne!(after.holder, before.holder);

@@ -2,8 +2,9 @@
 
 use crate::World;
 use crate::queries::stops;
+use concordat_protocol::acts::ActBody;
 use concordat_protocol::hash::sha256;
-use concordat_tests::harness::{Client, SOON, until, wait};
+use concordat_tests::harness::{Client, SOON, act, until, wait};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -35,7 +36,7 @@ pub fn run(command: &mut Command) -> Result<(), String> {
 }
 
 /// The issuer's folder with its pinned packages, made once for each content of package-lock.json.
-fn issuer_folder() -> Result<PathBuf, String> {
+pub fn issuer_folder() -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("outside/oidc");
     let lock = std::fs::read(source.join("package-lock.json")).unwrap();
     let folder = cache().join(format!("oidc-provider-{}", &hex::encode(sha256(&[&lock]))[..16]));
@@ -52,13 +53,13 @@ fn issuer_folder() -> Result<PathBuf, String> {
 }
 
 /// A running issuer, ended when dropped. Each start has new keys.
-struct Issuer {
+pub struct Issuer {
     process: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Issuer {
-    fn start(folder: &Path, port: u16) -> Self {
+    pub fn start(folder: &Path, port: u16) -> Self {
         let mut command = Command::new("node");
         command.arg("issuer.mjs").arg(port.to_string()).current_dir(folder);
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("node");
@@ -73,7 +74,7 @@ impl Issuer {
     }
 
     /// An access token of the client for a resource.
-    fn token(&self, client: &str, resource: &str) -> String {
+    pub fn token(&self, client: &str, resource: &str) -> String {
         let asked = format!("grant_type=client_credentials&resource={resource}");
         let request = reqwest::Client::new().post(format!("{}/token", self.url)).body(asked);
         let request = request.header("content-type", "application/x-www-form-urlencoded");
@@ -88,6 +89,90 @@ impl Drop for Issuer {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Who the caller is, once the ledger names the role map. Until then the broker vouches for nobody.
+fn vouched(person: &Client) -> Value {
+    until("the role map is on the ledger", SOON, || {
+        let answer = person.get("/v1/whoami");
+        match answer.status {
+            200 => Ok(answer.body),
+            503 if answer.body["code"] == "role-map-not-recorded" => Err(answer.body),
+            _ => panic!("{}: {}", answer.status, answer.body),
+        }
+    })
+}
+
+pub fn roles_count_while_the_ledger_names_their_map(world: &World) {
+    let folder = match issuer_folder() {
+        Ok(folder) => folder,
+        Err(why) => return eprintln!("SKIPPED oidc: roles_count_while_the_ledger_names_their_map: {why}"),
+    };
+    let issuer = Issuer::start(&folder, 0);
+    let city = world.shared();
+    let (dir, listen) = (city.dir("court"), city.config("court").listen);
+    let before = std::fs::read_to_string(dir.join("node.yaml")).unwrap();
+    // Another map than other tests have.
+    let map = |n: u8| format!("{ROLE_MAP}# {n}\n");
+    std::fs::write(dir.join("role-map.yaml"), map(1)).unwrap();
+    let oidc = json!({"issuer": issuer.url, "audience": AUDIENCE});
+    std::fs::write(dir.join("node.yaml"), format!("{before}\noidc: {oidc}\n")).unwrap();
+    city.killed_and_back("court", "broker");
+    let anna = Client::new(&listen, &issuer.token("anna", AUDIENCE));
+    let nobody = Client::new(&listen, &issuer.token("nobody", AUDIENCE));
+    let hash = |map: &str| hex::encode(sha256(&[map.as_bytes()]));
+    let recorded = || {
+        let list = city.api("police", "clerk").get("/v1/role-maps/court").is(200).body;
+        list["role_maps"].as_array().unwrap().clone()
+    };
+
+    // The broker recorded it by itself: once, as every other agency sees.
+    let me = vouched(&anna);
+    let first = recorded().pop().unwrap();
+    assert_eq!((&first["sha256"], &me["role_map"]), (&json!(hash(&map(1))), &first), "{me}");
+    let number = first["number"].as_u64().unwrap();
+    let shown = city.at("court", &["role-map", "show", "--output", "json"]).done().json();
+    assert_eq!((&shown["in_force"], &shown["file_sha256"]), (&json!(true), &first["sha256"]), "{shown}");
+    assert_eq!(shown["operation"], first["operation"]);
+    let asked = anna.query(&stops()).is(200).text("operation");
+
+    // A broker with another file: this one vouches for nobody, and does not take its own map back.
+    let other = ActBody::RoleMap { number: number + 1, sha256: [9; 32] };
+    act(city, "court", &city.key("court", "gateway"), other).unwrap();
+    until("the broker sees it", SOON, || {
+        let answer = anna.get("/v1/whoami");
+        if answer.status == 503 { Ok(()) } else { Err(answer.body) }
+    });
+    let refused = anna.query(&stops()).is(503).body;
+    assert_eq!(refused["code"], "role-map-not-recorded", "{refused}");
+    let strong = Client::new(&listen, &issuer.token("boss-strong", AUDIENCE));
+    strong.get("/admin/v1/dead-letters").is(503);
+    nobody.get("/v1/whoami").is(200);
+    city.api("court", "clerk").query(&stops()).is(200);
+    let own = city.api("court", "operator").get("/admin/v1/role-map").is(200).body;
+    assert_eq!((&own["in_force"], &own["recorded"]["number"]), (&json!(false), &json!(number + 1)), "{own}");
+    city.at("court", &["role-map", "show"]).ends(7);
+
+    // The file changes: one more entry, and roles count again, without a restart.
+    std::fs::write(dir.join("role-map.yaml"), map(2)).unwrap();
+    let me = vouched(&anna);
+    assert_eq!((&me["role_map"]["sha256"], &me["role_map"]["number"]), (&json!(hash(&map(2))), &json!(number + 2)));
+    assert_eq!(recorded().len() as u64, number + 2, "each number once");
+    let later = anna.query(&stops()).is(200).text("operation");
+    // Each operation is shown with the map that was in force then.
+    for (op, want) in [(asked, number), (later, number + 2)] {
+        let shown = anna.get(&format!("/v1/operations/{op}")).is(200).body;
+        assert_eq!(shown["role_map"]["number"], want, "{shown}");
+    }
+    // One that cannot be read leaves the one in use.
+    std::fs::write(dir.join("role-map.yaml"), "version: 9\nroles: []\n").unwrap();
+    until("the broker says so", SOON, || {
+        let log = city.log("court", "broker");
+        if log.contains("the role map read before stays in use") { Ok(()) } else { Err("not yet") }
+    });
+    anna.get("/v1/whoami").is(200);
+    std::fs::write(dir.join("node.yaml"), before).unwrap();
+    city.killed_and_back("court", "broker");
 }
 
 pub fn people_sign_in_at_a_real_issuer(world: &World) {
@@ -106,7 +191,7 @@ pub fn people_sign_in_at_a_real_issuer(world: &World) {
 
     let by = |token: &str| Client::new(&listen, token);
     let anna = issuer.token("anna", AUDIENCE);
-    let me = by(&anna).get("/v1/whoami").is(200).body;
+    let me = vouched(&by(&anna));
     assert_eq!((&me["name"], &me["roles"], &me["by"]), (&json!("oidc:anna"), &json!(["clerk"]), &json!("issuer")));
     assert_eq!(me["role_map_sha256"], hex::encode(sha256(&[ROLE_MAP.as_bytes()])));
     // A person's query is answered, recorded under their name here, and under a pseudonym elsewhere.

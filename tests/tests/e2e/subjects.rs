@@ -25,7 +25,7 @@ fn asked(city: &City, dataset: &str, subject: &str) -> Answer {
 }
 
 /// The list, once it covers an operation.
-fn covered(city: &City, dataset: &str, subject: &str, op: u64) -> Value {
+pub fn covered(city: &City, dataset: &str, subject: &str, op: u64) -> Value {
     // A run closes with a later entry and comes into state with one after that: so somebody goes on asking, about nobody.
     let public = json!({"dataset": "ds:transport/i94@1", "purpose": "purp:public-information", "limit": 1,
         "where": {"time": {"range": {"from": "2017-02-01T00:00:00Z", "to": "2017-02-01T06:00:00Z"}}}});
@@ -41,7 +41,7 @@ fn covered(city: &City, dataset: &str, subject: &str, op: u64) -> Value {
 }
 
 /// (operation, kind, disclosed) of every access of a list.
-fn accesses(list: &Value) -> Vec<(u64, String, bool)> {
+pub fn accesses(list: &Value) -> Vec<(u64, String, bool)> {
     let all = list["accesses"].as_array().unwrap_or_else(|| panic!("{list}"));
     let one = |a: &Value| {
         let kind = a["kind"].as_str().unwrap_or_default().to_owned();
@@ -68,13 +68,13 @@ fn proven(world: &World, folder: &Path, subject: &str) -> Value {
     found
 }
 
-fn verify(city: &City, folder: &Path, file: &str) -> Ran {
+pub fn verify(city: &City, folder: &Path, file: &str) -> Ran {
     let mut command = Command::new(&city.program);
     command.args(["verify", "list", file, "--trust", "trust.json", "--output", "json"]);
     Ran::of(command.current_dir(folder).env_clear())
 }
 
-fn shown(found: &Value) -> Vec<u64> {
+pub fn shown(found: &Value) -> Vec<u64> {
     let all = found["accesses"].as_array().cloned().unwrap_or_default();
     let about = |a: &&Value| !matches!(a["state"].as_str(), Some("maybe" | "not-included"));
     all.iter().filter(about).map(|a| index(a["operation"].as_str().unwrap_or_default())).collect()
