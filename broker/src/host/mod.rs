@@ -17,6 +17,7 @@ mod refusals;
 mod releases;
 pub mod renewal;
 pub mod subjects;
+pub mod unsettled;
 
 use crate::config::{ConfigError, NodeConfig};
 use crate::keys::{self, KeyFileError, KeyFolder};
@@ -183,15 +184,16 @@ pub async fn run(dir: &Path) -> Result<(), HostError> {
     let keeper = Arc::new(keeper);
     // A task of its own: the lease is kept while the host's own task waits for a store.
     let of = keeper.clone();
-    let keeping = tokio::spawn(async move { of.keep().await });
+    let mut keeping = tokio::spawn(async move { of.keep().await });
     let served = async {
         lead::fence_stores(&cfg, &keeper).await?;
         serve(&cfg, datasets, writable, holding, release_key, keeper.lead.clone()).await
     };
     let result = tokio::select! {
         result = served => result,
-        lost = keeping => return Err(lost.unwrap_or_else(|e| HostError::Lead(e.to_string()))),
+        lost = &mut keeping => return Err(lost.unwrap_or_else(|e| HostError::Lead(e.to_string()))),
     };
+    keeping.abort();
     keeper.give_back().await;
     result
 }

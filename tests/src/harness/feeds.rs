@@ -86,10 +86,11 @@ impl Feed {
         put(&city.dir(&self.provider).join(format!("datasets/{name}.yaml")), &text);
     }
 
-    /// Starts an agency's broker and executor again.
+    /// Starts an agency's broker and executors again.
     pub fn reload(city: &City, provider: &str) {
-        for name in ["executor", "broker"] {
-            city.killed_and_back(provider, name);
+        let all = city.state(provider).processes;
+        for process in all.iter().filter(|p| p.name.starts_with("executor") || p.name == "broker") {
+            city.killed_and_back(provider, &process.name);
         }
     }
 
