@@ -82,6 +82,8 @@ pub struct Families {
     pub disputes: IntCounter,
     executor_active: IntGauge,
     executor_term: IntGauge,
+    /// Writes at this provider without an outcome for too long.
+    pub writes_overdue: IntGauge,
 }
 
 fn put<C: Collector + Clone + 'static>(registry: &Registry, made: C) -> prometheus::Result<C> {
@@ -229,6 +231,12 @@ impl Metrics {
                 IntGauge,
                 "executor_term",
                 "Term of the executor at work: grows with each one that takes over"
+            ),
+            writes_overdue: single!(
+                r,
+                IntGauge,
+                "writes_overdue",
+                "Writes whose intent was accepted long ago and that have no outcome"
             ),
             reasons: Mutex::default(),
             registry: r,

@@ -62,3 +62,5 @@ pub const MAX_REFINED_GROUPS: usize = 50_000;
 pub const MAX_TOTAL_FIELDS: usize = 8;
 /// Signatures over requests that are remembered as good: of the calls that are on their way.
 pub const KEPT_SIGNATURES: usize = 256;
+/// How long after its intent a write may be without its outcome, by the ledger's time, before people are told.
+pub const OUTCOME_WITHIN: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@ use super::AppState;
 use super::openapi::{ANYBODY, Doc};
 use crate::host::feed::FeedsStatus;
 use crate::host::lead::Leading;
+use crate::notices::Sources;
 use crate::streams::EXECUTOR_FEEDS;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -76,6 +77,11 @@ async fn metrics(State(state): State<AppState>) -> Response {
     }
     if let Some(leading) = Leading::read(&state.cfg) {
         state.metrics.executor(&leading);
+    }
+    if let Some(now) = state.watch.now()
+        && let Ok(Ok(overdue)) = tokio::time::timeout(CHECK, Sources::of(&state.cfg).overdue_writes(now.tick_ms)).await
+    {
+        state.metrics.writes_overdue.set(i64::try_from(overdue.len()).unwrap_or(i64::MAX));
     }
     // What this agency delivers is its executor's to say.
     if let Ok(Ok(said)) = tokio::time::timeout(CHECK, state.nats.request(EXECUTOR_FEEDS, "".into())).await

@@ -30,7 +30,7 @@ pub(super) fn docs() -> Vec<Doc> {
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 struct Page {
-    /// Only this kind: approval, expires, review, break-glass.
+    /// Only this kind: approval, expires, review, break-glass, write.
     kind: Option<String>,
     limit: Option<u32>,
 }

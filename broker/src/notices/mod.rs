@@ -1,5 +1,5 @@
 //! What people of this agency are told without asking: approvals that wait for one of its roles, agreements that expire
-//! soon, reviews that are due, overrides at this provider. Listed by `GET /v1/notices`, and sent by webhook and mail where
+//! soon, reviews that are due, overrides and unfinished writes at this provider. Listed by `GET /v1/notices`, and sent by webhook and mail where
 //! `notices:` of `node.yaml` names them.
 
 mod config;
@@ -15,9 +15,11 @@ pub use store::{Channel, Outbox, Waiting};
 
 use crate::config::NodeConfig;
 use crate::host::notices::Notices as Overrides;
+use crate::host::unsettled::Unsettled;
 use crate::ledger::LedgerError;
 use crate::ledger::node_client::NodeClient;
 use crate::store::{Store, StoreError};
+use concordat_executor::limits::OUTCOME_WITHIN;
 use concordat_protocol::cbor;
 use concordat_protocol::ids::{AgencyId, OpRef};
 use concordat_protocol::node::{AgreementView, ReviewDue};
@@ -36,7 +38,7 @@ const OVERRIDES: u32 = 200;
 pub struct Notice {
     /// Names it for ever: what has this name already is not told again.
     pub id: String,
-    /// `approval`, `expires`, `review` or `break-glass`.
+    /// `approval`, `expires`, `review`, `break-glass` or `write`.
     pub kind: &'static str,
     /// One sentence.
     pub text: String,
@@ -156,6 +158,27 @@ fn of_overrides(found: &[crate::host::notices::Notice]) -> Vec<Notice> {
     found.iter().filter_map(notice).collect()
 }
 
+/// Writes at this provider whose intent was accepted long ago and that have no outcome: (its index, its tick).
+#[must_use]
+pub fn of_writes(open: &[(u64, u64)], now_ms: u64) -> Vec<Notice> {
+    let overdue = |at_ms: u64| u128::from(now_ms.saturating_sub(at_ms)) > OUTCOME_WITHIN.as_millis();
+    let notice = |(index, at_ms): &(u64, u64)| {
+        let op = OpRef(*index);
+        Notice {
+            id: format!("write/{op}"),
+            kind: "write",
+            text: format!(
+                "the write {op}, accepted at {}, has no outcome yet: look at the executor and its store; it is carried out \
+                 once, or declared failed, when both are back",
+                when(*at_ms)
+            ),
+            due_ms: None,
+            about: json!({"operation": op.to_string()}),
+        }
+    };
+    open.iter().filter(|(_, at_ms)| overdue(*at_ms)).map(notice).collect()
+}
+
 /// What notices are gathered from.
 #[derive(Clone)]
 pub struct Sources {
@@ -165,6 +188,8 @@ pub struct Sources {
     pub node: NodeClient,
     /// Overrides at this provider.
     pub overrides: Overrides,
+    /// Writes at this provider.
+    pub writes: Unsettled,
     /// How long before its end an agreement's expiry is told, milliseconds.
     pub within_ms: u64,
 }
@@ -178,6 +203,7 @@ impl Sources {
             agency: cfg.agency.clone(),
             node: NodeClient::new(cfg.node_socket()),
             overrides: Overrides::new(cfg.releases()),
+            writes: Unsettled::new(cfg.releases()),
             within_ms: config.expires_within_ms(),
         }
     }
@@ -190,7 +216,33 @@ impl Sources {
         let (views, head) = (self.node.agreements().await?, self.node.head().await?);
         let mut all = of_agreements(&self.agency, &views, head.tick_ms, self.within_ms);
         all.extend(of_reviews(&self.agency, &self.node.reviews().await?, &views));
+        all.extend(self.overdue_writes(head.tick_ms).await?);
         Ok(all)
+    }
+
+    /// Writes that have been without an outcome for too long at a ledger time.
+    ///
+    /// # Errors
+    /// The own node does not answer.
+    pub async fn overdue_writes(&self, now_ms: u64) -> Result<Vec<Notice>, LedgerError> {
+        let writes = self.writes.clone();
+        let intents = match tokio::task::spawn_blocking(move || writes.intents()).await {
+            Ok(Ok(intents)) => intents,
+            other => {
+                warn!(?other, "unfinished writes cannot be told: the release store does not answer");
+                return Ok(vec![]);
+            }
+        };
+        let mut open = Vec::with_capacity(intents.len());
+        for index in intents {
+            let entry = self.node.log(index, 1).await?.into_iter().next();
+            open.extend(entry.map(|e| (index, e.tick_ms)));
+        }
+        let overdue = of_writes(&open, now_ms);
+        if let Some(first) = overdue.first() {
+            warn!(writes = overdue.len(), first = first.id, "writes have no outcome");
+        }
+        Ok(overdue)
     }
 
     async fn all(&self) -> Result<Vec<Notice>, LedgerError> {

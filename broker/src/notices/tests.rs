@@ -276,3 +276,11 @@ async fn a_mail_that_is_refused_is_an_error_that_says_so() {
     };
     assert!(Mailer::new(&bad, &agency("police"), Path::new("/")).is_err());
 }
+
+#[test]
+fn a_write_without_an_outcome_is_told_after_its_time() {
+    let limit = u64::try_from(OUTCOME_WITHIN.as_millis()).unwrap();
+    let told = of_writes(&[(41, NOW - limit - 1), (42, NOW - limit), (43, NOW + 5)], NOW);
+    assert_eq!(told.iter().map(|n| (n.id.as_str(), n.kind)).collect::<Vec<_>>(), [("write/op:41", "write")]);
+    assert_eq!(told[0].to_json()["operation"], "op:41");
+}
