@@ -196,6 +196,24 @@ async fn remove(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use concordat_executor::policies::duty::SignIn;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    #[test]
+    fn a_write_says_how_its_person_signed_in() {
+        let sign_in = SignIn { level: "mfa".into(), at_ms: 7 };
+        let token = Caller {
+            name: "clerk".into(),
+            roles: BTreeSet::new(),
+            after_step_up: BTreeMap::new(),
+            sign_in: None,
+            role_map: None,
+        };
+        let person = Caller { sign_in: Some(sign_in), ..token.clone() };
+        let said = |caller| Value::Object(with_role_map(Map::new(), caller));
+        assert_eq!(said(&person), json!({"sign_in": {"level": "mfa", "at_ms": 7}}));
+        assert_eq!(said(&token), json!({}), "a token of an application signs nobody in");
+    }
 
     #[test]
     fn a_change_names_the_version_that_it_is_about() {

@@ -74,6 +74,20 @@ fn fits(duty: &str, value: &Value) -> bool {
     }
 }
 
+impl AlteredField {
+    fn check(&self) -> Result<(), MessageError> {
+        if !self.name.starts_with("d/") || self.name.len() > LEAF_NAME_MAX {
+            return Err(MessageError::Content("the name of an altered field"));
+        }
+        let value = parse_ijson(&self.value)?;
+        if fits(&self.duty, &value) && jcs(&value)? == *self.value {
+            Ok(())
+        } else {
+            Err(MessageError::Content("an altered value"))
+        }
+    }
+}
+
 impl Alterations {
     /// Alterations of a message with these leaves, whose names are `names` in order; none if nothing of it is altered.
     pub(super) fn of<'a>(clause: &str, all: &[Altering], names: impl Iterator<Item = &'a str>) -> Option<Self> {
@@ -96,27 +110,26 @@ impl Alterations {
         if self.clause.is_empty() || self.clause.len() > CLAUSE_MAX || self.fields.is_empty() {
             return wrong("the clause that alters fields");
         }
-        let in_turn = |a: &AlteredField, b: &AlteredField| a.place < b.place && a.name < b.name;
-        if !self.fields.windows(2).all(|w| matches!(w, [a, b] if in_turn(a, b))) {
-            return wrong("the order of altered fields");
-        }
-        for field in &self.fields {
-            let place = usize::try_from(field.place).unwrap_or(usize::MAX);
-            if !matches!(leaves.leaves.get(place), Some(LeafView::Hidden { .. })) {
-                return wrong("the place of an altered field");
-            }
-            let fits_there = leaves.leaves.iter().enumerate().all(|(at, leaf)| match leaf {
-                LeafView::Opened { name, .. } if at < place => *name < field.name,
-                LeafView::Opened { name, .. } => *name > field.name,
-                LeafView::Hidden { .. } => true,
-            });
-            if !fits_there || !field.name.starts_with("d/") || field.name.len() > LEAF_NAME_MAX {
+        let (mut fields, mut last) = (self.fields.iter().peekable(), "");
+        for (place, leaf) in leaves.leaves.iter().enumerate() {
+            let altered = fields.next_if(|f| f.place == place as u64);
+            // Names rise with the places, those of altered fields among those that are shown.
+            let name = match (leaf, altered) {
+                (LeafView::Hidden { .. }, None) => continue,
+                (LeafView::Hidden { .. }, Some(field)) => {
+                    field.check()?;
+                    &field.name
+                }
+                (LeafView::Opened { name, .. }, None) => name,
+                (LeafView::Opened { .. }, Some(_)) => return wrong("the place of an altered field"),
+            };
+            if name.as_str() <= last {
                 return wrong("the name of an altered field");
             }
-            let value = parse_ijson(&field.value)?;
-            if !fits(&field.duty, &value) || jcs(&value)? != *field.value {
-                return wrong("an altered value");
-            }
+            last = name;
+        }
+        if fields.next().is_some() {
+            return wrong("the place of an altered field");
         }
         Ok(())
     }
