@@ -36,7 +36,9 @@ laws: ## the laws a compiler can check: tests/tests/laws.rs
 bench: servers ## the figures of docs/benchmarks.json, on the release build with production settings
 	@$(ENSURE) --toolchain
 	cargo build --locked --release -p concordat-cli -p concordat-tests
-	@export CONCORDAT_SERVERS="$$($(ENSURE) --dir)" CONCORDAT_TESSERA="$$($(ENSURE) tessera)"; $(TARGET)/release/concordat-bench run --out docs/benchmarks.json
+	cargo build --locked --release --manifest-path tests/engines/Cargo.toml --target-dir $(TARGET)/engines
+	@export CONCORDAT_SERVERS="$$($(ENSURE) --dir)" CONCORDAT_TESSERA="$$($(ENSURE) tessera)" CONCORDAT_ENGINES="$(abspath $(TARGET))/engines/release/policy-engines"; \
+	$(TARGET)/release/concordat-bench run --out docs/benchmarks.json
 
 bench-check: ## the last figures against their floors (tests/bench-floors.json)
 	@test -x $(TARGET)/release/concordat-bench || { echo "concordat: nothing was measured on this checkout: run 'make bench' first." >&2; exit 1; }

@@ -28,7 +28,7 @@ impl Default for NodeLimits {
             http_body_bytes: 8_000_000,
             response_bytes: 8_000_000,
             page_rows: 1_000,
-            queries_in_flight: 1_024,
+            queries_in_flight: 2_048,
             query_ms: 30_000,
             requests_per_second: 5_000,
             request_burst: 10_000,

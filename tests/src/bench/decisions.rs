@@ -93,8 +93,29 @@ fn resident_mb() -> f64 {
     line.split_whitespace().next().and_then(|kb| kb.parse::<f64>().ok()).unwrap_or_default() / 1_000.0
 }
 
+/// Rows `decision_<engine>_us` of other policy engines on as many agreements, each in a process of its own.
+fn other_engines(results: &mut Results) -> Result<(), BenchError> {
+    let Some(program) = std::env::var_os("CONCORDAT_ENGINES") else {
+        println!("  SKIPPED other policy engines: CONCORDAT_ENGINES names no program (make bench sets it)");
+        return Ok(());
+    };
+    let failed = |e: &dyn std::fmt::Display| BenchError::refused("the other policy engines", e);
+    let output = std::process::Command::new(program).output().map_err(|e| failed(&e))?;
+    if !output.status.success() {
+        return Err(failed(&String::from_utf8_lossy(&output.stderr)));
+    }
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let (engine, value) = line.split_once(' ').ok_or_else(|| failed(&line))?;
+        let value: f64 = value.parse().map_err(|e: std::num::ParseFloatError| failed(&e))?;
+        results.add(&format!("decision_{engine}_us"), value, "microseconds", None);
+    }
+    Ok(())
+}
+
 /// Adds the rows `decision_*` and `agreements_10000_mb`.
 pub fn run(quick: bool, results: &mut Results) -> Result<(), BenchError> {
+    other_engines(results)?;
+    let beside = std::env::var_os("CONCORDAT_ENGINES").map(|_| "decision_casbin_us");
     let dataset = DatasetId::new("ds:police/stops@1").map_err(refused)?;
     let loaded = policies(AGREEMENTS)?;
     let asks = (0..AGREEMENTS).map(ask).collect::<Result<Vec<Ask>, _>>()?;
@@ -113,7 +134,7 @@ pub fn run(quick: bool, results: &mut Results) -> Result<(), BenchError> {
         black_box(set.decide(black_box(&asks[0])));
     }
     let cached = begun.elapsed();
-    results.add("decision_cold_us", cold.as_secs_f64() * 1e6 / AGREEMENTS as f64, "microseconds", None);
+    results.add("decision_cold_us", cold.as_secs_f64() * 1e6 / AGREEMENTS as f64, "microseconds", beside);
     results.add("decision_cached_ns", cached.as_secs_f64() * 1e9 / f64::from(rounds), "ns", None);
     drop((set, loaded));
     if !quick {
