@@ -75,6 +75,9 @@ struct Theirs {
     from: Option<String>,
 }
 
+/// Parameters, looked at after the token.
+type Asked = Result<Params<Mine>, Problem>;
+
 impl From<CitizenError> for Problem {
     fn from(e: CitizenError) -> Self {
         let detail = e.to_string();
@@ -115,7 +118,9 @@ impl Visit {
     async fn of(state: AppState, headers: &HeaderMap) -> Result<Self, Response> {
         let Some(citizens) = state.citizens.clone() else {
             let detail = "citizens do not sign in here: node.yaml has no `citizens`";
-            return Err(Problem::not_found("no-citizens", detail).into_response());
+            return Err(Problem::new(StatusCode::UNAUTHORIZED, "no-citizens", detail)
+                .challenge("Bearer")
+                .into_response());
         };
         let token = body::header(headers, header::AUTHORIZATION.as_str()).and_then(|v| v.split_once(' '));
         let token = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
@@ -146,7 +151,8 @@ impl Visit {
     }
 
     /// The citizen's own list.
-    async fn own(&self, asked: &Mine, what: &'static str) -> Result<(Listed, Hidden), Problem> {
+    async fn own(&self, asked: Asked, what: &'static str) -> Result<(Listed, Hidden), Problem> {
+        let Params(asked) = asked?;
         let dataset = self.dataset(&asked.dataset)?;
         let no_claim = || {
             let detail = "your token does not say who you are in this dataset";
@@ -186,14 +192,10 @@ impl Visit {
     }
 }
 
-async fn own_log(
-    State(state): State<AppState>,
-    headers: HeaderMap,
-    Params(asked): Params<Mine>,
-) -> Result<Response, Response> {
+async fn own_log(State(state): State<AppState>, headers: HeaderMap, asked: Asked) -> Result<Response, Response> {
     let visit = Visit::of(state, &headers).await?;
     let answer = async {
-        let (listed, subject) = visit.own(&asked, "log").await?;
+        let (listed, subject) = visit.own(asked, "log").await?;
         let mut list = subjects::list_json(&listed);
         let dataset = listed.list.dataset.to_string();
         let others = visit.state.store.run(move |db| mandates::by_others(db, &dataset, &subject)).await?;
@@ -203,13 +205,9 @@ async fn own_log(
     answer.await.map_err(Problem::into_response)
 }
 
-async fn own_proof(
-    State(state): State<AppState>,
-    headers: HeaderMap,
-    Params(asked): Params<Mine>,
-) -> Result<Response, Response> {
+async fn own_proof(State(state): State<AppState>, headers: HeaderMap, asked: Asked) -> Result<Response, Response> {
     let visit = Visit::of(state, &headers).await?;
-    let answer = async { subjects::as_file(&visit.own(&asked, "proof").await?.0) };
+    let answer = async { subjects::as_file(&visit.own(asked, "proof").await?.0) };
     answer.await.map_err(Problem::into_response)
 }
 

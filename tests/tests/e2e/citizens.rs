@@ -129,5 +129,5 @@ pub fn a_citizen_sees_who_looked_and_nobody_else(world: &World) {
     }
     std::fs::write(&file, before).unwrap();
     city.killed_and_back("police", "broker");
-    assert_eq!(citizen.get(&mine).is(404).body["code"], "no-citizens");
+    assert_eq!(citizen.get(&mine).is(401).body["code"], "no-citizens");
 }
