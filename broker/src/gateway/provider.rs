@@ -22,9 +22,11 @@ use tracing::{info, warn};
 
 /// Commands that may wait for the task.
 const QUEUE: usize = 4_096;
-/// While requests come in quick succession, those of so long are signed together: the provider then verifies one
-/// signature for all of them. A request that comes alone does not wait.
+/// While many requests are open, those of so long are signed together: the provider then verifies one signature for all
+/// of them. Where few are open none waits.
 const GATHER: Duration = Duration::from_millis(5);
+/// How many open requests are many.
+const MANY_OPEN: usize = 16;
 /// How long opening rests after it failed, doubling up to the second.
 const REST: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -177,8 +179,11 @@ impl Task {
         }
     }
 
-    /// How much longer what waits is gathered; none where nothing waits or nothing was signed a moment ago.
+    /// How much longer what waits is gathered; none where nothing waits, few are open or nothing was signed a moment ago.
     fn gathering(&self) -> Option<Duration> {
+        if self.pool.open() + self.waiting.len() < MANY_OPEN {
+            return None;
+        }
         let since = self.signed.filter(|_| !self.waiting.is_empty())?.elapsed();
         GATHER.checked_sub(since).filter(|left| !left.is_zero())
     }

@@ -34,6 +34,14 @@ clauses:
   legal_basis: "Measuring the system"
   duties:
   - {type: fields, allow: [stop_id, time, problem, citation_issued, neighborhood]}
+- id: B1
+  text: In danger to life the duty officer may override; the police review it.
+  effect: break-glass
+  assignee: {org: org:court, role: role:duty-officer}
+  actions: [query]
+  evidence: {bounded: {max_lag: 10m}}
+  purpose: purp:bench-override
+  duties: [{type: justification}, {type: notify, to: org:police}, {type: review, within: 24h}]
 "#;
 
 /// A running city. Dropping it stops it and removes its folders.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 /// The dataset that is asked for.
-const DATASET: &str = "ds:police/stops@1";
+pub const DATASET: &str = "ds:police/stops@1";
 
 /// What came of a load of queries.
 #[derive(Debug, Default)]
@@ -38,7 +38,11 @@ pub struct Clerk {
 impl Clerk {
     /// A clerk of the consumer.
     pub fn of(city: &City) -> Result<Self, BenchError> {
-        let (addr, token) = city.clerk()?;
+        Self::from(city.clerk()?)
+    }
+
+    /// A person of the consumer, by where the gateway listens and the token.
+    pub fn from((addr, token): (concordat_broker::config::RpcAddr, String)) -> Result<Self, BenchError> {
         let headers = format!("Authorization: Bearer {token}\r\nContent-Type: application/json\r\n");
         Ok(Self { addr, headers: headers.into() })
     }
@@ -62,7 +66,8 @@ impl Clerk {
         op.map(str::to_owned).ok_or_else(|| BenchError::refused("a query", "its answer names no operation"))
     }
 
-    async fn ask(&self, connection: &mut Connection, body: &[u8]) -> Result<Value, BenchError> {
+    /// Asks and returns the whole answer.
+    pub async fn ask(&self, connection: &mut Connection, body: &[u8]) -> Result<Value, BenchError> {
         let answer =
             connection.post("/v1/queries", &self.headers, body).await.map_err(|e| BenchError::io("the gateway", e))?;
         if answer.status != 200 {

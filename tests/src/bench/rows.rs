@@ -1,5 +1,6 @@
 //! Which figures are measured, in which order.
 
+use super::bounded;
 use super::chain::{Kind, Network, Programs, Spec};
 use super::city::City;
 use super::decisions;
@@ -283,6 +284,7 @@ async fn queries(plan: &Plan, programs: &Programs, results: &mut Results) -> Res
     results.add("query_strict_4v_keys", batch.per_second * KEYS as f64, "keys/s", Some("query_strict_4v"));
     latency_rows(results, "query_strict_4v_keys_latency", &batch.latencies, "commit_latency_4v");
     cpu_rows(results, "query_strict_4v_keys", &batch.cpu);
+    bounded::rows(&city, &all, plan.quick, results).await?;
     if let Some(key) = all.first() {
         receipt::rows(&city, &clerk, key, results).await?;
     }
