@@ -36,11 +36,36 @@ struct Holder {
     start: u64,
 }
 
-fn started(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+/// What the system says of a process id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// It runs since then.
+    Since(u64),
+    /// No such process, or one that ended and is not yet waited for.
+    Gone,
+    /// It could not be read: nothing follows from that.
+    Unknown,
+}
+
+fn started(pid: u32) -> Said {
+    let stat = match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat,
+        // Where others' processes are hidden, they are not found either: this one must be, to take it for gone.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && shows_others() => return Said::Gone,
+        Err(_) => return Said::Unknown,
+    };
     // The name in parentheses may hold anything: the fields begin after the last one.
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    if matches!(fields.next()?, "Z" | "X") { None } else { fields.nth(18)?.parse().ok() }
+    let fields = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect::<Vec<_>>()).unwrap_or_default();
+    match (fields.first(), fields.get(19).and_then(|f| f.parse().ok())) {
+        (Some(&("Z" | "X")), _) => Said::Gone,
+        (Some(_), Some(start)) => Said::Since(start),
+        _ => Said::Unknown,
+    }
+}
+
+/// Whether processes of other users can be seen: the first one of the namespace is somebody's.
+fn shows_others() -> bool {
+    std::fs::metadata("/proc/self/stat").is_ok() && std::fs::metadata("/proc/1/stat").is_ok()
 }
 
 fn place() -> Option<String> {
@@ -52,7 +77,8 @@ fn place() -> Option<String> {
 impl Holder {
     fn own() -> Option<Self> {
         let pid = std::process::id();
-        Some(Self { place: place()?, pid, start: started(pid)? })
+        let Said::Since(start) = started(pid) else { return None };
+        Some(Self { place: place()?, pid, start })
     }
 
     fn read(text: &str) -> Option<Self> {
@@ -63,13 +89,20 @@ impl Holder {
 
     /// Whether it is a process of this machine that no longer runs. Of another machine's nobody here can tell.
     fn is_dead(&self, here: &str) -> bool {
-        self.place == here && started(self.pid) != Some(self.start)
+        self.place == here
+            && match started(self.pid) {
+                Said::Since(start) => start != self.start,
+                Said::Gone => true,
+                Said::Unknown => false,
+            }
     }
 
     /// Ends a process of this machine that holds locks and does not go on. Its own lease is over: it may do nothing any more.
     fn end(&self, here: &str) {
         let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
-        let Some(pid) = pid.filter(|_| self.place == here && started(self.pid) == Some(self.start)) else { return };
+        let Some(pid) = pid.filter(|_| self.place == here && started(self.pid) == Said::Since(self.start)) else {
+            return;
+        };
         warn!(pid = self.pid, "a former executor holds the stores and stands still: it is ended");
         if let Err(e) = rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
             warn!(pid = self.pid, error = %e, "it could not be ended: end it by hand");
@@ -235,6 +268,7 @@ pub(super) async fn take_over(cfg: &NodeConfig, holding: &Arc<dyn Holding>, writ
 /// crash, and nothing later.
 pub(super) async fn fence_stores(cfg: &NodeConfig, keeper: &Keeper) -> Result<(), HostError> {
     let (term, begun, here) = (keeper.lead.term, Instant::now(), place().unwrap_or_default());
+    let mut told = false;
     for store in STORES {
         let path = cfg.path(store);
         loop {
@@ -245,6 +279,12 @@ pub(super) async fn fence_stores(cfg: &NodeConfig, keeper: &Keeper) -> Result<()
                 Err(e) if e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
                     if let Some(former) = keeper.former.as_ref().filter(|_| begun.elapsed() > LOCKED) {
                         former.end(&here);
+                    }
+                    if begun.elapsed() > LOCKED && !std::mem::replace(&mut told, true) {
+                        warn!(
+                            store = file,
+                            "another process keeps this store locked: nothing is served until it lets go"
+                        );
                     }
                 }
                 Err(e) => return Err(HostError::Lead(format!("{file}: {e}"))),

@@ -81,7 +81,8 @@ async fn metrics(State(state): State<AppState>) -> Response {
     if let Some(now) = state.watch.now()
         && let Ok(Ok(overdue)) = tokio::time::timeout(CHECK, Sources::of(&state.cfg).overdue_writes(now.tick_ms)).await
     {
-        state.metrics.writes_overdue.set(i64::try_from(overdue.len()).unwrap_or(i64::MAX));
+        // -1: it cannot be said, which is no reason to be calm.
+        state.metrics.writes_overdue.set(overdue.map_or(-1, |all| i64::try_from(all.len()).unwrap_or(i64::MAX)));
     }
     // What this agency delivers is its executor's to say.
     if let Ok(Ok(said)) = tokio::time::timeout(CHECK, state.nats.request(EXECUTOR_FEEDS, "".into())).await

@@ -20,11 +20,14 @@ use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
 use tracing::info;
 use utoipa::{IntoParams, ToSchema};
 
 /// Every path of it begins so.
 pub(super) const DOOR: &str = "/v1/me/";
+/// Lists that are made for citizens at one time: each asks the executor and the node that serve agencies too.
+static LISTS: Semaphore = Semaphore::const_new(4);
 /// What is wrong is told to the person, who has no keys/tokens.yaml.
 const SIGN_IN: &str = "sign in at the citizens' issuer and send its access token as `Authorization: Bearer <token>`";
 
@@ -113,6 +116,16 @@ pub(super) fn now_ms() -> i64 {
     jiff::Timestamp::now().as_millisecond()
 }
 
+/// The list, in its turn; busy where four are being made.
+async fn list_of(state: &AppState, dataset: &DatasetId, id: &str, from: Option<&str>) -> Result<Listed, Problem> {
+    let busy = |_| {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "other lists are being made")
+            .next("ask again in a few seconds")
+    };
+    let _turn = LISTS.try_acquire().map_err(busy)?;
+    subjects::list_of(state, dataset, id, from).await
+}
+
 impl Visit {
     /// Who comes, by their token; `Err` is the answer.
     async fn of(state: AppState, headers: &HeaderMap) -> Result<Self, Response> {
@@ -163,7 +176,7 @@ impl Visit {
         let subject = hidden_subject(&self.state, &dataset, &id);
         let (who, mandate) = (self.who, None);
         self.keep(Look { dataset: dataset.to_string(), subject, who, mandate, what }).await?;
-        let listed = subjects::list_of(&self.state, &dataset, &id, asked.from.as_deref()).await?;
+        let listed = list_of(&self.state, &dataset, &id, asked.from.as_deref()).await?;
         info!(subject = hex::encode(listed.id), %dataset, what, "who looked, asked by the person");
         Ok((listed, subject))
     }
@@ -186,7 +199,7 @@ impl Visit {
             Problem::not_found("no-mandate", detail).next("the agency's clerk registers mandates: bring the document")
         };
         let mandate = mandate.await?.ok_or_else(no_mandate)?;
-        let listed = subjects::list_of(&self.state, &dataset, &asked.subject, asked.from.as_deref()).await?;
+        let listed = list_of(&self.state, &dataset, &asked.subject, asked.from.as_deref()).await?;
         info!(subject = hex::encode(listed.id), %dataset, mandate, what, "who looked, asked by a representative");
         Ok(listed)
     }

@@ -241,6 +241,8 @@ mod tests {
             (json!("low"), json!(NOW)),
             (json!(null), json!(NOW)),
             (json!("high"), json!(NOW - 901)),
+            (json!("high"), json!(NOW + 3_600)),
+            (json!("high"), json!(NOW * 1_000)),
             (json!("high"), json!(null)),
         ] {
             let refused = judged(json!({"acr": acr, "auth_time": at, "person_no": "17-1"}));

@@ -52,6 +52,8 @@ pub struct Issuer {
     /// The role map in use; another one takes its place when the file changes.
     map: std::sync::RwLock<Arc<RoleMap>>,
     map_file: PathBuf,
+    /// SHA-256 of what the file held at the last look.
+    seen: std::sync::Mutex<String>,
 }
 
 impl std::fmt::Debug for Issuer {
@@ -73,7 +75,8 @@ impl Issuer {
         let map = read_map(&map_file)?;
         info!(issuer = cfg.issuer, role_map = map.sha256(), "people sign in at their issuer");
         let verifier = Verifier::new(cfg.clone(), folder)?;
-        Ok(Self { verifier, map: std::sync::RwLock::new(Arc::new(map)), map_file })
+        let seen = std::sync::Mutex::new(map.sha256().to_owned());
+        Ok(Self { verifier, map: std::sync::RwLock::new(Arc::new(map)), map_file, seen })
     }
 
     /// The issuer's name.
@@ -86,10 +89,14 @@ impl Issuer {
         self.map.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the role map again; whether it is another one. One that cannot be read leaves the one in use.
+    /// Reads the role map again; whether it is another one. One that cannot be read leaves the one in use, and one that was not
+    /// the same at the look before is still being written: half a map may read as a whole one.
     pub fn reload(&self) -> Result<bool, SetupError> {
         let map = read_map(&self.map_file)?;
-        let changed = map.sha256() != self.role_map().sha256();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let settled = *seen == map.sha256();
+        map.sha256().clone_into(&mut seen);
+        let changed = settled && map.sha256() != self.role_map().sha256();
         if changed {
             *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(map);
         }

@@ -133,12 +133,15 @@ impl Condition {
     }
 }
 
+/// How far the issuer's clock may be ahead of ours, seconds: a sign-in of the future is none.
+const CLOCKS_APART_S: u64 = 60;
+
 impl StepUp {
     pub(crate) fn is_met(&self, claims: &Map<String, Value>, now: u64) -> bool {
         let acr = claims.get("acr").and_then(Value::as_str).unwrap_or_default();
         let fresh = |max: u64| {
             let at = claims.get("auth_time").and_then(Value::as_u64);
-            at.is_some_and(|at| now.saturating_sub(at) <= max)
+            at.is_some_and(|at| at <= now.saturating_add(CLOCKS_APART_S) && now.saturating_sub(at) <= max)
         };
         (self.acr.is_empty() || self.acr.iter().any(|a| a == acr)) && self.max_age_s.is_none_or(fresh)
     }

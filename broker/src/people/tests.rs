@@ -268,3 +268,24 @@ proptest! {
         prop_assert!(roles.is_empty() && later.is_empty());
     }
 }
+
+#[test]
+fn a_role_map_counts_once_its_file_was_the_same_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |text: &str| std::fs::write(dir.path().join("role-map.yaml"), text).unwrap();
+    write(MAP);
+    let cfg: OidcConfig =
+        serde_saphyr::from_str("issuer: https://issuer.example\naudience: concordat-court\n").unwrap();
+    let issuer = Issuer::load(&cfg, dir.path()).unwrap();
+    let before = issuer.role_map().sha256().to_owned();
+    // What a writer that is still at it has put there, and the rest of it.
+    let whole = MAP.replace("court-clerks", "court-judges");
+    write(&format!("{MAP}# half of it\n"));
+    assert!(!issuer.reload().unwrap());
+    write(&whole);
+    assert!(!issuer.reload().unwrap());
+    assert_eq!(issuer.role_map().sha256(), before);
+    assert!(issuer.reload().unwrap());
+    assert_ne!(issuer.role_map().sha256(), before);
+    assert!(!issuer.reload().unwrap());
+}
