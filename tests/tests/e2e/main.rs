@@ -8,6 +8,7 @@ mod agreement_tools;
 mod agreements;
 mod altered;
 mod api;
+mod attacks;
 mod audit;
 mod bad_input;
 mod break_glass;
@@ -21,6 +22,7 @@ mod epochs;
 mod executors;
 mod feed;
 mod forged;
+mod in_between;
 mod keys;
 mod kills;
 mod ledger;
@@ -100,6 +102,28 @@ const TESTS: &[(&str, &str, Test)] = &[
     ("writes", "what_no_clause_permits_changes_nothing", writes::what_no_clause_permits_changes_nothing),
     ("writes", "one_idempotency_key_writes_once", writes::one_idempotency_key_writes_once),
     ("writes", "acknowledged_writes_survive_kills", writes::acknowledged_writes_survive_kills),
+    (
+        "attacks",
+        "a_hidden_record_answers_like_one_that_is_not_there",
+        attacks::a_hidden_record_answers_like_one_that_is_not_there,
+    ),
+    (
+        "attacks",
+        "what_travels_tells_a_hidden_row_from_none_by_nothing",
+        attacks::what_travels_tells_a_hidden_row_from_none_by_nothing,
+    ),
+    (
+        "attacks",
+        "a_document_drops_no_role_that_its_agency_always_needs",
+        attacks::a_document_drops_no_role_that_its_agency_always_needs,
+    ),
+    ("attacks", "an_old_approval_resumes_nothing", attacks::an_old_approval_resumes_nothing),
+    ("in_between", "a_relay_reads_no_row", in_between::a_relay_reads_no_row),
+    (
+        "in_between",
+        "a_relay_that_alters_swaps_or_repeats_gets_nothing_believed",
+        in_between::a_relay_that_alters_swaps_or_repeats_gets_nothing_believed,
+    ),
     (
         "audit",
         "a_decision_is_made_again_and_a_forged_one_is_told",
