@@ -41,7 +41,7 @@ fn canary() -> Value {
 
 #[test]
 fn altered_values_come_beside_what_was_signed_and_say_by_which_duty() {
-    let city = City::new();
+    let city = City::under(DUTIES);
     let bytes = plain(&city, DUTIES, &canary());
     let redacted: RedactedEnvelope = cbor::decode(&bytes).unwrap();
     let got = city.check(&city.item(&redacted, 4)).unwrap().remove(0);
@@ -75,7 +75,7 @@ fn altered_values_come_beside_what_was_signed_and_say_by_which_duty() {
 
 #[test]
 fn a_subscription_takes_altered_fields_or_leaves_them_and_chooses_no_rows_by_them() {
-    let city = City::new();
+    let city = City::under(DUTIES);
     let all = lens(DUTIES);
     let fewer = all.narrow(&json!({}), &["area".into()], &doc()).unwrap();
     let shown = fewer.show(&city.opened(&of_data(&city, &canary())), WITH).unwrap();
@@ -100,7 +100,7 @@ fn a_subscription_takes_altered_fields_or_leaves_them_and_chooses_no_rows_by_the
 
 #[test]
 fn forged_alterations_are_refused_by_name() {
-    let city = City::new();
+    let city = City::under(DUTIES);
     let good: RedactedEnvelope = cbor::decode(&plain(&city, DUTIES, &canary())).unwrap();
     assert!(city.check(&city.item(&good, 1)).is_ok());
     let forged = |change: &dyn Fn(&mut Vec<LeafView>, &mut Alterations)| {
@@ -140,6 +140,50 @@ fn forged_alterations_are_refused_by_name() {
     assert_eq!(city.check(&resealed).unwrap_err().code(), "promise-root");
 }
 
+/// An altered value that the clause has no duty for, though its form is right and it is promised.
+#[test]
+fn only_duties_of_the_consumer_s_own_document_alter_values() {
+    let said = |city: &City, item: &FeedItem| city.check(item).map_err(|e| (e.code(), e.sentence));
+    let refused = |city: &City, item: &FeedItem| said(city, item).unwrap_err();
+    let coarse = "[{type: coarsen, field: mw, step: 10}]";
+    let sender = City::under(coarse);
+    let redacted: RedactedEnvelope = cbor::decode(&plain(&sender, coarse, &canary())).unwrap();
+    let item = sender.item(&redacted, 1);
+    assert!(said(&sender, &item).is_ok());
+    // Invented, of another field, another kind of duty for the field, of another clause of the document.
+    let mut city = sender;
+    for duties in [
+        "[]",
+        "[{type: coarsen, field: area, step: 10}]",
+        "[{type: mask, fields: [mw]}]",
+        "[{type: fields, allow: [mw]}]",
+    ] {
+        let own = document(BOUNDED, duties);
+        city.expected.altering = altering(&own, &[&own]);
+        let (code, sentence) = refused(&city, &item);
+        assert_eq!(code, "altered-duty", "{duties}");
+        assert!(sentence.contains("coarsen") && sentence.contains("mw"), "{sentence}");
+    }
+    // Without the document nobody can tell; what is not altered goes on.
+    let (agreed, other) = (document(BOUNDED, coarse), document(BOUNDED, "[]"));
+    let unknown = altering(&agreed, &[&other]);
+    city.expected.altering = unknown.clone();
+    let (code, sentence) = refused(&city, &item);
+    assert_eq!(code, "altered-document");
+    assert!(sentence.contains(&hex::encode(agreed.terms_hash())) && sentence.contains("agreements/"), "{sentence}");
+    let unaltered: RedactedEnvelope = cbor::decode(&plain(&city, "[]", &canary())).unwrap();
+    assert!(said(&city, &city.item(&unaltered, 1)).is_ok());
+    // Of several versions each counts, and what one without its document might say is not known.
+    let mut both = altering(&agreed, &[&agreed]);
+    both.join(altering(&other, &[&other]));
+    city.expected.altering = both;
+    assert!(said(&city, &item).is_ok());
+    let mut half = altering(&other, &[&other]);
+    half.join(unknown);
+    city.expected.altering = half;
+    assert_eq!(refused(&city, &item).0, "altered-document");
+}
+
 #[test]
 fn a_message_without_a_time_is_never_of_age_and_a_delay_needs_a_time() {
     let city = City::new();
@@ -167,8 +211,8 @@ proptest! {
     /// A feed shows exactly what a query of the same moment shows of the row, and the true value is nowhere in the bytes.
     #[test]
     fn a_feed_alters_as_queries_do(which in 0..ALTERING.len(), area in "[a-zä]{8,20}|[1-9][0-9]{6,9}", at_ms in 1_600_000_000_000u64..1_900_000_000_000) {
-        let city = City::new();
         let duties = format!("[{}]", ALTERING[which]);
+        let city = City::under(&duties);
         let grant = grant(BOUNDED, &duties);
         let data = json!({"meter": "m", "time": "2026-05-03T14:15:16Z", "mw": "1.5", "area": area});
         let with = Pseudonyms { at_ms, ..WITH };

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
+use super::duties::Altering;
 use crate::gateway::check::release_signature;
 use crate::host::feed::scope;
 
@@ -56,6 +57,8 @@ pub struct Expected {
     pub clause: String,
     /// The clause's bound in each version that is or was in force, milliseconds; 0 where nothing is anchored.
     pub max_lag_ms: BTreeSet<u64>,
+    /// What the clause's duties alter in each of these versions, by this agency's own documents.
+    pub altering: Altering,
 }
 
 /// A message as an application gets it.
@@ -180,6 +183,9 @@ pub fn messages(
             "altered-clause",
             format!("fields are altered by {}, the subscription is of {}", other.clause, x.clause),
         );
+    }
+    for (field, duty) in altered.values().flat_map(|a| a.duties()) {
+        x.altering.check(&x.clause, field, duty)?;
     }
     let mut out = Vec::with_capacity(shown.len());
     for (index, (seq, leaves)) in shown.into_iter().enumerate() {

@@ -10,6 +10,7 @@ mod check;
 pub mod complaint;
 mod create;
 mod double;
+mod duties;
 mod error;
 pub mod http;
 mod look;
@@ -27,12 +28,15 @@ mod view;
 
 use crate::config::NodeConfig;
 use crate::gateway::watch::LedgerWatch;
+use crate::host::policy::{Documents, load_documents};
 use crate::keys::{KeyFileError, KeyFolder};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::streams::EXCHANGE_API;
 use concordat_protocol::keys::KemKey;
+use concordat_protocol::node::AgreementView;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -41,6 +45,7 @@ use tracing::{info, warn};
 pub use buffer::{Acked, Buffer, Cursor, Held, Offer, Start};
 pub use check::{Expected, FeedProofError, Message, messages, promise, read, unseal};
 pub use create::NewAsk;
+pub use duties::Altering;
 pub use error::FeedError;
 pub use refused::Refused;
 pub use seek::SeekTo;
@@ -77,8 +82,11 @@ struct Parts {
     kem: KemKey,
     js: async_nats::jetstream::Context,
     all: Mutex<BTreeMap<Key, Arc<Subscription>>>,
-    /// One at a time makes subscriptions of what ledger and store say.
-    refreshing: tokio::sync::Mutex<()>,
+    /// One at a time makes subscriptions of what ledger and store say. This agency's documents, as they were read last:
+    /// what a hash stands for never changes.
+    refreshing: tokio::sync::Mutex<Documents>,
+    /// A delivery waits for a document.
+    lacking: AtomicBool,
     stopping: watch::Receiver<bool>,
 }
 
@@ -89,6 +97,9 @@ impl Parts {
         now.map_or(0, |n| n.tick_ms.saturating_add(n.at.elapsed().as_millis() as u64))
     }
 }
+
+/// A subscription's key and terms, and what was asked for where this agency created it.
+type Wanted = (Key, FeedTerms, Option<Created>);
 
 /// All subscriptions of this agency. Cheap to clone.
 #[derive(Clone)]
@@ -109,8 +120,8 @@ impl Subscriptions {
             stop.send_replace(true);
             stop.closed().await;
         });
-        let (all, refreshing) = (Mutex::default(), Default::default());
-        let this = Self { parts: Arc::new(Parts { setup, shelf, kem, js, all, refreshing, stopping }) };
+        let (all, refreshing, lacking) = (Mutex::default(), Default::default(), AtomicBool::new(false));
+        let this = Self { parts: Arc::new(Parts { setup, shelf, kem, js, all, refreshing, lacking, stopping }) };
         tokio::spawn(this.clone().supervise());
         tokio::spawn(look::observe(this.clone()));
         Ok(this)
@@ -164,7 +175,7 @@ impl Subscriptions {
             setup.watch.reach(height + 1, Duration::from_secs(1)).await;
             let Some(now) = setup.watch.now() else { continue };
             height = now.height.max(height);
-            if rev == Some(now.meta_rev) {
+            if rev == Some(now.meta_rev) && !self.parts.lacking.swap(false, Ordering::Relaxed) {
                 continue;
             }
             match self.refresh().await {
@@ -180,17 +191,30 @@ impl Subscriptions {
         }
     }
 
-    /// Makes a subscription of each clause that gives one, and of each that was created.
-    async fn refresh(&self) -> Result<(), FeedError> {
-        let _one = self.parts.refreshing.lock().await;
-        let views = self.parts.setup.watch.agreements().await?;
+    /// What agreements give, and what was created, with the terms of each.
+    fn wanted(&self, views: &[AgreementView], created: &[Created], documents: &Documents) -> Vec<Wanted> {
         let cfg = &self.parts.setup.cfg;
-        let mut wanted: Vec<_> = terms::default_ones(&views, cfg).into_iter().map(|(k, t)| (k, t, None)).collect();
-        for created in self.parts.shelf.created().await? {
-            match terms::created_one(&views, cfg, &created) {
-                Some(terms) => wanted.push((created.key.clone(), terms, Some(created))),
+        let mut wanted: Vec<Wanted> =
+            terms::default_ones(views, cfg, documents).into_iter().map(|(key, terms)| (key, terms, None)).collect();
+        for created in created {
+            match terms::created_one(views, cfg, created, documents) {
+                Some(terms) => wanted.push((created.key.clone(), terms, Some(created.clone()))),
                 None => warn!(name = created.name, "no agreement on the ledger has this subscription's clause"),
             }
+        }
+        wanted
+    }
+
+    /// Makes a subscription of each clause that gives one, and of each that was created.
+    async fn refresh(&self) -> Result<(), FeedError> {
+        let mut documents = self.parts.refreshing.lock().await;
+        let views = self.parts.setup.watch.agreements().await?;
+        let created = self.parts.shelf.created().await?;
+        let mut wanted = self.wanted(&views, &created, &documents);
+        if wanted.iter().any(|(_, terms, _)| terms.expected.altering.lacks()) {
+            let dir = self.parts.setup.cfg.dir.clone();
+            documents.extend(tokio::task::spawn_blocking(move || load_documents(&dir)).await.unwrap_or_default());
+            wanted = self.wanted(&views, &created, &documents);
         }
         for (key, terms, created) in wanted {
             if let Some(known) = self.at(&key) {

@@ -3,6 +3,7 @@
 use super::ask::{AskError, ask};
 use super::check::{self, FeedProofError};
 use super::complaint::Complaint;
+use super::duties::NO_DOCUMENT;
 use super::look::look_after;
 use super::subscription::{Awaited, Resync, Subscription, wall_ms};
 use super::{Held, Offer, Parts};
@@ -15,6 +16,7 @@ use async_nats::jetstream::message::Acker;
 use concordat_protocol::subscribe::ExchangeCommand;
 use futures::{FutureExt, StreamExt};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tracing::{error, info, warn};
@@ -40,6 +42,9 @@ enum PullError {
     Store(#[from] StoreError),
     #[error("does not prove itself: {0}")]
     Proof(#[from] FeedProofError),
+    /// It cannot be checked before a document is here.
+    #[error(transparent)]
+    Document(FeedProofError),
     /// Items were lost on their way while a seek looks for its first: they are asked for again.
     #[error("items were lost on their way")]
     Torn,
@@ -296,13 +301,18 @@ async fn refuse(
     Ok(kept?)
 }
 
-/// Checks a delivery. While the ledger does not answer nothing can be checked: the item is not let go of, since later
-/// ones would overtake it.
+/// Checks a delivery. While the ledger does not answer, or the clause's document is missing, nothing can be checked: the item
+/// is not let go of, since later ones would overtake it.
 async fn verified(parts: &Parts, sub: &Subscription, payload: &[u8]) -> Result<Checked, PullError> {
     let mut said = false;
     loop {
         match verify(parts, sub, payload).await {
-            Err(PullError::Ledger(e)) if sub.with(|i| i.fetches() && i.resync == Resync::None) => {
+            Err(e @ (PullError::Ledger(_) | PullError::Document(_)))
+                if sub.with(|i| i.fetches() && i.resync == Resync::None) =>
+            {
+                if matches!(e, PullError::Document(_)) {
+                    parts.lacking.store(true, Ordering::Relaxed);
+                }
                 if !said {
                     warn!(subscription = sub.id(), error = %e, "a delivery cannot be checked: it waits");
                     sub.count(|c| c.failed(e.to_string()));
@@ -324,7 +334,8 @@ async fn verify(parts: &Parts, sub: &Subscription, payload: &[u8]) -> Result<Che
     let sub_seq = promise.first_sub_seq;
     let envelope = tokio::task::block_in_place(|| check::unseal(x, &item, &promise, &parts.kem))?;
     let key = parts.setup.watch.key(envelope.key).await?;
-    let messages = tokio::task::block_in_place(|| check::messages(x, sub_seq, &envelope, key.as_ref()))?;
+    let messages = tokio::task::block_in_place(|| check::messages(x, sub_seq, &envelope, key.as_ref()));
+    let messages = messages.map_err(|e| if e.check == NO_DOCUMENT { PullError::Document(e) } else { e.into() })?;
     let (delivered_ms, max_lag_ms) = (promise.delivered_ms, promise.max_lag_ms);
     let awaited = Awaited { delivered_ms, max_lag_ms, promise: item.promise, signature: item.promise_signature };
     Ok((sub_seq, awaited, messages))

@@ -1,8 +1,10 @@
 //! What the ledger says of a subscription (pure). Nothing of it is taken from the provider's word.
 
 use super::check::Expected;
+use super::duties::Altering;
 use super::store::{Created, Key};
 use crate::config::NodeConfig;
+use crate::host::policy::Documents;
 use crate::streams::subscription_name;
 use concordat_protocol::cbor;
 use concordat_protocol::ids::{AgencyId, DatasetId};
@@ -57,7 +59,14 @@ fn ours<'a>(views: &'a [AgreementView], own: &'a AgencyId) -> impl Iterator<Item
     })
 }
 
-fn terms_of(cfg: &NodeConfig, key: &Key, view: &AgreementView, terms: &Terms, clause: Clause<'_>) -> FeedTerms {
+fn terms_of(
+    cfg: &NodeConfig,
+    key: &Key,
+    view: &AgreementView,
+    terms: &Terms,
+    clause: Clause<'_>,
+    documents: &Documents,
+) -> FeedTerms {
     let (handle, clause, max_lag_ms) = clause;
     let expected = Expected {
         chain: cfg.chain.clone(),
@@ -66,6 +75,7 @@ fn terms_of(cfg: &NodeConfig, key: &Key, view: &AgreementView, terms: &Terms, cl
         dataset: terms.dataset.clone(),
         clause: format!("{}/{}", terms.agreement, clause.id),
         max_lag_ms: BTreeSet::from([max_lag_ms]),
+        altering: Altering::of(view, &clause.id, documents),
     };
     FeedTerms {
         id: subscription_name(&key.provider, key.number),
@@ -80,13 +90,14 @@ fn terms_of(cfg: &NodeConfig, key: &Key, view: &AgreementView, terms: &Terms, cl
     }
 }
 
-/// The subscriptions that agreements give this agency by themselves: one for each bounded clause that names it.
-pub fn default_ones(views: &[AgreementView], cfg: &NodeConfig) -> Vec<(Key, FeedTerms)> {
+/// The subscriptions that agreements give this agency by themselves: one for each bounded clause that names it. `documents`:
+/// this agency's own copies.
+pub fn default_ones(views: &[AgreementView], cfg: &NodeConfig, documents: &Documents) -> Vec<(Key, FeedTerms)> {
     let mut out = Vec::new();
     for (view, terms) in ours(views, &cfg.agency).filter(|(_, t)| t.assignee.is_some()) {
         for clause in subscribe_clauses(view, &terms).filter(|(_, _, max_lag_ms)| *max_lag_ms > 0) {
             let key = Key { provider: terms.assigner.clone(), number: clause.0 };
-            let made = terms_of(cfg, &key, view, &terms, clause);
+            let made = terms_of(cfg, &key, view, &terms, clause, documents);
             out.push((key, made));
         }
     }
@@ -94,10 +105,10 @@ pub fn default_ones(views: &[AgreementView], cfg: &NodeConfig) -> Vec<(Key, Feed
 }
 
 /// The clause of a created subscription: that of the newest version in force, or of the newest there was. What was
-/// delivered under an older version keeps its bound. None while the own node does not know the agreement.
-pub fn created_one(views: &[AgreementView], cfg: &NodeConfig, c: &Created) -> Option<FeedTerms> {
+/// delivered under an older version keeps its bound and its duties. None while the own node does not know the agreement.
+pub fn created_one(views: &[AgreementView], cfg: &NodeConfig, c: &Created, documents: &Documents) -> Option<FeedTerms> {
     let mut found: Option<FeedTerms> = None;
-    let mut bounds = BTreeSet::new();
+    let (mut bounds, mut altering) = (BTreeSet::new(), Altering::default());
     for (view, terms) in ours(views, &cfg.agency) {
         let settled = !matches!(view.status, Status::Proposed | Status::Rejected);
         let same =
@@ -107,7 +118,8 @@ pub fn created_one(views: &[AgreementView], cfg: &NodeConfig, c: &Created) -> Op
         }
         for clause in subscribe_clauses(view, &terms).filter(|(_, t, _)| t.id == c.clause) {
             bounds.insert(clause.2);
-            let made = terms_of(cfg, &c.key, view, &terms, clause);
+            let made = terms_of(cfg, &c.key, view, &terms, clause, documents);
+            altering.join(made.expected.altering.clone());
             let rank = |t: &FeedTerms| (t.status == Status::Active, t.version);
             if found.as_ref().is_none_or(|f| rank(f) < rank(&made)) {
                 found = Some(made);
@@ -115,7 +127,7 @@ pub fn created_one(views: &[AgreementView], cfg: &NodeConfig, c: &Created) -> Op
         }
     }
     found.map(|mut f| {
-        f.expected.max_lag_ms = bounds;
+        (f.expected.max_lag_ms, f.expected.altering) = (bounds, altering);
         f
     })
 }

@@ -73,7 +73,9 @@ fn a_provider_s_word_counts_only_where_the_ledger_bears_it_out() {
 fn public_clauses_give_no_subscription_by_themselves() {
     let dir = tempfile::tempdir().unwrap();
     let (cfg, v) = (cfg(dir.path()), view(Status::Active, vec![17, 18]));
-    let numbers = |views: &[AgreementView]| default_ones(views, &cfg).iter().map(|(k, _)| k.number).collect::<Vec<_>>();
+    let numbers = |views: &[AgreementView]| {
+        default_ones(views, &cfg, &Documents::new()).iter().map(|(k, _)| k.number).collect::<Vec<_>>()
+    };
     assert_eq!(numbers(std::slice::from_ref(&v)), [17]);
     assert_eq!(numbers(&[public(v.clone())]), Vec::<u64>::new());
     let clauses = open_clauses(&[public(v)], &cfg.agency, &load());
@@ -102,7 +104,7 @@ fn a_created_subscription_goes_on_under_the_newest_version_in_force() {
         ending: false,
     };
     let at = |views: &[AgreementView]| {
-        let t = created_one(views, &cfg, &created)?;
+        let t = created_one(views, &cfg, &created, &Documents::new())?;
         Some((t.version, t.handle, t.status, t.expected.max_lag_ms.into_iter().collect::<Vec<_>>()))
     };
     let one = |status| view(status, vec![17, 18]);

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::check::{self, Expected, FeedProofError, Message};
+use super::duties::Altering;
 use crate::host::feed::{Lens, Maker, Sealer, UnfitClause};
 use concordat_executor::policies::ask::{Ask, Decision, Grant};
-use concordat_executor::policies::compile::compile;
+use concordat_executor::policies::compile::{Compiled, compile};
 use concordat_executor::policies::dataset::DatasetDoc;
 use concordat_executor::policies::duty::Capabilities;
 use concordat_executor::policies::evaluate::Evaluator;
@@ -16,9 +17,9 @@ use concordat_protocol::keys::{KemKey, SigningKey, Statement, Suite};
 use concordat_protocol::message::{
     Envelope, EnvelopeDraft, EnvelopeSource, MessageView, Opened, Record, RedactedEnvelope, SourceState,
 };
-use concordat_protocol::node::KeyView;
+use concordat_protocol::node::{AgreementView, KeyView};
 use concordat_protocol::session::{FeedItem, Promise};
-use concordat_protocol::terms::Action;
+use concordat_protocol::terms::{Action, Status};
 use proptest::prelude::*;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -43,7 +44,7 @@ fn agency(name: &str) -> AgencyId {
     AgencyId::new(name).unwrap()
 }
 
-fn grant(evidence: &str, duties: &str) -> Grant {
+fn document(evidence: &str, duties: &str) -> Compiled {
     let yaml = format!(
         "agreement: AGR-2026-0143\nversion: 1\nassigner: org:grid\nassignee: org:transport\ntarget: ds:grid/feeder@1\n\
          valid: {{from: 2026-01-01T00:00:00Z, until: 2027-01-01T00:00:00Z}}\n\
@@ -51,7 +52,28 @@ fn grant(evidence: &str, duties: &str) -> Grant {
          \x20 effect: permit\n  assignee: {{org: org:transport}}\n  actions: [subscribe]\n  evidence: {evidence}\n\
          \x20 purpose: purp:grid-dispatch\n  legal_basis: \"s\"\n  duties: {duties}\n"
     );
-    let evaluator = Evaluator::new(compile(&yaml).unwrap(), Capabilities::default()).unwrap();
+    compile(&yaml).unwrap()
+}
+
+/// What a consumer knows of the duties: the ledger has the terms of the document, `folder` are its own documents.
+fn altering(document: &Compiled, folder: &[&Compiled]) -> Altering {
+    let view = AgreementView {
+        agreement: document.terms.agreement.clone(),
+        version: 1,
+        revision: 2,
+        status: Status::Active,
+        terms_hash: document.terms_hash(),
+        terms: cbor::encode(&document.terms).into(),
+        expires_ms: 0,
+        approvals: vec![],
+        handles: vec![17],
+        bounded_suspended: 0,
+    };
+    Altering::of(&view, "F1", &folder.iter().map(|c| (c.terms_hash(), Arc::new((*c).clone()))).collect())
+}
+
+fn grant(evidence: &str, duties: &str) -> Grant {
+    let evaluator = Evaluator::new(document(evidence, duties), Capabilities::default()).unwrap();
     let ask = Ask {
         consumer: agency("transport"),
         roles: BTreeSet::new(),
@@ -80,6 +102,12 @@ struct City {
 
 impl City {
     fn new() -> Self {
+        Self::under("[]")
+    }
+
+    /// A consumer whose own document has these duties.
+    fn under(duties: &str) -> Self {
+        let document = document(BOUNDED, duties);
         Self {
             envelope_key: SigningKey::generate(Suite::Ed25519).unwrap(),
             release_key: SigningKey::generate(Suite::Ed25519).unwrap(),
@@ -91,6 +119,7 @@ impl City {
                 dataset: doc().id,
                 clause: "AGR-2026-0143/F1".into(),
                 max_lag_ms: BTreeSet::from([2_000]),
+                altering: altering(&document, &[&document]),
             },
         }
     }

@@ -170,6 +170,12 @@ impl Lead {
         Arc::new(Self { term: 0, started: Instant::now(), ends_ms: AtomicU64::new(u64::MAX) })
     }
 
+    /// A lease that is over.
+    #[cfg(test)]
+    pub(super) fn over() -> Arc<Self> {
+        Arc::new(Self { term: 1, started: Instant::now(), ends_ms: AtomicU64::new(0) })
+    }
+
     /// The term; none where nothing is shared.
     #[must_use]
     pub fn term(&self) -> Option<u64> {

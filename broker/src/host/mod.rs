@@ -72,8 +72,14 @@ pub enum HostError {
         rule: String,
     },
     /// Which terms it enforces.
-    #[error("executor/enforced.json: {0}; restore it, or delete it to enforce what the ledger's approvals say")]
+    #[error(
+        "executor/enforced.json: {0}; restore it from a backup, or move it away and have both sides propose the next \
+         version of what is denied then"
+    )]
     Enforced(#[source] std::io::Error),
+    /// Which terms it enforces is not kept.
+    #[error("executor/enforced.json is not written: {0}")]
+    NotKept(#[source] std::io::Error),
     /// The stream server.
     #[error("streams: {0}; is nats-server running, and do user and password fit?")]
     Nats(String),
@@ -104,7 +110,7 @@ impl HostError {
             Self::Dataset { .. } => "dataset",
             Self::Nats(_) => "streams",
             Self::Lead(_) => "executor-lease",
-            Self::Enforced(_) => "enforced-terms",
+            Self::Enforced(_) | Self::NotKept(_) => "enforced-terms",
             Self::SelfTest(_) => "self-test",
         }
     }

@@ -1,5 +1,6 @@
 //! The agreements in force, as evaluators: documents of the node's folder, held against what the ledger approved.
 
+use super::lead::Lead;
 use super::renewal::{self, Chosen, Enforced};
 use concordat_executor::policies::compile::{Compiled, compile};
 use concordat_executor::policies::duty::Capabilities;
@@ -186,9 +187,9 @@ impl Policies {
     /// Keeps which terms are enforced, where that is other than before, so that it outlives this process.
     ///
     /// # Errors
-    /// It cannot be written: then nothing may be decided on these.
-    pub fn keep(&self, before: &Self, dir: &Path) -> std::io::Result<()> {
-        if self.enforced == before.enforced { Ok(()) } else { renewal::save(dir, &self.enforced) }
+    /// It cannot be written, or the lease is over: then nothing may be decided on these.
+    pub fn keep(&self, before: &Self, dir: &Path, lead: &Lead) -> std::io::Result<()> {
+        if self.enforced == before.enforced { Ok(()) } else { renewal::save(dir, &self.enforced, lead) }
     }
 
     /// Why the newest renewal of an agreement is not applied, if it is not.
@@ -271,8 +272,12 @@ fn evaluator(
     keys: &BTreeMap<KeyId, PublicKey>,
 ) -> Option<Arc<Evaluator>> {
     let agreement = format!("{} version {}", view.agreement, view.version);
-    let unread = matches!(chosen.refused, Some(renewal::RenewalError::NoDocument(_)));
-    let Some(compiled) = documents.get(&chosen.terms_hash).filter(|_| !unread) else {
+    // Why was said already.
+    let refused = chosen.refused.as_ref();
+    if refused.is_some_and(|e| !matches!(e, renewal::RenewalError::Beyond(_))) {
+        return None;
+    }
+    let Some(compiled) = documents.get(&chosen.terms_hash) else {
         warn!(agreement, "active on the ledger, but its document is not in agreements/: everything under it is denied");
         return None;
     };

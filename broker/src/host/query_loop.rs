@@ -218,7 +218,7 @@ impl Loop {
         let cfg = &self.host.cfg;
         let documents = load_documents(&cfg.dir);
         let policies = Policies::build(&self.policies, &cfg.agency, &cfg.chain, &views, &documents, &keys);
-        policies.keep(&self.policies, &cfg.dir).map_err(HostError::Enforced)?;
+        policies.keep(&self.policies, &cfg.dir, &self.host.lead).map_err(HostError::NotKept)?;
         self.policies = Arc::new(policies);
         self.host.fetcher.set_policies(self.policies.clone());
         self.host.fetcher.forget_keys();

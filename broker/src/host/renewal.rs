@@ -5,6 +5,7 @@
 //! provider's executor, which trusts neither. A renewal that changes more is not applied: the terms before it are enforced
 //! until their own end.
 
+use super::lead::Lead;
 use super::policy::Documents;
 use concordat_executor::policies::diff::beyond_renewal;
 use concordat_protocol::acts::{Act, ActBody, ApprovalKind};
@@ -25,6 +26,12 @@ pub enum RenewalError {
     /// A document to compare is missing.
     #[error("the document with the terms hash {} is not in agreements/, so that nothing can be compared: put it there", hex::encode(.0))]
     NoDocument(Hash),
+    /// Nobody here knows what was enforced before, and the ledger tells only of the newest change.
+    #[error(
+        "it was renewed or resumed more than once before anything was enforced here, so that nobody can compare: restore \
+         executor/enforced.json from a backup, or have both sides propose the next version"
+    )]
+    Unknown,
     /// More than dates and papers.
     #[error("a renewal changes dates and papers only, this one also {0}: propose a new version")]
     Beyond(String),
@@ -36,6 +43,7 @@ impl RenewalError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoDocument(_) => "renewal-document",
+            Self::Unknown => "renewal-unknown",
             Self::Beyond(_) => "not-a-renewal",
         }
     }
@@ -74,6 +82,27 @@ pub fn replaced(view: &AgreementView) -> Option<Hash> {
     })
 }
 
+/// The terms that a version was activated with; none where the ledger does not tell.
+///
+/// Its approvals are those of the newest change, and each names the revision that it saw. A version proposed once is active
+/// at revision 2. So a renewal at 2 is the first one, and one resumed at 3 was suspended once and never renewed. Later ones
+/// may follow others that left no trace.
+#[must_use]
+pub fn activated(view: &AgreementView) -> Option<Hash> {
+    let act = |bytes: &[u8]| match cbor::decode::<Act>(bytes).ok()?.body {
+        ActBody::Approve { what, revision, prev_terms_hash, .. } => Some((what, revision, prev_terms_hash)),
+        _ => None,
+    };
+    // No version is active without approvals. Those of the revision that the version has now are of a mere proposal.
+    let Some(first) = view.approvals.first() else { return Some(view.terms_hash) };
+    match act(&first.act)? {
+        (_, revision, _) if revision >= view.revision => None,
+        (ApprovalKind::Activate, ..) | (ApprovalKind::Resume, 3, _) => Some(view.terms_hash),
+        (ApprovalKind::Renew, 2, before) => Some(before),
+        _ => None,
+    }
+}
+
 /// The terms that an executor enforces of each version it has seen active: those that were activated, or what renewals of
 /// dates made of them.
 pub type Enforced = BTreeMap<(AgreementId, u64), Hash>;
@@ -87,12 +116,14 @@ pub struct Chosen {
     pub refused: Option<RenewalError>,
 }
 
-/// Chooses the terms to enforce of an active version, where `known` are the ones enforced until now. Without a document
-/// nobody can say what the renewal changes, so nothing is permitted until it is here.
+/// Chooses the terms to enforce of an active version, where `known` are the ones enforced until now. Without a document, or
+/// where nothing is known and the ledger does not tell either, nobody can say what was changed, so nothing is permitted.
 #[must_use]
 pub fn choose(known: Option<&Hash>, view: &AgreementView, documents: &Documents) -> Chosen {
     let newest = view.terms_hash;
-    let before = known.copied().or_else(|| replaced(view)).unwrap_or(newest);
+    let Some(before) = known.copied().or_else(|| activated(view)) else {
+        return Chosen { terms_hash: newest, refused: Some(RenewalError::Unknown) };
+    };
     match compare(&before, &newest, documents) {
         Ok(()) => Chosen { terms_hash: newest, refused: None },
         Err(e) => Chosen { terms_hash: before, refused: Some(e) },
@@ -123,22 +154,27 @@ pub fn load(dir: &Path) -> std::io::Result<Enforced> {
     kept.iter().map(|entry| read(entry).ok_or_else(|| damaged(entry.0))).collect()
 }
 
-/// Keeps what is enforced, durably.
+/// Keeps what is enforced, durably, while this process is the executor at work: what another keeps is not undone.
 ///
 /// # Errors
-/// The file cannot be written.
-pub fn save(dir: &Path, enforced: &Enforced) -> std::io::Result<()> {
+/// The file cannot be written, or the lease is over.
+pub fn save(dir: &Path, enforced: &Enforced, lead: &Lead) -> std::io::Result<()> {
     let kept: BTreeMap<String, String> = enforced
         .iter()
         .map(|((agreement, version), hash)| (format!("{agreement}/{version}"), hex::encode(hash)))
         .collect();
-    let (path, new) = (file(dir), file(dir).with_extension("new"));
+    let (path, new) = (file(dir), file(dir).with_extension(format!("json.{}", std::process::id())));
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
     let mut out = File::create(&new)?;
     out.write_all(&serde_json::to_vec_pretty(&kept)?)?;
     out.sync_all()?;
+    if !lead.holds() {
+        // It is only litter.
+        let _ = std::fs::remove_file(&new);
+        return Err(std::io::Error::other("the executor's lease is over"));
+    }
     std::fs::rename(&new, &path)?;
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }

@@ -29,7 +29,7 @@ clauses:
   - {type: fields, allow: [meter, time]}
 ";
 
-fn activated() -> Compiled {
+fn agreed() -> Compiled {
     compile(YAML).unwrap()
 }
 /// New dates alone.
@@ -55,7 +55,7 @@ fn approval(before: &Compiled, after: &Compiled) -> ActBody {
     ActBody::Approve {
         agreement: after.document.agreement.clone(),
         version: 1,
-        revision: 3,
+        revision: 2,
         what: ApprovalKind::Renew,
         terms_hash: after.terms_hash(),
         prev_terms_hash: before.terms_hash(),
@@ -83,7 +83,7 @@ fn view(terms: &Compiled, before: Option<&Compiled>, key: &SigningKey) -> Agreem
     AgreementView {
         agreement: terms.document.agreement.clone(),
         version: 1,
-        revision: 4,
+        revision: 3,
         status: Status::Active,
         terms_hash: terms.terms_hash(),
         terms: cbor::encode(&terms.terms).into(),
@@ -112,7 +112,7 @@ fn build(
 #[test]
 fn an_executor_applies_new_dates_and_nothing_else() {
     let key = SigningKey::generate(Suite::Ed25519).unwrap();
-    let (old, dates, forged) = (activated(), later(2028), wider(2028));
+    let (old, dates, forged) = (agreed(), later(2028), wider(2028));
     let all = folder(&[&old, &dates, &forged]);
     let (first, enforced, why) = build(&Policies::default(), &view(&old, None, &key), &all, &key);
     assert_eq!((enforced, why), (Some(old.terms_hash()), None));
@@ -137,11 +137,11 @@ fn an_executor_applies_new_dates_and_nothing_else() {
 #[test]
 fn a_restart_remembers_what_was_enforced() {
     let key = SigningKey::generate(Suite::Ed25519).unwrap();
-    let (old, forged, next) = (activated(), wider(2028), wider(2029));
+    let (old, forged, next) = (agreed(), wider(2028), wider(2029));
     let all = folder(&[&old, &forged, &next]);
     let (first, ..) = build(&Policies::default(), &view(&old, None, &key), &all, &key);
     let dir = tempfile::tempdir().unwrap();
-    first.keep(&Policies::default(), dir.path()).unwrap();
+    first.keep(&Policies::default(), dir.path(), &Lead::alone()).unwrap();
     let again = Policies::resumed(dir.path()).unwrap();
     // Two forged renewals while it was down: the last alone compares well with the one before.
     let (_, enforced, why) = build(&again, &view(&next, Some(&forged), &key), &all, &key);
@@ -157,7 +157,7 @@ fn a_restart_remembers_what_was_enforced() {
 #[test]
 fn without_the_documents_nothing_is_permitted() {
     let key = SigningKey::generate(Suite::Ed25519).unwrap();
-    let (old, dates, forged) = (activated(), later(2028), wider(2028));
+    let (old, dates, forged) = (agreed(), later(2028), wider(2028));
     let (first, ..) = build(&Policies::default(), &view(&old, None, &key), &folder(&[&old]), &key);
     let renewed = view(&dates, Some(&old), &key);
     for documents in [folder(&[&old]), folder(&[&dates]), folder(&[])] {
@@ -174,7 +174,7 @@ fn without_the_documents_nothing_is_permitted() {
 #[test]
 fn the_gateway_hands_on_no_act_of_a_renewal_that_changes_more() {
     let key = SigningKey::generate(Suite::Ed25519).unwrap();
-    let (old, dates, forged) = (activated(), later(2028), wider(2028));
+    let (old, dates, forged) = (agreed(), later(2028), wider(2028));
     let all = folder(&[&old, &dates, &forged]);
     let current = |_: &AgreementId, version: u64| (version == 1).then(|| old.terms_hash());
     let renew = |c: &Compiled| ActBody::Renew { terms: cbor::encode(&c.terms).into(), expires_ms: 0 };
@@ -191,4 +191,69 @@ fn the_gateway_hands_on_no_act_of_a_renewal_that_changes_more() {
     }
     let other = ActBody::Suspend { agreement: old.document.agreement.clone(), version: 1, reason: [0; 32] };
     assert_eq!(admit(&act(other, &key), current, &folder(&[])), Ok(()));
+}
+
+/// The version with approvals of another kind, or that saw another revision.
+fn approved(mut v: AgreementView, what: ApprovalKind, saw: u64, key: &SigningKey) -> AgreementView {
+    let mut body = approval(&agreed(), &agreed());
+    let ActBody::Approve { what: kind, revision, terms_hash, .. } = &mut body else { panic!() };
+    (*kind, *revision, *terms_hash) = (what, saw, v.terms_hash);
+    let bytes = cbor::encode(&act(body, key));
+    let signature = cbor::encode(&key.sign(Statement::Act, "c", &bytes));
+    let (agency, role) = (AgencyId::new("grid").unwrap(), "legal".to_owned());
+    let (key_id, act) = (key.key_id(), Bytes(bytes));
+    v.approvals = vec![ApprovalView { agency, role, key_id, what, act, signature: Bytes(signature) }];
+    v.revision = saw + 1;
+    v
+}
+
+#[test]
+fn where_nothing_is_known_only_what_the_ledger_tells_is_enforced() {
+    use ApprovalKind::{Activate, Renew, Resume};
+    let key = SigningKey::generate(Suite::Ed25519).unwrap();
+    let (old, forged, next) = (agreed(), wider(2028), wider(2029));
+    let all = folder(&[&old, &forged, &next]);
+    let fresh = |v: &AgreementView| build(&Policies::default(), v, &all, &key);
+    let of = |c: &Compiled| view(c, None, &key);
+    // Activated, also after another proposal; suspended and resumed once.
+    for (what, saw) in [(Activate, 1), (Activate, 5), (Resume, 3)] {
+        let (_, enforced, why) = fresh(&approved(of(&old), what, saw, &key));
+        assert_eq!((enforced, why), (Some(old.terms_hash()), None), "{what:?} {saw}");
+    }
+    // Two forged renewals, the last of which compares well with the one before; or a forged one, then a suspension.
+    let mut twice = view(&next, Some(&forged), &key);
+    let mut body = approval(&forged, &next);
+    let ActBody::Approve { revision, .. } = &mut body else { panic!() };
+    *revision = 3;
+    twice.approvals[0].act = Bytes(cbor::encode(&act(body, &key)));
+    twice.approvals[0].signature = Bytes(cbor::encode(&key.sign(Statement::Act, "c", &twice.approvals[0].act)));
+    twice.revision = 4;
+    let resumed = approved(of(&forged), Resume, 4, &key);
+    let mut gathered = approved(of(&forged), Renew, 2, &key);
+    gathered.revision = 2;
+    for v in [&twice, &resumed, &gathered] {
+        let (kept, enforced, why) = fresh(v);
+        assert_eq!(enforced, None, "{:?}", v.approvals[0].what);
+        assert!(why.unwrap().contains("restore executor/enforced.json from a backup"));
+        // Nor is it taken for known the next time.
+        assert_eq!(build(&kept, v, &all, &key).1, None);
+        // With what was enforced restored, it is compared.
+        let (first, ..) = build(&Policies::default(), &of(&old), &all, &key);
+        let (_, enforced, why) = build(&first, v, &all, &key);
+        assert_eq!(enforced, Some(old.terms_hash()));
+        assert!(why.unwrap().contains("clause C1: fields"));
+    }
+}
+
+#[test]
+fn only_the_executor_at_work_keeps_what_is_enforced() {
+    let key = SigningKey::generate(Suite::Ed25519).unwrap();
+    let old = agreed();
+    let (first, ..) = build(&Policies::default(), &view(&old, None, &key), &folder(&[&old]), &key);
+    let dir = tempfile::tempdir().unwrap();
+    let kept = || std::fs::read_dir(dir.path().join("executor")).unwrap().count();
+    assert!(first.keep(&Policies::default(), dir.path(), &Lead::over()).is_err());
+    assert_eq!(kept(), 0, "neither the file nor a rest of it");
+    first.keep(&Policies::default(), dir.path(), &Lead::alone()).unwrap();
+    assert_eq!((kept(), load(dir.path()).unwrap().len()), (1, 1));
 }

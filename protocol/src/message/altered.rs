@@ -134,6 +134,11 @@ impl Alterations {
         Ok(())
     }
 
+    /// Members of `data` with the duties that are said to have altered them.
+    pub fn duties(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|f| (f.name.strip_prefix("d/").unwrap_or(&f.name), f.duty.as_str()))
+    }
+
     /// Members of `data` with the values shown for them and the duty that altered them. Call it after [`Self::check`].
     ///
     /// # Errors
