@@ -35,6 +35,11 @@ fn is_party(terms: &Terms, agency: &AgencyId) -> bool {
     terms.assigner == *agency || terms.assignee.as_ref() == Some(agency)
 }
 
+/// The roles that the terms ask of a party.
+fn written_roles<'t>(terms: &'t Terms, agency: &AgencyId) -> &'t Vec<String> {
+    if *agency == terms.assigner { &terms.assigner_roles } else { &terms.assignee_roles }
+}
+
 /// The approval an act carries, if it carries one.
 fn approval_of(act: &Act) -> Option<Approval<'_>> {
     match &act.body {
@@ -60,10 +65,14 @@ impl Work<'_> {
         if fits { Ok(()) } else { Err(codes::BAD_VALUE) }
     }
 
-    fn required(&self, terms: &Terms, agency: &AgencyId) -> BTreeSet<String> {
-        let written = if *agency == terms.assigner { &terms.assigner_roles } else { &terms.assignee_roles };
+    /// Roles whose approval an agency owes: those of the terms, those it always needs, and those of the version in force
+    /// that would be replaced, so that no document lowers the threshold of the agreement it changes.
+    fn required(&self, key: &AgreementKey, terms: &Terms, agency: &AgencyId) -> BTreeSet<String> {
         let always = self.view.agencies.get(agency).map(|a| a.roles.clone()).unwrap_or_default();
-        written.iter().cloned().chain(always).collect()
+        let replaced = self.in_force(key).and_then(|(version, _)| self.view.agreements.get(&(key.0.clone(), version)));
+        let replaced = replaced.and_then(|row| read_terms(&row.view.terms).ok());
+        let before = replaced.filter(|old| is_party(old, agency)).map(|old| written_roles(&old, agency).clone());
+        written_roles(terms, agency).iter().cloned().chain(always).chain(before.unwrap_or_default()).collect()
     }
 
     fn parties(terms: &Terms) -> impl Iterator<Item = &AgencyId> {
@@ -74,7 +83,7 @@ impl Work<'_> {
     fn roles_kept(&self, terms: &Terms) -> Result<(), u16> {
         for agency in Self::parties(terms) {
             let row = self.view.agencies.get(agency).filter(|a| a.removed_ms == 0).ok_or(codes::BAD_VALUE)?;
-            let written = if *agency == terms.assigner { &terms.assigner_roles } else { &terms.assignee_roles };
+            let written = written_roles(terms, agency);
             if !row.roles.iter().all(|role| written.contains(role)) {
                 return Err(codes::APPROVAL);
             }
@@ -176,7 +185,7 @@ impl Work<'_> {
             return Err(codes::TERMS_MISMATCH);
         }
         self.life_fits(approval.expires_ms).map_err(|_| codes::APPROVAL)?;
-        let needed = self.required(&terms, &a.act.agency);
+        let needed = self.required(&approval.key, &terms, &a.act.agency);
         if key.role != KeyRole::Approver || key.label != approval.role || !needed.contains(approval.role) {
             return Err(codes::APPROVAL);
         }
@@ -257,7 +266,7 @@ impl Work<'_> {
     fn complete(&self, key: &AgreementKey, terms: &Terms) -> bool {
         let gathered = self.still_good(key);
         Self::parties(terms).all(|agency| {
-            let needed = self.required(terms, agency);
+            let needed = self.required(key, terms, agency);
             needed.iter().all(|role| gathered.iter().any(|g| g.agency == *agency && g.role == *role))
         })
     }

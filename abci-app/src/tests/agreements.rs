@@ -168,6 +168,22 @@ fn a_new_version_supersedes_the_one_it_names() {
 }
 
 #[test]
+fn a_document_does_not_lower_the_threshold_of_the_version_it_replaces() {
+    let (mut city, _) = City::ready();
+    let (v1, mut v2) = (terms("AGR-1", 1), terms("AGR-1", 2));
+    v2.assigner_roles.retain(|role| role == "legal");
+    assert_ne!(v2.assigner_roles, v1.assigner_roles);
+    assert_eq!(city.propose(&v2), 0);
+    for (who, name) in approvers(&v2) {
+        assert_eq!(city.approve(&v2, v1.hash(), Activate, &who, name), 0);
+    }
+    assert_eq!(city.view("AGR-1", 2).status, Status::Proposed, "the police's data steward was asked before");
+    assert_eq!(city.view("AGR-1", 1).status, Status::Active);
+    assert_eq!(city.approve(&v2, v1.hash(), Activate, "police", "steward"), 0);
+    assert_eq!(city.view("AGR-1", 2).status, Status::Active);
+}
+
+#[test]
 fn a_rejected_or_expired_proposal_may_be_proposed_again() {
     let (mut city, t) = proposed();
     assert_eq!(city.propose(&t), codes::STALE);
