@@ -5,7 +5,8 @@
     reason = "a denial is as usual an outcome as an answer, and it moves only a few times"
 )]
 
-use super::fetch::{Fetcher, Job};
+use super::fetch::Fetcher;
+use super::job::Job;
 use crate::ledger::node_client::NodeClient;
 use concordat_executor::admit::{AdmitError, Signatures, read_request, verify_call};
 use concordat_executor::decide::denied;

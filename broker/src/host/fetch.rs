@@ -9,9 +9,9 @@
 mod writes;
 
 use super::bounded;
+use super::job::{Done, Job};
 use super::policy::Policies;
 use super::refusals::{busy, explain_inactive, store_failed};
-use super::releases::writes::NewWrite;
 use super::releases::{Detail, NewRelease};
 use super::subjects::{People, SubjectId};
 use crate::config::NodeConfig;
@@ -25,8 +25,8 @@ use concordat_executor::policies::ask::Grant;
 use concordat_executor::policies::evaluate::AgreementSet;
 use concordat_executor::policies::view::{Pseudonyms, View};
 use concordat_executor::query::Totals;
-use concordat_executor::replay::{Asked, Record};
-use concordat_executor::step::{Call, Mode, Prepared};
+use concordat_executor::replay::Record;
+use concordat_executor::step::Mode;
 use concordat_executor::subjects::{Marked, SubjectField};
 use concordat_executor::writing::WriteAsk;
 use concordat_protocol::acts::KeyRole;
@@ -43,46 +43,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use writes::Writable;
-
-/// What a worker needs of a call.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// The verified call.
-    pub call: Call,
-    /// The consumer, from the session.
-    pub consumer: AgencyId,
-    /// The query document's bytes.
-    pub query: Vec<u8>,
-    /// The consumer's key that the response is sealed to.
-    pub kem: Arc<PublicKey>,
-    /// Ledger time, milliseconds.
-    pub tick_ms: u64,
-    /// Height of the newest block.
-    pub height: u64,
-    /// Ledger time with what passed since its tick, milliseconds.
-    pub clock_ms: u64,
-}
-
-impl Job {
-    /// What is decided, for its record.
-    fn asked(&self) -> Asked<'_> {
-        let (request, consumer) = (&self.call.request, &self.consumer);
-        Asked { request, query: &self.query, consumer, height: self.height, tick_ms: self.tick_ms }
-    }
-}
-
-/// What a worker makes.
-#[derive(Debug)]
-pub struct Done {
-    /// For the step.
-    pub prepared: Prepared,
-    /// For the store.
-    pub row: NewRelease,
-    /// The response with an empty ticket, none for a denial.
-    pub released: Option<Released>,
-    /// What has to be done once the intent is accepted, none for a query.
-    pub write: Option<Box<NewWrite>>,
-}
 
 /// Shared by all workers.
 pub struct Fetcher {

@@ -4,7 +4,8 @@
 use super::HostError;
 use super::calls::{Sessions, admit};
 use super::feed::{Asked, Feeds};
-use super::fetch::{Fetcher, Job};
+use super::fetch::Fetcher;
+use super::job::Job;
 use super::lead::Lead;
 use super::query_loop::{Host, Message};
 use crate::config::NodeConfig;

@@ -7,6 +7,7 @@ mod bounded;
 mod calls;
 pub mod feed;
 mod fetch;
+mod job;
 pub mod lead;
 mod listen;
 pub mod notices;

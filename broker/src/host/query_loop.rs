@@ -7,19 +7,22 @@
 
 #[path = "repeat.rs"]
 mod repeat;
+#[path = "resume.rs"]
+mod resume;
 #[path = "write_loop.rs"]
 mod write_loop;
 
 use super::bounded;
 use super::calls::Sessions;
 use super::feed::{Feeds, View};
-use super::fetch::{Done, Fetcher, Job};
+use super::fetch::Fetcher;
+use super::job::{Done, Job};
 use super::lead::Lead;
 use super::listen::{Listener, answer_to};
 use super::policy::{Policies, load_documents};
 use super::releases::{ReleaseStore, Round};
 use super::subjects::Subjects;
-use super::{HostError, StoreError};
+use super::HostError;
 use crate::config::NodeConfig;
 use crate::ledger::follow::{Followed, follow};
 use crate::ledger::node_client::NodeClient;
@@ -37,7 +40,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tracing::{info, warn};
+use tracing::warn;
 
 /// Calls that may be prepared at once: enough to keep a networked store busy while others are sealed.
 const PREPARING: usize = 16;
@@ -162,27 +165,6 @@ impl Host {
 impl Loop {
     fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
-    }
-
-    /// Takes over what a former process left; returns the height to follow from.
-    fn restore(&mut self, height: u64, tick_ms: u64) -> Result<u64, StoreError> {
-        let open = self.host.store.open_releases()?;
-        let settled = self.host.store.settled(tick_ms)?;
-        let from = self.host.store.cursor()?.unwrap_or(height);
-        info!(open = open.len(), settled = settled.len(), from, "release store read");
-        self.step.step(Input::Restored { open, settled }, 0);
-        let kept = self.host.store.promised()?.into_iter().map(|(kept, _)| kept).collect();
-        self.step.step(Input::RestoredPromises { kept }, 0);
-        self.resume_writes()?;
-        Ok(from.min(height).max(1))
-    }
-
-    /// Responses of a former process whose operation is neither on the ledger nor on its way never were.
-    fn drop_unrecorded(&mut self) -> Result<(), StoreError> {
-        let on_their_way: BTreeSet<_> = self.host.writer.reopened().iter().collect();
-        let open = self.host.store.open_releases()?;
-        let gone: Vec<Key> = open.iter().filter(|k| !on_their_way.contains(&k.op_hash)).map(|k| k.key).collect();
-        self.host.store.drop_unrecorded(&gone)
     }
 
     /// Forgets what is too old to be asked for again, in memory and in the store.
