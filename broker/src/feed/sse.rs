@@ -148,7 +148,8 @@ mod tests {
     #[tokio::test]
     async fn an_event_is_one_id_one_kind_and_one_line_of_data() {
         let data = serde_json::json!({"text": "two\nlines\r and: a colon"}).as_object().unwrap().clone();
-        let m = Message { sub_seq: 12, index: 3, seq: 40, id: "r".into(), time: None, data, hidden: 1, altered: vec![] };
+        let m =
+            Message { sub_seq: 12, index: 3, seq: 40, id: "r".into(), time: None, data, hidden: 1, altered: vec![] };
         let stream = futures::stream::iter([Ok::<_, Infallible>(message(&m))]);
         let body = Sse::new(stream).into_response().into_body();
         let text = String::from_utf8(axum::body::to_bytes(body, 9_999).await.unwrap().to_vec()).unwrap();

@@ -12,6 +12,7 @@ mod resume;
 #[path = "write_loop.rs"]
 mod write_loop;
 
+use super::HostError;
 use super::bounded;
 use super::calls::Sessions;
 use super::feed::{Feeds, View};
@@ -22,7 +23,6 @@ use super::listen::{Listener, answer_to};
 use super::policy::{Policies, load_documents};
 use super::releases::{ReleaseStore, Round};
 use super::subjects::Subjects;
-use super::HostError;
 use crate::config::NodeConfig;
 use crate::ledger::follow::{Followed, follow};
 use crate::ledger::node_client::NodeClient;

@@ -11,12 +11,13 @@ use concordat_executor::holding::{DatasetSpec, Fate, HoldingError, Once, Plan, R
 use concordat_executor::policies::dataset::DatasetDoc;
 use concordat_executor::replay::Record;
 use concordat_executor::subjects::SubjectField;
-use concordat_executor::writing::{Planned, Tagger, WriteAsk, decide_write, intend, plan, said};
+use concordat_executor::writing::{Tagger, WriteAsk, decide_write, intend, plan, said};
 use concordat_protocol::cbor;
 use concordat_protocol::codes;
 use concordat_protocol::hash::hmac_sha256;
 use concordat_protocol::ids::{AgencyId, DatasetId};
 use concordat_protocol::session::Denied;
+use concordat_protocol::terms::Action;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 use tracing::{error, warn};
@@ -92,18 +93,23 @@ impl Fetcher {
         let Some(handle) = policies.handle(&clause.agreement, clause.version, permitted.grant.index) else {
             return Err(busy("the ledger has no handle for the clause yet: ask again".into()));
         };
+        if ask.action == Action::Insert {
+            self.fits_schema(&request.dataset, Some(&ask.data))?;
+        }
         let found = self.found(spec, &ask)?;
         let tag: &Tagger<'_> = &|key, version| self.tag(&job.consumer, &request.dataset, key, version);
         let planned = match plan(spec, &ask, &permitted, found.clone(), tag) {
             Ok(planned) => planned,
             Err(denied) if denied.code == codes::BAD_VALUE => return Err(denied),
             Err(denied) => {
-                let whose = self.whose(&request.dataset, [found.as_ref(), Some(&ask.data)]);
+                // A record that the clause hides leaves no trace in what is recorded of the denial.
+                let seen = found.as_ref().filter(|row| permitted.rows.matches(row));
+                let whose = self.whose(&request.dataset, [seen, Some(&ask.data)]);
                 let record = record.denied_beside(&denied);
                 return self.deny_as(facts, job, denied, &whose, &record);
             }
         };
-        self.fits_schema(&request.dataset, &planned)?;
+        self.fits_schema(&request.dataset, planned.row.as_ref())?;
         let met = self.whose(&request.dataset, [found.as_ref(), planned.row.as_ref()]);
         let (marked, subjects) = self.mark(facts, &met)?;
         let shown = |doc: &Option<String>| doc.as_deref().map(|d| tag(&planned.key, &Version::of(d)));
@@ -190,8 +196,8 @@ impl Fetcher {
     }
 
     /// The record as it would be keeps the dataset's schema; the message names what is wrong, never a value.
-    fn fits_schema(&self, dataset: &DatasetId, planned: &Planned) -> Result<(), Denied> {
-        let (Some(row), Some(schema)) = (&planned.row, self.writable.0.get(dataset)) else { return Ok(()) };
+    fn fits_schema(&self, dataset: &DatasetId, row: Option<&Map<String, Value>>) -> Result<(), Denied> {
+        let (Some(row), Some(schema)) = (row, self.writable.0.get(dataset)) else { return Ok(()) };
         let row = Value::Object(row.clone());
         let Some(wrong) = schema.iter_errors(&row).next() else { return Ok(()) };
         let rule =

@@ -21,8 +21,7 @@ pub async fn show(ctx: &Ctx, op: &str, documents: Option<&Path>) -> Result<(), F
     let told = api.get(&format!("/v1/operations/{op}/decision")).await?;
     let record: Record = serde_json::from_value(told["decision"].clone()).unwrap_or_default();
     if record.request.is_empty() {
-        let why =
-            format!("{op} was recorded without its request: by an older release, or it is no query and no write");
+        let why = format!("{op} was recorded without its request: by an older release, or it is no query and no write");
         return Err(Failure::new(Exit::Failed, "not-replayable", why));
     }
     let entry = entry(&told["entry"])?;

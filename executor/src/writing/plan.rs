@@ -47,6 +47,11 @@ pub fn plan(
     found: Option<Map<String, Value>>,
     tag: &Tagger<'_>,
 ) -> Result<Planned, Denied> {
+    if ask.action == Action::Insert {
+        // Before it is looked at whether the key is taken: an insert that could never be tells nothing of hidden records.
+        check_row(spec, 0, &ask.data).map_err(|e| unfit(&e))?;
+        within_rows(permitted, &ask.data)?;
+    }
     let row = match (ask.action, found.as_ref()) {
         (Action::Insert, None) => Some(ask.data.clone()),
         (Action::Insert, Some(_)) | (_, None) => return Err(conflict()),
@@ -69,14 +74,19 @@ pub fn plan(
         let rule = format!("write.patch: leaves the key ({}) as it is", spec.key.join(", "));
         return Err(denied(codes::BAD_VALUE, "bad-write", rule));
     }
-    if row.as_ref().is_some_and(|row| !permitted.rows.matches(row)) {
-        let detail = "the record as it would be is outside the rows that the clause opens".to_owned();
-        return Err(permitted.lacks("a record within the clause's rows", "row-filter", detail));
-    }
+    row.as_ref().map_or(Ok(()), |row| within_rows(permitted, row))?;
     let key = [&after, &before].into_iter().flatten().map(|c| c.key.clone()).next().unwrap_or_default();
     let (before, after) = (before.map(|c| c.doc), after.map(|c| c.doc));
     let expect = before.as_deref().map_or(Expect::Absent, |doc| Expect::Version(Version::of(doc)));
     Ok(Planned { key, row, before, after, expect })
+}
+
+fn within_rows(permitted: &PermittedWrite, row: &Map<String, Value>) -> Result<(), Denied> {
+    if permitted.rows.matches(row) {
+        return Ok(());
+    }
+    let detail = "the record as it would be is outside the rows that the clause opens".to_owned();
+    Err(permitted.lacks("a record within the clause's rows", "row-filter", detail))
 }
 
 /// RFC 7396 over a flat record: null takes a field away, anything else takes its place.

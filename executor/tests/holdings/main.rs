@@ -4,8 +4,8 @@
 mod agree;
 mod contract;
 mod external;
-mod mongo;
 mod lease;
+mod mongo;
 mod once;
 mod postgres;
 

@@ -141,7 +141,14 @@ pub struct FeedAgreement {
 impl FeedAgreement {
     /// To one agency, for everything but the note.
     pub fn new(id: &str, feed: &Feed, consumer: &'static str) -> Self {
-        Self { id: id.into(), feed: feed.clone(), consumer: Some(consumer), max_lag: "8s", allow: "n, zone, mw", duties: vec![] }
+        Self {
+            id: id.into(),
+            feed: feed.clone(),
+            consumer: Some(consumer),
+            max_lag: "8s",
+            allow: "n, zone, mw",
+            duties: vec![],
+        }
     }
 
     /// For everybody.

@@ -121,6 +121,7 @@ pub fn a_hidden_record_answers_like_one_that_is_not_there(world: &World) {
         let body = Some(patch).filter(|p| !p.is_null());
         (method, cases.path("KEY"), vec![("concordat-purpose", purpose), ("if-match", if_match)], body)
     };
+    let insert = |data: Value| ("POST", cases.path(""), vec![("concordat-purpose", purpose)], Some(data));
     let version = "\"00000000000000000000000000000000\"";
     // Each question, what it is answered, and whether it has an entry on the ledger.
     let questions = [
@@ -140,7 +141,10 @@ pub fn a_hidden_record_answers_like_one_that_is_not_there(world: &World) {
         (write("PATCH", "*", json!({"state": "lost"})), 412, true),
         (write("PATCH", "*", json!({"secret": "x"})), 403, true),
         (write("PATCH", "*", json!({"nosuch": 1})), 403, true),
+        (write("PATCH", "*", json!({"case_no": "k-8"})), 412, true),
         (write("DELETE", "*", Value::Null), 403, true),
+        (insert(json!({"case_no": "KEY", "precinct": "9", "state": "open"})), 403, true),
+        (insert(json!({"case_no": "KEY", "precinct": "1", "state": "lost"})), 422, false),
     ];
     for ((method, path, headers, body), status, on_ledger) in questions {
         let [hidden, missing] = ["k-9", "k-7"].map(|key| {
