@@ -19,16 +19,7 @@ fn of_data(city: &City, data: &Value) -> Envelope {
     if data["time"].is_string() {
         event["time"] = data["time"].clone();
     }
-    let state = SourceState { adapter: "a".into(), batch_no: 1, checkpoint: vec![].into() };
-    let draft = EnvelopeDraft {
-        chain: "city".into(),
-        dataset: doc().id,
-        first_seq: 41,
-        source: EnvelopeSource { salt: [7; 16], state },
-        members: doc().fields().iter().map(|f| f.name.clone()).collect(),
-        records: vec![Record { secret: [5; 32], event: event.to_string().into_bytes().into() }],
-    };
-    draft.sign(&city.envelope_key).unwrap()
+    city.signed(vec![Record { secret: [5; 32], event: event.to_string().into_bytes().into() }])
 }
 
 fn plain(city: &City, duties: &str, data: &Value) -> Vec<u8> {

@@ -131,6 +131,11 @@ impl City {
                 "data": {"meter": format!("m{i}"), "time": "2026-05-01T00:00:00Z", "mw": "1.5", "area": area}});
             Record { secret: [i as u8 + 1; 32], event: event.to_string().into_bytes().into() }
         };
+        self.signed(areas.iter().enumerate().map(record).collect())
+    }
+
+    /// An envelope of these records from number 41 on.
+    pub(super) fn signed(&self, records: Vec<Record>) -> Envelope {
         let state = SourceState { adapter: "a".into(), batch_no: 1, checkpoint: vec![].into() };
         let draft = EnvelopeDraft {
             chain: "city".into(),
@@ -138,7 +143,7 @@ impl City {
             first_seq: 41,
             source: EnvelopeSource { salt: [7; 16], state },
             members: doc().fields().iter().map(|f| f.name.clone()).collect(),
-            records: areas.iter().enumerate().map(record).collect(),
+            records,
         };
         draft.sign(&self.envelope_key).unwrap()
     }

@@ -61,24 +61,7 @@ fn check(store: &Store) {
     assert_eq!(new.apply(&id, &once(5, "k5")).map_err(code), Err("holding.fenced"));
 }
 
-#[test]
-fn sqlite() {
-    check(&crate::sqlite().unwrap());
-}
-
-#[test]
-fn postgres() {
-    if let Some(store) = crate::postgres::fresh() {
-        check(&store);
-    }
-}
-
-#[test]
-fn mongodb() {
-    if let Some(store) = crate::mongo::fresh() {
-        check(&store);
-    }
-}
+crate::on_every_store!(check);
 
 /// Many ask at once: one gets it. FerretDB compares and sets in two steps, so this asks for a MongoDB.
 #[test]

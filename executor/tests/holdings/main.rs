@@ -1,6 +1,31 @@
 //! One contract for every store: the same calls, the same answers, the same errors.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+/// A test of each store by one function.
+macro_rules! on_every_store {
+    ($check:ident) => {
+        #[test]
+        fn sqlite() {
+            $check(&crate::sqlite().unwrap());
+        }
+
+        #[test]
+        fn postgres() {
+            if let Some(store) = crate::postgres::fresh() {
+                $check(&store);
+            }
+        }
+
+        #[test]
+        fn mongodb() {
+            if let Some(store) = crate::mongo::fresh() {
+                $check(&store);
+            }
+        }
+    };
+}
+use on_every_store;
+
 mod agree;
 mod contract;
 mod external;

@@ -61,21 +61,4 @@ fn check(store: &Store) {
     assert_eq!(h.apply(&id, &other).unwrap_err().code(), "holding.plan");
 }
 
-#[test]
-fn sqlite() {
-    check(&crate::sqlite().unwrap());
-}
-
-#[test]
-fn postgres() {
-    if let Some(store) = crate::postgres::fresh() {
-        check(&store);
-    }
-}
-
-#[test]
-fn mongodb() {
-    if let Some(store) = crate::mongo::fresh() {
-        check(&store);
-    }
-}
+crate::on_every_store!(check);
