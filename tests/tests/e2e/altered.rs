@@ -85,7 +85,7 @@ fn delivered_op(city: &City, number: u64, from: u64) -> Option<Hash> {
         let Ok(Tx::Batch { body, .. }) = cbor::decode::<Tx>(&tx) else { continue };
         let batch: Batch = cbor::decode(&body).unwrap();
         let own = |op: &&Op| matches!(op, Op::Deliver { subscription, .. } if *subscription == number);
-        found = batch.ops.iter().filter(own).next_back().map(Op::hash).or(found);
+        found = batch.ops.iter().rfind(own).map(Op::hash).or(found);
     }
     found
 }

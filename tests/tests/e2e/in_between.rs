@@ -223,6 +223,9 @@ pub fn a_relay_reads_no_row(world: &World) {
     }
 }
 
+/// What is changed, in words and in fact.
+type Change<T> = (&'static str, fn(&mut T));
+
 pub fn a_relay_that_alters_swaps_or_repeats_gets_nothing_believed(world: &World) {
     let between = Between::stand(world.shared());
     let day = between.query(Conduct::Pass, &stops()).0.is(200).rows().clone();
@@ -231,7 +234,7 @@ pub fn a_relay_that_alters_swaps_or_repeats_gets_nothing_believed(world: &World)
     assert_eq!(between.query(Conduct::Pass, &ask_first).0.is(200).rows(), &vec![first.clone()]);
     let kept = between.relay.state().answers.last().cloned().expect("an answer");
     // One byte of the question: the signed request, its signature, the document that the request names by its hash.
-    let calls: [(&str, fn(&mut QueryCall)); 3] = [
+    let calls: [Change<QueryCall>; 3] = [
         ("the request", |c| c.signed.request.0[30] ^= 1),
         ("the signature", |c| c.signed.signature[7] ^= 1),
         ("the document", |c| c.query.0[40] ^= 1),
@@ -242,7 +245,7 @@ pub fn a_relay_that_alters_swaps_or_repeats_gets_nothing_believed(world: &World)
         refused(what, &said, first);
     }
     // One byte of the answer, by its parts and anywhere.
-    let answers: [(&str, fn(&mut Released)); 5] = [
+    let answers: [Change<Released>; 5] = [
         ("the sealed rows", |r| *r.sealed.0.last_mut().unwrap() ^= 1),
         ("the encapsulation", |r| r.encapsulation.0[40] ^= 1),
         ("the operation", |r| r.op.0[9] ^= 1),
