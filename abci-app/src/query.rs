@@ -14,7 +14,7 @@ use prost::Message;
 use tendermint_proto::v0_38::abci::{RequestQuery, ResponseQuery};
 use tendermint_proto::v0_38::crypto::{Proof, ProofOp, ProofOps, ValueOp};
 
-use self::evidence::{At, checkpoints, leaves, named, proofs, prove, prove_run};
+use self::evidence::{At, checkpoints, leaves, meta_list, named, proofs, prove, prove_run, state_leaves};
 use crate::app::App;
 use crate::state::trees::{app_hash, heads_value, meta_value, store_path};
 use crate::state::{APP_VERSION, State};
@@ -197,6 +197,12 @@ fn try_ask(app: &App, question: &NodeRequest) -> Result<NodeReply, QueryError> {
         NodeRequest::Named { agency, from } => named(app, &committed, agency, *from)?,
         NodeRequest::Leaves { height, keys, sessions } => {
             NodeReply::Leaves { body: leaves(app, &committed, *height, keys, sessions)? }
+        }
+        NodeRequest::MetaList { height, prefix } => {
+            NodeReply::MetaList { body: meta_list(app, &committed, *height, prefix)? }
+        }
+        NodeRequest::StateLeaves { height, meta, heads } => {
+            NodeReply::StateLeaves { body: state_leaves(app, &committed, *height, meta, heads)? }
         }
         NodeRequest::Epochs {} => NodeReply::Epochs { body: state.epoch_views() },
         NodeRequest::Reviews {} => NodeReply::Reviews { body: state.reviews() },

@@ -5,6 +5,7 @@
 mod error;
 mod executor;
 mod holding;
+mod hosted;
 mod limits;
 mod secret;
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use error::ConfigError;
 pub use executor::ExecutorConfig;
 pub use holding::HoldingConfig;
+pub use hosted::HostedConfig;
 pub use limits::NodeLimits;
 pub use secret::{NotAReference, SecretRef};
 
@@ -60,7 +62,7 @@ pub struct ExchangeNames {
 }
 
 /// This agency's CometBFT.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CometConfig {
     /// `unix:run/rpc.sock` (relative to the node's folder) or `http://host:port`.
@@ -104,8 +106,12 @@ pub struct NodeConfig {
     pub nats: NatsConfig,
     /// Account names.
     pub exchange: ExchangeNames,
-    /// The validator's CometBFT.
+    /// The validator's CometBFT; a hosted agency has none.
+    #[serde(default)]
     pub comet: CometConfig,
+    /// Whose node is asked, where this agency has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosted: Option<HostedConfig>,
     /// Socket of verdicts and queries, relative to the folder.
     #[serde(default = "default_node_socket")]
     pub node_socket: PathBuf,
@@ -173,7 +179,10 @@ impl NodeConfig {
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         check_addr(path, "listen", &self.listen)?;
-        check_addr(path, "comet.p2p", &self.comet.p2p)?;
+        match &self.hosted {
+            Some(hosted) => hosted.check(&self.agency, &self.dir)?,
+            None => check_addr(path, "comet.p2p", &self.comet.p2p)?,
+        }
         check_chain(path, &self.chain)?;
         check_monitors(path, &self.nats)?;
         self.rpc()?;
@@ -227,22 +236,17 @@ impl NodeConfig {
     pub fn abci_socket(&self) -> PathBuf {
         self.path(&self.abci_socket)
     }
-    /// Address of CometBFT's RPC.
+    /// Address of CometBFT's RPC: the own one, or the host's.
     pub fn rpc(&self) -> Result<RpcAddr, ConfigError> {
         let file = self.dir.join(NODE_FILE);
-        match self.comet.rpc.split_once(':') {
-            Some(("unix", p)) if !p.is_empty() => {
-                let socket = self.path(p);
-                check_socket(&file, "comet.rpc", &socket)?;
-                Ok(RpcAddr::Unix(socket))
-            }
-            Some(("http", rest)) => {
-                let addr = rest.trim_start_matches('/').trim_end_matches('/');
-                check_addr(&file, "comet.rpc", addr)?;
-                Ok(RpcAddr::Tcp(addr.to_owned()))
-            }
-            _ => Err(field(&file, "comet.rpc", "is `unix:<path>` or `http://host:port`")),
+        match &self.hosted {
+            Some(hosted) => hosted::read_rpc(&file, "hosted.rpc", &hosted.rpc, &self.dir),
+            None => hosted::read_rpc(&file, "comet.rpc", &self.comet.rpc, &self.dir),
         }
+    }
+    /// The chain's genesis file: with the epochs that follow from it all that a header is believed by.
+    pub fn genesis(&self) -> PathBuf {
+        self.comet_home().join("config/genesis.json")
     }
     /// Home of CometBFT.
     pub fn comet_home(&self) -> PathBuf {

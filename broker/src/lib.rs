@@ -14,6 +14,7 @@ pub mod http;
 pub mod intake;
 pub mod keys;
 pub mod ledger;
+pub mod light;
 pub mod metrics;
 pub mod notices;
 pub mod outside;

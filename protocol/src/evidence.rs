@@ -8,6 +8,7 @@ use crate::ids::AgencyId;
 use crate::keys::Signature;
 use crate::node::{LeafProof, StoreRoots};
 use crate::receipt::{Checkpoint, Cosignature};
+use crate::tree::SortedProof;
 use crate::trust::{EpochBody, KeyLine};
 
 canon_struct! {
@@ -119,6 +120,34 @@ canon_struct! {
         pub roots: StoreRoots,
         /// The entries asked for, in the log tree.
         pub entries: Vec<LeafProof>,
+    }
+}
+
+canon_struct! {
+    /// The complete list of the leaves of `meta` under a prefix at one height, with their values.
+    pub struct MetaList {
+        /// The height whose app hash the proof leads to; that hash stands in the header of `height + 1`.
+        pub height: u64,
+        /// Roots at that height.
+        pub roots: StoreRoots,
+        /// Values of the leaves found, in the list's order.
+        pub values: Vec<Bytes>,
+        /// The list in the meta tree; an empty one is a proof of absence.
+        pub list: SortedProof,
+    }
+}
+
+canon_struct! {
+    /// Leaves of both state trees at one height; keys that have none are left out.
+    pub struct StateLeaves {
+        /// The height whose app hash the proofs lead to; that hash stands in the header of `height + 1`.
+        pub height: u64,
+        /// Roots at that height.
+        pub roots: StoreRoots,
+        /// The keys asked for, in the meta tree.
+        pub meta: Vec<LeafProof>,
+        /// The keys asked for, in the heads tree.
+        pub heads: Vec<LeafProof>,
     }
 }
 

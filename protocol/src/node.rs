@@ -5,7 +5,7 @@
 
 use crate::acts::{ApprovalKind, KeyRole};
 use crate::cbor::Bytes;
-use crate::evidence::{CheckpointView, DisputeView, EpochView, LeavesProof, LogProofs, NamedOp};
+use crate::evidence::{CheckpointView, DisputeView, EpochView, LeavesProof, LogProofs, MetaList, NamedOp, StateLeaves};
 use crate::hash::Hash;
 use crate::ids::{AgencyId, AgreementId, DatasetId, WriterId};
 use crate::keys::{KeyId, PublicKey};
@@ -259,6 +259,10 @@ canon_enum! {
         24 => Reviews {},
         /// All role maps that an agency recorded.
         25 => RoleMaps { agency: AgencyId },
+        /// All leaves of `meta` whose keys begin with a prefix, at a height (0: the newest whose app hash stands in a header).
+        26 => MetaList { height: u64, prefix: Bytes },
+        /// Leaves of `meta` and `heads` by key at a height (0: the newest whose app hash stands in a header), at most 1,024.
+        27 => StateLeaves { height: u64, meta: Vec<Bytes>, heads: Vec<Bytes> },
     }
 }
 
@@ -351,6 +355,10 @@ canon_enum! {
         24 => Reviews { body: Vec<ReviewDue> },
         /// Role maps, by number.
         25 => RoleMaps { body: Vec<RoleMapView> },
+        /// A list, complete.
+        26 => MetaList { body: MetaList },
+        /// Leaves; those that are not there are left out.
+        27 => StateLeaves { body: StateLeaves },
     }
 }
 

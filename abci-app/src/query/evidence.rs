@@ -1,7 +1,7 @@
 //! Evidence: proofs at a height, checkpoints with their cosignatures, and the operations that name an agency's sessions.
 
-use concordat_protocol::cbor;
-use concordat_protocol::evidence::{LeavesProof, LogProofs};
+use concordat_protocol::cbor::{self, Bytes};
+use concordat_protocol::evidence::{LeavesProof, LogProofs, MetaList, StateLeaves};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::keys::KeyId;
@@ -173,6 +173,39 @@ pub(super) fn leaves(
     let sessions: Result<Vec<_>, _> = sessions.iter().map(|s| at.heads_proof(&session_leaf_key(*s))).collect();
     let sessions = sessions?.into_iter().flatten().collect();
     Ok(LeavesProof { height: at.height, roots: at.row.roots.clone(), keys, sessions })
+}
+
+/// All leaves of `meta` under a prefix at a height.
+pub(super) fn meta_list(app: &App, committed: &Committed, height: u64, prefix: &[u8]) -> Result<MetaList, QueryError> {
+    let reader = app.inner.store.reader()?;
+    let at = At::new(committed, &reader, height)?;
+    let state = &committed.state;
+    let undo = at.undo(&at.row.roots.meta, &state.trees.meta.root())?;
+    let (values, list) = state
+        .trees
+        .meta_list(&state.tables, &undo, prefix)
+        .ok_or_else(|| QueryError::NotFound(format!("the meta tree of height {} has no such list", at.height)))?;
+    Ok(MetaList { height: at.height, roots: at.row.roots.clone(), values, list })
+}
+
+/// Leaves of both state trees at a height; keys without one are left out.
+pub(super) fn state_leaves(
+    app: &App,
+    committed: &Committed,
+    height: u64,
+    meta: &[Bytes],
+    heads: &[Bytes],
+) -> Result<StateLeaves, QueryError> {
+    let asked = meta.len() + heads.len();
+    if asked > PROOFS_MAX {
+        return Err(QueryError::Malformed(format!("{asked} leaves are over {PROOFS_MAX}: ask in parts")));
+    }
+    let reader = app.inner.store.reader()?;
+    let at = At::new(committed, &reader, height)?;
+    let meta: Result<Vec<_>, _> = meta.iter().map(|k| at.meta_proof(k)).collect();
+    let heads: Result<Vec<_>, _> = heads.iter().map(|k| at.heads_proof(k)).collect();
+    let (meta, heads) = (meta?.into_iter().flatten().collect(), heads?.into_iter().flatten().collect());
+    Ok(StateLeaves { height: at.height, roots: at.row.roots.clone(), meta, heads })
 }
 
 /// Checkpoints from a height on with who cosigned them; from height 0 the newest alone.

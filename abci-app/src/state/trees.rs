@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use concordat_protocol::cbor::{self, Bytes, Canon, CborError, Dec, Enc};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::node::{LeafProof, StoreRoots, key_leaf_key, session_leaf_key};
-use concordat_protocol::tree::{inclusion_path, root, value_leaf};
+use concordat_protocol::tree::{AdjacentProof, SortedLeaf, SortedProof, inclusion_path, root, value_leaf};
 
 use super::apply::Applied;
 use super::rows::{Head, heads_key, meta_key};
@@ -184,14 +184,10 @@ impl Trees {
 
     /// The leaf of a meta key as it was before `undo` (newest block first), with its path.
     pub fn meta_proof(&self, tables: &Tables, undo: &[&Undo], key: &[u8]) -> Option<LeafProof> {
-        let old = undo.iter().rev().find_map(|u| u.meta.get(key));
-        let value = old.cloned().unwrap_or_else(|| meta_value(tables, key))?;
-        let mut leaves = self.meta.clone();
-        for u in undo.iter().filter(|u| !u.meta.is_empty()) {
-            leaves.leaves = leaves.with(&u.meta);
-        }
-        let index = leaves.leaves.keys().position(|k| k == key)?;
-        let hashes: Vec<Hash> = leaves.leaves.into_values().collect();
+        let value = meta_then(tables, undo, key)?;
+        let leaves = self.meta_leaves_then(undo);
+        let index = leaves.keys().position(|k| k == key)?;
+        let hashes: Vec<Hash> = leaves.into_values().collect();
         let path = inclusion_path(&hashes, index)?;
         Some(LeafProof {
             key: key.to_vec().into(),
@@ -200,6 +196,35 @@ impl Trees {
             size: hashes.len() as u64,
             path,
         })
+    }
+
+    /// The leaf hashes of the meta tree as they were before `undo` (newest block first).
+    fn meta_leaves_then(&self, undo: &[&Undo]) -> Leaves<Hash> {
+        let mut tree = self.meta.clone();
+        for u in undo.iter().filter(|u| !u.meta.is_empty()) {
+            tree.leaves = tree.with(&u.meta);
+        }
+        tree.leaves
+    }
+
+    /// All meta leaves under a prefix as they were before `undo` (newest block first): their values, and the proof that
+    /// there are no others.
+    pub fn meta_list(&self, tables: &Tables, undo: &[&Undo], prefix: &[u8]) -> Option<(Vec<Bytes>, SortedProof)> {
+        let leaves = self.meta_leaves_then(undo);
+        let keys: Vec<&Vec<u8>> = leaves.keys().collect();
+        let first = keys.partition_point(|k| k.as_slice() < prefix);
+        let count = keys.iter().skip(first).take_while(|k| k.starts_with(prefix)).count();
+        let (from, to) = (first.saturating_sub(1), keys.len().min(first + count + 1));
+        let value = |key: &Vec<u8>| meta_then(tables, undo, key);
+        let leaf = |at: usize| keys.get(at).and_then(|k| Some(SortedLeaf::new(k, &value(k)?)));
+        let values: Vec<Bytes> =
+            keys.iter().skip(first).take(count).map(|k| value(k).map(Bytes)).collect::<Option<_>>()?;
+        let found: Vec<SortedLeaf> = (first..first + count).map(leaf).collect::<Option<_>>()?;
+        let hashes: Vec<Hash> = leaves.values().copied().collect();
+        let size = hashes.len() as u64;
+        let adjacent = AdjacentProof::prove_from(hashes.as_slice(), from as u64, (to - from) as u64, size).ok()?;
+        let before = first.checked_sub(1).and_then(leaf);
+        Some((values, SortedProof { before, found, after: leaf(first + count), adjacent }))
     }
 
     /// The leaf of a heads key as it was before `undo` (newest block first), with its path.
@@ -211,6 +236,12 @@ impl Trees {
         let path = self.heads.path_before(&slots, slot)?;
         Some(LeafProof { key: key.to_vec().into(), value: value.into(), index: slot, size, path })
     }
+}
+
+/// The value of a meta leaf as it was before `undo` (newest block first).
+fn meta_then(tables: &Tables, undo: &[&Undo], key: &[u8]) -> Option<Vec<u8>> {
+    let old = undo.iter().rev().find_map(|u| u.meta.get(key));
+    old.cloned().unwrap_or_else(|| meta_value(tables, key))
 }
 
 fn as_changes(tables: &Tables) -> TableChanges {

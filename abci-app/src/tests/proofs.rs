@@ -3,6 +3,7 @@
 use concordat_protocol::acts::{ActBody, KeyRole};
 use concordat_protocol::cbor;
 use concordat_protocol::codes;
+use concordat_protocol::evidence::MetaList;
 use concordat_protocol::hash::{Hash, sha256};
 use concordat_protocol::keys::Suite;
 use concordat_protocol::node::{
@@ -204,4 +205,49 @@ fn a_restart_keeps_what_proofs_of_the_height_before_need() {
         verify(&city, &after);
         assert_eq!(after, before);
     }
+}
+
+#[test]
+fn a_list_of_meta_is_complete_at_every_height_and_absence_has_neighbours() {
+    let (mut city, a) = City::ready();
+    let list = |city: &City, height: u64, prefix: &str| match city
+        .ask(&NodeRequest::MetaList { height, prefix: prefix.as_bytes().to_vec().into() })
+    {
+        NodeReply::MetaList { body } => body,
+        other => panic!("{other:?}"),
+    };
+    let holds = |city: &City, body: &MetaList, prefix: &str| -> Vec<Vec<u8>> {
+        let block = city.mock.blocks.iter().find(|b| b.height as u64 == body.height).unwrap();
+        assert_eq!(app_hash(&body.roots)[..], block.app_hash[..], "height {}", body.height);
+        let found = body.list.verify(prefix.as_bytes(), &body.roots.meta).unwrap();
+        assert_eq!(found.len(), body.values.len());
+        found.iter().zip(&body.values).for_each(|(leaf, value)| assert_eq!(leaf.value_hash, sha256(&[value])));
+        found.iter().map(|l| l.key.0.clone()).collect()
+    };
+    city.tick();
+    city.tick();
+    let then = city.mock.height() as u64 - 1;
+    let before = list(&city, then, "agreement/");
+    assert_eq!(holds(&city, &before, "agreement/").len(), 1);
+    assert!(holds(&city, &list(&city, then, "agreement/AGR-0000-0000/"), "agreement/AGR-0000-0000/").is_empty());
+    let keys = holds(&city, &list(&city, then, "key/"), "key/").len();
+    let new = Key::new("extra", Suite::Ed25519);
+    let body = ActBody::KeyAdd { role: KeyRole::Release, label: "r".into(), key: new.public };
+    assert_eq!(city.do_act("grid", "root", body), 0);
+    let session = city.open_session("court", "police", "another");
+    city.tick();
+    city.tick();
+    assert_eq!(list(&city, then, "agreement/"), before, "the height asked for, whatever came later");
+    assert_eq!(holds(&city, &list(&city, then, "key/"), "key/").len(), keys);
+    assert_eq!(holds(&city, &list(&city, 0, "key/"), "key/").len(), keys + 1);
+    assert!(holds(&city, &list(&city, 0, ""), "").len() > keys, "all of it");
+    // Single leaves of both trees; what is not there is left out.
+    let heads = [session, a.session, 999_999].map(|s| session_leaf_key(s).into()).to_vec();
+    let meta = vec![b"agency/court".to_vec().into(), b"agency/nobody".to_vec().into()];
+    let NodeReply::StateLeaves { body } = city.ask(&NodeRequest::StateLeaves { height: 0, meta, heads }) else {
+        panic!()
+    };
+    assert_eq!((body.meta.len(), body.heads.len()), (1, 2));
+    body.meta.iter().for_each(|leaf| leads_to(leaf, &body.roots.meta));
+    body.heads.iter().for_each(|leaf| leads_to(leaf, &body.roots.heads));
 }

@@ -31,6 +31,26 @@ fn paths_lie_in_the_folder_and_the_file_round_trips() {
 }
 
 #[test]
+fn a_hosted_agency_names_its_host_and_has_no_cometbft() {
+    let hosted = |more: &str| {
+        let own: String = GOOD.lines().filter(|l| !l.starts_with("comet:")).map(|l| format!("{l}\n")).collect();
+        load(&format!("{own}{more}"))
+    };
+    let cfg = hosted("hosted: {by: grid, node: ../grid/run/node.sock, rpc: \"unix:../grid/run/rpc.sock\"}\n").unwrap();
+    assert_eq!(cfg.rpc().unwrap(), RpcAddr::Unix(cfg.dir.join("../grid/run/rpc.sock")));
+    assert_eq!(cfg.hosted.as_ref().unwrap().node(&cfg.dir), cfg.dir.join("../grid/run/node.sock"));
+    assert_eq!(cfg.node_socket(), cfg.dir.join("run/node.sock"), "its own processes ask at home");
+    for (more, named) in [
+        ("hosted: {by: police, node: n.sock, rpc: \"http://h:1\"}\n", "hosted.by"),
+        ("hosted: {by: grid, node: n.sock, rpc: \"ftp://h:1\"}\n", "hosted.rpc"),
+        ("", "comet.p2p"),
+    ] {
+        let e = hosted(more).unwrap_err().to_string();
+        assert!(e.contains(named), "{e}");
+    }
+}
+
+#[test]
 fn another_version_is_one_sentence_even_with_unknown_keys() {
     let e = load("version: 7\nfuture: {a: 1}\n").unwrap_err();
     assert_eq!(e.code(), "config-version");

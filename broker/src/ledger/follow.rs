@@ -37,6 +37,11 @@ impl Frames {
         }
     }
 
+    /// Whether something is there already.
+    pub fn has_more(&self) -> bool {
+        !self.rx.is_empty()
+    }
+
     /// The next frame, passing over losses.
     pub async fn next_frame(&mut self) -> Frame {
         loop {
@@ -96,6 +101,7 @@ impl Follower {
             NodeReply::Frame { body } => {
                 Err(LedgerError::Protocol(format!("frame of height {} where {} was due", body.height, self.next)))
             }
+            NodeReply::Error { code, detail } => Err(LedgerError::Refused { code, text: detail }),
             other => Err(LedgerError::Protocol(format!("expected a frame, got {}", other.kind_name()))),
         }
     }

@@ -148,6 +148,11 @@ impl Block {
         self.signed.header.app_hash.as_bytes()
     }
 
+    /// The header's time, milliseconds since 1970.
+    pub(super) fn time_ms(&self) -> u64 {
+        u64::try_from(self.signed.header.time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
+    }
+
     /// The validators are the epoch's, and the header names them.
     pub(super) fn check_validators(&self, epoch: &Epoch) -> Result<(), Invalid> {
         let theirs = self.set.hash();

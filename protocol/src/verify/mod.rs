@@ -20,6 +20,7 @@ mod entry;
 mod evidence;
 mod finality;
 pub mod hosted;
+pub mod report;
 mod subject;
 
 pub use access::{Access, AccessState, VerifiedAccess, verify_access};
@@ -212,6 +213,8 @@ pub struct ProvenBlock {
     pub height: u64,
     /// App hash: of the state after the block before.
     pub app_hash: Vec<u8>,
+    /// The header's time, milliseconds since 1970: the median of what the validators said when they voted for the block before.
+    pub time_ms: u64,
     /// Number of the epoch whose validators signed.
     pub epoch: u64,
     /// How many of them signed.
@@ -233,7 +236,8 @@ pub fn verify_block(header: &[u8], validators: &[u8], trust: &Trust) -> Result<P
     let epoch = epoch.ok_or_else(|| fail("validators", format!("trust.json has no epoch for height {height}")))?;
     block.check_validators(epoch)?;
     let votes = block.check_commit()?;
-    Ok(ProvenBlock { height, app_hash: block.app_hash().to_vec(), epoch: epoch.n, votes })
+    let (app_hash, time_ms) = (block.app_hash().to_vec(), block.time_ms());
+    Ok(ProvenBlock { height, app_hash, time_ms, epoch: epoch.n, votes })
 }
 
 /// Chain, header, validators, commit and app hash. Gives the header's height and its epoch.
@@ -241,7 +245,7 @@ fn block<'t>(r: &Receipt, trust: &'t Trust, passed: &mut Passed) -> Result<(u64,
     if r.chain != trust.chain {
         return Err(fail("chain", format!("the receipt is of chain {}, trust.json of {}", r.chain, trust.chain)));
     }
-    let ProvenBlock { height, app_hash: proven, epoch: n, votes } = verify_block(&r.header, &r.validators, trust)?;
+    let ProvenBlock { height, app_hash: proven, epoch: n, votes, .. } = verify_block(&r.header, &r.validators, trust)?;
     passed.add("chain", format!("receipt, header and trust.json are of chain {}", trust.chain));
     passed.add("validators", format!("the validators are those of epoch {n} in trust.json"));
     passed.add("commit", format!("{votes} validators with more than 2/3 of the power signed header {height}"));

@@ -2,7 +2,8 @@
 
 use super::{CHAIN, Sample, TICK, acts, ed25519, evidence, h, hybrid, id, ops, point, sample, terms};
 use concordat_protocol::acts::{ApprovalKind, KeyRole};
-use concordat_protocol::cbor::encode;
+use concordat_protocol::cbor::{Bytes, encode};
+use concordat_protocol::evidence::{MetaList, StateLeaves};
 use concordat_protocol::keys::{KeyId, Statement};
 use concordat_protocol::node::{
     AgreementView, ApprovalView, DatasetView, EntryProof, Frame, HeadView, KeyView, LeafProof, NodeReply, NodeRequest,
@@ -41,6 +42,12 @@ pub fn requests() -> Vec<Sample<NodeRequest>> {
         sample!(NodeRequest::Proofs { height: 12, indexes: vec![5_821u64, 70_000] }),
         sample!(NodeRequest::Reviews {}),
         sample!(NodeRequest::RoleMaps { agency: id("police") }),
+        sample!(NodeRequest::MetaList { height: 12, prefix: b"agreement/".to_vec().into() }),
+        sample!(NodeRequest::StateLeaves {
+            height: 0,
+            meta: vec![Bytes(b"agency/court".to_vec())],
+            heads: vec![Bytes(session_leaf_key(70_000))],
+        }),
     ]
 }
 
@@ -50,6 +57,21 @@ fn review_due() -> ReviewDue {
 
 fn role_map() -> RoleMapView {
     RoleMapView { agency: id("police"), number: 1, sha256: h(54), index: 5_700, height: 11, tick_ms: TICK }
+}
+
+/// The list under a prefix of a meta tree of three leaves.
+fn meta_list(prefix: &str) -> MetaList {
+    let all = [("agency/court", 1u64), ("agreement/AGR-2026-0142/0000000001", 2), ("key/00", 3)];
+    let leaves: Vec<SortedLeaf> = all.iter().map(|(k, v)| SortedLeaf::new(k.as_bytes(), &encode(v))).collect();
+    let list = SortedProof::prove(&leaves, prefix.as_bytes()).unwrap();
+    let values = all.iter().filter(|(k, _)| k.starts_with(prefix)).map(|(_, v)| encode(v).into()).collect();
+    let meta = root(&leaves.iter().map(SortedLeaf::hash).collect::<Vec<_>>());
+    MetaList { height: 12, roots: StoreRoots { meta, ..roots() }, values, list }
+}
+
+fn state_leaves() -> StateLeaves {
+    let proof = evidence::leaves().value;
+    StateLeaves { height: proof.height, roots: proof.roots, meta: proof.keys, heads: proof.sessions }
 }
 
 fn entries() -> Vec<LogEntry> {
@@ -226,5 +248,8 @@ pub fn replies() -> Vec<Sample<NodeReply>> {
         sample!(NodeReply::Proofs { body: evidence::log_proofs().value }),
         sample!(NodeReply::Reviews { body: vec![review_due()] }),
         sample!(NodeReply::RoleMaps { body: vec![role_map()] }),
+        sample!(NodeReply::MetaList { body: meta_list("agreement/") }),
+        sample!(NodeReply::MetaList { body: meta_list("agreement/AGR-2026-0143/") }),
+        sample!(NodeReply::StateLeaves { body: state_leaves() }),
     ]
 }
