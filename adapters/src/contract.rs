@@ -1,8 +1,16 @@
-//! The contract of an adapter: a bounded pull that can be repeated from any checkpoint.
+//! The contract of an adapter: a bounded pull that can be repeated from any checkpoint ([`Source`]), and what there is
+//! to know about a source before anything is read: its settings, checks that write nothing, and a draft of the documents
+//! it needs ([`Kind`], [`Connector`]).
+
+mod error;
+mod kind;
+
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::document::DocumentError;
+pub use error::{AdapterError, ErrorClass};
+pub use kind::{Column, Connector, Discovery, Finding, Kind, Level, Setting, Spec};
 
 /// Most records a batch (one envelope) holds, PROTOCOL section 8.
 pub const BATCH_RECORDS_MAX: usize = 256;
@@ -24,12 +32,19 @@ impl Checkpoint {
 /// Where in the source a record stood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// File name as the adapter document gives it.
+    /// Where it is from: a file's name as the document gives it, a table, a topic, an address without its secrets.
     pub file: String,
-    /// Row number after the header, from 1.
+    /// Row number in it, from 1 (after the header); for sources without rows a number that tells messages apart.
     pub row: u64,
-    /// Line of the file where the row begins, from 1.
+    /// Line of the file where the row begins, from 1; the row's number where there are no lines.
     pub line: u64,
+}
+
+impl Origin {
+    /// A row of a source that has no lines.
+    pub fn row(place: impl Into<String>, row: u64) -> Self {
+        Self { file: place.into(), row, line: row }
+    }
 }
 
 /// One good record, mapped to the fields of its dataset.
@@ -85,6 +100,17 @@ pub enum Row {
     Bad(Reject),
 }
 
+/// When to ask a source again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// At once: there is more, or there may be.
+    More,
+    /// Nothing more at present; ask again after this time. The runner waits and can be interrupted.
+    Idle(Duration),
+    /// The source has ended: a file that does not grow.
+    End,
+}
+
 /// What one pull gave. Records and rejects together are at most the `max` asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
@@ -92,195 +118,61 @@ pub struct Batch {
     pub records: Vec<Record>,
     /// Rows for the dead letters.
     pub rejects: Vec<Reject>,
-    /// Where the next pull begins once this batch is durable.
+    /// Where the next pull begins once this batch is durable; as given when nothing was read.
     pub checkpoint: Checkpoint,
-    /// True when the source had no more when it was read.
-    pub end: bool,
+    /// When to ask again.
+    pub next: Next,
+    /// Things a person should know and no row is about: a file that was sent twice, a column that is new.
+    pub notes: Vec<String>,
 }
 
-/// A source of records. Reading twice from the same checkpoint gives the same batch, as long as the
-/// source itself does not change; that is what makes a restart safe.
+impl Batch {
+    /// Nothing yet, at a place.
+    pub fn at(checkpoint: &Checkpoint, next: Next) -> Self {
+        Self { records: Vec::new(), rejects: Vec::new(), checkpoint: checkpoint.clone(), next, notes: Vec::new() }
+    }
+
+    /// Rows, good and bad.
+    pub fn rows(&self) -> usize {
+        self.records.len() + self.rejects.len()
+    }
+
+    /// Takes a row.
+    pub fn push(&mut self, row: Row) {
+        match row {
+            Row::Good(record) => self.records.push(record),
+            Row::Bad(reject) => self.rejects.push(reject),
+        }
+    }
+}
+
+/// A source of records. It has a thread of its own, so it may block: a second at most, since nothing else is asked of it
+/// meanwhile.
+///
+/// Reading twice from the same checkpoint gives the same rows, as long as the source itself does not change; that is what
+/// makes a restart safe. The runner reads ahead of what is durable, and goes back to the newest durable checkpoint when a
+/// batch was not taken. A source that cannot be asked again (a queue) therefore keeps what it handed out until
+/// [`Source::ack`], and gives it again when read from the checkpoint before it.
 pub trait Source: Send + 'static {
-    /// Reads at most `max` rows that follow `from`.
+    /// Reads at most `max` rows that follow `from`: the newest durable checkpoint, or that of the batch before.
     fn read(&mut self, from: &Checkpoint, max: usize) -> Result<Batch, AdapterError>;
-}
 
-/// What an error asks of the runner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ErrorClass {
-    /// It may pass: retry with back-off.
-    Transient,
-    /// Credentials or rights: a person must act.
-    Auth,
-    /// A record is bad, the source is fine: dead letter.
-    Data,
-    /// It will not pass by waiting: stop.
-    Permanent,
-}
-
-impl ErrorClass {
-    /// The name used in metrics and documents.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Transient => "transient",
-            Self::Auth => "auth",
-            Self::Data => "data",
-            Self::Permanent => "permanent",
-        }
+    /// Everything up to `durable` is durable at the broker or in the dead letters: what waited for that may go (a
+    /// message of a queue, the files before it, a replication slot). Called on the thread of `read`, with the newest such
+    /// checkpoint alone, and once before the first `read` with the one that the broker keeps. An error is handled like
+    /// one of `read`, and the call is repeated.
+    fn ack(&mut self, durable: &Checkpoint) -> Result<(), AdapterError> {
+        let _ = durable;
+        Ok(())
     }
 }
 
-/// Why an adapter could not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum AdapterError {
-    /// The adapter document is not usable.
-    #[error(transparent)]
-    Document(#[from] DocumentError),
-    /// A file could not be opened, read or written.
-    #[error("{file}: cannot {action}: {source}")]
-    Io {
-        /// The file.
-        file: String,
-        /// What was tried.
-        action: &'static str,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// The header row is not the expected one.
-    #[error("{file}: line 1: {detail}; correct the file, or `columns` in the adapter document")]
-    Header {
-        /// The file.
-        file: String,
-        /// All differences in one sentence.
-        detail: String,
-    },
-    /// The file is not in the encoding the document names.
-    #[error("{file}: {detail}")]
-    Encoding {
-        /// The file.
-        file: String,
-        /// What was found.
-        detail: String,
-    },
-    /// A compressed file ends early.
-    #[error("{file}: the compressed file ends early after row {row}; wait until it is complete, or send it again")]
-    Truncated {
-        /// The file.
-        file: String,
-        /// Rows read before the end.
-        row: u64,
-    },
-    /// The rows already published are no longer the first rows of the file.
-    #[error(
-        "{file}: the first {row} rows are not the ones already published; give the changed file another adapter name, or restore it"
-    )]
-    Changed {
-        /// The file.
-        file: String,
-        /// Rows that were published.
-        row: u64,
-    },
-    /// A checkpoint that this adapter did not write.
-    #[error("the checkpoint kept by the broker is not one of this adapter: {detail}")]
-    Checkpoint {
-        /// What is wrong with it.
-        detail: String,
-    },
-    /// The broker did not answer.
-    #[error("the broker at {broker} did not answer: {detail}")]
-    Unreachable {
-        /// Base address.
-        broker: String,
-        /// The reason.
-        detail: String,
-    },
-    /// The broker asks to slow down or is not ready.
-    #[error("the broker asks to wait (status {status}): {detail}")]
-    Busy {
-        /// HTTP status.
-        status: u16,
-        /// Its reason.
-        detail: String,
-        /// What `Retry-After` asked for, in milliseconds.
-        retry_after_ms: Option<u64>,
-    },
-    /// The broker refused the adapter's credentials.
-    #[error(
-        "the broker refused the adapter's token (status {status}): {detail}; check the service token of this adapter"
-    )]
-    Forbidden {
-        /// HTTP status.
-        status: u16,
-        /// Its reason.
-        detail: String,
-    },
-    /// The broker refused the request as such, or its answer made no sense.
-    #[error("the broker refused the batch (status {status}): {detail}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// Its reason.
-        detail: String,
-    },
-    /// Someone else publishes under this adapter's name.
-    #[error(
-        "the broker keeps another position than this adapter, {times} times in a row; stop the second process that publishes as `{adapter}`"
-    )]
-    Contended {
-        /// The adapter.
-        adapter: String,
-        /// How often.
-        times: u32,
-    },
-    /// The document says to stop at bad rows.
-    #[error("{count} rows were refused (first: {first}); `on_error: {{data: stop}}` stops here")]
-    DataStop {
-        /// Rows in this batch.
-        count: usize,
-        /// The first one's message.
-        first: String,
-    },
-}
-
-impl AdapterError {
-    /// What the error asks of the runner.
-    pub fn class(&self) -> ErrorClass {
-        use std::io::ErrorKind;
-        match self {
-            Self::Io { source, .. } => match source.kind() {
-                ErrorKind::PermissionDenied => ErrorClass::Auth,
-                ErrorKind::NotFound | ErrorKind::IsADirectory | ErrorKind::InvalidInput => ErrorClass::Permanent,
-                _ => ErrorClass::Transient,
-            },
-            Self::Truncated { .. } | Self::Unreachable { .. } | Self::Busy { .. } => ErrorClass::Transient,
-            Self::Forbidden { .. } => ErrorClass::Auth,
-            Self::DataStop { .. } => ErrorClass::Data,
-            Self::Document(_)
-            | Self::Header { .. }
-            | Self::Encoding { .. }
-            | Self::Changed { .. }
-            | Self::Checkpoint { .. }
-            | Self::Refused { .. }
-            | Self::Contended { .. } => ErrorClass::Permanent,
-        }
+impl Source for Box<dyn Source> {
+    fn read(&mut self, from: &Checkpoint, max: usize) -> Result<Batch, AdapterError> {
+        (**self).read(from, max)
     }
 
-    /// Stable code of the error.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Document(e) => e.code(),
-            Self::Io { .. } => "adapter.io",
-            Self::Header { .. } => "adapter.header",
-            Self::Encoding { .. } => "adapter.encoding",
-            Self::Truncated { .. } => "adapter.truncated",
-            Self::Changed { .. } => "adapter.changed",
-            Self::Checkpoint { .. } => "adapter.checkpoint",
-            Self::Unreachable { .. } => "adapter.unreachable",
-            Self::Busy { .. } => "adapter.busy",
-            Self::Forbidden { .. } => "adapter.forbidden",
-            Self::Refused { .. } => "adapter.refused",
-            Self::Contended { .. } => "adapter.contended",
-            Self::DataStop { .. } => "adapter.data-stop",
-        }
+    fn ack(&mut self, durable: &Checkpoint) -> Result<(), AdapterError> {
+        (**self).ack(durable)
     }
 }

@@ -1,8 +1,12 @@
-//! The adapter document (YAML): which file, in which form, and how its columns become fields.
+//! The adapter document (YAML): where a source is, in which form, and how its columns become fields.
+//!
+//! The members of [`Common`] are the same for every kind of source; each kind adds its own (where the source is, how it
+//! is written). Both stand side by side in one mapping, and unknown keys of either are refused with the nearest known
+//! one: [`adapter_document!`](crate::adapter_document) writes one strict type of both.
 //!
 //! ```yaml
-//! adapter: load
-//! kind: file
+//! adapter: load                               # name: one writer of batches at the broker
+//! kind: file                                  # what follows for this kind: path, format
 //! path: data/grid_load_profiles_q1.csv.gz     # relative to the node folder; .gz is recognised
 //! format: {csv: {columns: [time, BL-H]}}      # strict header: exactly these, in this order
 //! into: ds:grid/load@1
@@ -15,11 +19,17 @@
 //! on_error: {transient: retry, data: dead-letter, auth: stop}
 //! ```
 
+mod fields;
+mod values;
+
 use std::collections::BTreeMap;
 
 use concordat_protocol::ids::DatasetId;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_saphyr::Spanned;
+
+pub use fields::{FieldKind, FieldMap, Fold, Gap, Precision, Words};
+pub use values::{OnAuth, OnData, OnError, OnTransient, Pace, Period, Poll, Secret, Subject};
 
 use crate::strict;
 
@@ -72,293 +82,151 @@ impl DocumentError {
     }
 }
 
-/// An adapter document as written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AdapterDoc {
+/// What every adapter document says, whatever its kind.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// The document as it was written.
+    pub text: String,
     /// Name of the adapter: one writer of batches at the broker, 1 to 48 of `a-z 0-9 -`.
     pub adapter: Spanned<String>,
     /// What kind of source it reads.
-    pub kind: Kind,
-    /// The file, relative to the node folder.
-    pub path: String,
-    /// How the file is written.
-    pub format: Format,
+    pub kind: Spanned<String>,
     /// The dataset its records belong to.
     pub into: DatasetId,
     /// Target field to source column and type.
-    #[serde(default)]
     pub map: BTreeMap<String, FieldMap>,
     /// Rule for all columns not named in `map` or `ignore`; they keep their names.
-    #[serde(default)]
     pub rest: Option<FieldMap>,
     /// Columns that are left out on purpose.
-    #[serde(default)]
     pub ignore: Vec<Spanned<String>>,
     /// Fields that have the same value in every record.
-    #[serde(default)]
     pub constants: BTreeMap<String, serde_json::Value>,
+    /// Target field to the words of the source and what they become; `*` stands for every other word.
+    pub lookups: BTreeMap<String, BTreeMap<String, String>>,
     /// Target fields that identify a record, in order.
     pub key: Vec<Spanned<String>>,
     /// Target field that is the event's time.
-    #[serde(default)]
     pub time: Option<Spanned<String>>,
+    /// Whose data a record is, if the document says so; compared with the dataset's document.
+    pub subject: Option<Subject>,
+    /// Sensitive target fields and their class; compared with the dataset's document.
+    pub sensitive: BTreeMap<String, String>,
     /// How fast a feed is published.
-    #[serde(default)]
     pub pace: Pace,
+    /// How often the source is asked.
+    pub poll: Poll,
     /// What to do about errors.
-    #[serde(default)]
     pub on_error: OnError,
 }
 
-impl AdapterDoc {
-    /// Parses and checks the document's shape; [`crate::plan::Plan::new`] checks its meaning.
-    pub fn parse(text: &str) -> Result<Self, DocumentError> {
-        strict::from_str(text).map_err(DocumentError::Yaml)
+impl Common {
+    /// Checks what does not depend on the source: the adapter's name.
+    pub fn check(&self) -> Result<(), DocumentError> {
+        let text = &self.adapter.value;
+        let good = (1..=48).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            && !text.starts_with('-');
+        if good { Ok(()) } else { Err(DocumentError::at(&self.adapter, "adapter", "use 1 to 48 of a-z, 0-9 and -")) }
     }
 }
 
-/// Kinds of source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// One file that does not change, plain or gzip.
-    File,
+/// The kind that a document names, whatever else it says.
+pub fn kind_of(text: &str) -> Result<Spanned<String>, DocumentError> {
+    #[derive(Deserialize)]
+    struct Head {
+        kind: Spanned<String>,
+    }
+    strict::from_str::<Head>(text).map(|head| head.kind).map_err(DocumentError::Yaml)
 }
 
-/// How a file is written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Format {
-    /// Comma-separated values.
-    pub csv: CsvFormat,
-}
-
-/// How a CSV file is written.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CsvFormat {
-    /// One ASCII character between values.
-    #[serde(default = "comma")]
-    pub delimiter: String,
-    /// Character encoding.
-    #[serde(default)]
-    pub encoding: Encoding,
-    /// Decimal mark, `.` or `,`.
-    #[serde(default = "point")]
-    pub decimal: String,
-    /// Words that mean "no value".
-    #[serde(default = "empty_word")]
-    pub nulls: Vec<String>,
-    /// How the header is compared.
-    #[serde(default)]
-    pub header: Header,
-    /// The columns of the file, in order.
-    pub columns: Vec<Spanned<String>>,
-}
-
-fn comma() -> String {
-    ",".to_owned()
-}
-
-fn point() -> String {
-    ".".to_owned()
-}
-
-fn empty_word() -> Vec<String> {
-    vec![String::new()]
-}
-
-/// Character encodings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Encoding {
-    /// UTF-8, with or without a byte order mark.
-    #[default]
-    #[serde(rename = "utf-8")]
-    Utf8,
-}
-
-/// How the header row is compared with `columns`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Header {
-    /// Same names in the same order.
-    #[default]
-    Strict,
-}
-
-/// How one field is made.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FieldMap {
-    /// Source column; the field's own name when left out.
-    #[serde(default)]
-    pub from: Option<Spanned<String>>,
-    /// Type of the field.
-    #[serde(rename = "type")]
-    pub kind: FieldKind,
-    /// Exact factor for numbers.
-    #[serde(default)]
-    pub scale: Option<Spanned<String>>,
-    /// Cut white space at both ends.
-    #[serde(default)]
-    pub trim: bool,
-    /// Without a value the row is a dead letter.
-    #[serde(default)]
-    pub required: bool,
-    /// IANA zone of a wall clock, or `offset` when every value carries its own; mandatory for
-    /// timestamps.
-    #[serde(default)]
-    pub zone: Option<Spanned<String>>,
-    /// Which of two equal wall clock times is meant when clocks go back.
-    #[serde(default)]
-    pub fold: Option<Fold>,
-    /// What becomes of wall clock times that do not exist when clocks go forward.
-    #[serde(default)]
-    pub gap: Option<Gap>,
-    /// `strptime` pattern; ISO 8601 when left out.
-    #[serde(default)]
-    pub format: Option<Spanned<String>>,
-    /// Precision kept: all values of a field have the same width.
-    #[serde(default)]
-    pub precision: Option<Precision>,
-    /// Words for true and false.
-    #[serde(default)]
-    pub words: Option<Words>,
-}
-
-/// Types of a field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FieldKind {
-    /// Text as it stands.
-    String,
-    /// A whole number within plus or minus 2^53 - 1.
-    Integer,
-    /// An exact decimal, a string in JSON.
-    Decimal,
-    /// True or false.
-    Boolean,
-    /// An instant, RFC 3339 in UTC.
-    Timestamp,
-}
-
-/// Which of two equal wall clock times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Fold {
-    /// The first, still in summer time.
-    Earlier,
-    /// The second.
-    Later,
-}
-
-/// What becomes of a wall clock time that does not exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Gap {
-    /// The row is a dead letter.
-    DeadLetter,
-}
-
-/// Precision of a timestamp.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-pub enum Precision {
-    /// Seconds: `2017-01-01T06:00:42Z`.
-    #[default]
-    #[serde(rename = "s")]
-    Second,
-    /// Milliseconds: `2017-01-01T06:00:42.000Z`.
-    #[serde(rename = "ms")]
-    Millisecond,
-}
-
-/// Words for true and false.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Words {
-    /// Words that mean true.
-    #[serde(rename = "true")]
-    pub yes: Vec<String>,
-    /// Words that mean false.
-    #[serde(rename = "false")]
-    pub no: Vec<String>,
-}
-
-/// How fast a feed is published.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Pace {
-    /// As fast as the broker acknowledges.
-    #[default]
-    Max,
-    /// This many rows per second, 1 to 1,000,000.
-    RowsPerSecond(u32),
-}
-
-impl Pace {
-    /// Reads `max` or a number of rows per second.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if text == "max" {
-            return Ok(Self::Max);
+/// Writes the document type of one kind: its own members and those of [`Common`](crate::document::Common) side by side,
+/// unknown keys refused. The type gets `parse(text)` and `common()`.
+#[macro_export]
+macro_rules! adapter_document {
+    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$own:meta])* pub $field:ident : $ty:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            /// The document as it was written.
+            #[serde(skip)]
+            pub text: String,
+            /// Name of the adapter.
+            pub adapter: serde_saphyr::Spanned<String>,
+            /// What kind of source it reads.
+            pub kind: serde_saphyr::Spanned<String>,
+            $($(#[$own])* pub $field: $ty,)*
+            /// The dataset its records belong to.
+            pub into: concordat_protocol::ids::DatasetId,
+            /// Target field to source column and type.
+            #[serde(default)]
+            pub map: std::collections::BTreeMap<String, $crate::document::FieldMap>,
+            /// Rule for all columns not named in `map` or `ignore`.
+            #[serde(default)]
+            pub rest: Option<$crate::document::FieldMap>,
+            /// Columns that are left out on purpose.
+            #[serde(default)]
+            pub ignore: Vec<serde_saphyr::Spanned<String>>,
+            /// Fields that have the same value in every record.
+            #[serde(default)]
+            pub constants: std::collections::BTreeMap<String, serde_json::Value>,
+            /// Target field to the words of the source and what they become.
+            #[serde(default)]
+            pub lookups: std::collections::BTreeMap<String, std::collections::BTreeMap<String, String>>,
+            /// Target fields that identify a record.
+            #[serde(default)]
+            pub key: Vec<serde_saphyr::Spanned<String>>,
+            /// Target field that is the event's time.
+            #[serde(default)]
+            pub time: Option<serde_saphyr::Spanned<String>>,
+            /// Whose data a record is.
+            #[serde(default)]
+            pub subject: Option<$crate::document::Subject>,
+            /// Sensitive target fields and their class.
+            #[serde(default)]
+            pub sensitive: std::collections::BTreeMap<String, String>,
+            /// How fast a feed is published.
+            #[serde(default)]
+            pub pace: $crate::document::Pace,
+            /// How often the source is asked.
+            #[serde(default)]
+            pub poll: $crate::document::Poll,
+            /// What to do about errors.
+            #[serde(default)]
+            pub on_error: $crate::document::OnError,
         }
-        match text.parse() {
-            Ok(rows @ 1..=1_000_000) => Ok(Self::RowsPerSecond(rows)),
-            _ => Err("pace must be `max` or rows per second from 1 to 1000000".to_owned()),
+
+        impl $name {
+            /// Parses and checks the document's shape; its meaning is checked when the mapping is made.
+            pub fn parse(text: &str) -> Result<Self, $crate::document::DocumentError> {
+                let mut doc: Self =
+                    $crate::strict::from_str(text).map_err($crate::document::DocumentError::Yaml)?;
+                doc.text = text.to_owned();
+                doc.common().check()?;
+                Ok(doc)
+            }
+
+            /// What every adapter document says.
+            pub fn common(&self) -> $crate::document::Common {
+                $crate::document::Common {
+                    text: self.text.clone(),
+                    adapter: self.adapter.clone(),
+                    kind: self.kind.clone(),
+                    into: self.into.clone(),
+                    map: self.map.clone(),
+                    rest: self.rest.clone(),
+                    ignore: self.ignore.clone(),
+                    constants: self.constants.clone(),
+                    lookups: self.lookups.clone(),
+                    key: self.key.clone(),
+                    time: self.time.clone(),
+                    subject: self.subject.clone(),
+                    sensitive: self.sensitive.clone(),
+                    pace: self.pace,
+                    poll: self.poll,
+                    on_error: self.on_error,
+                }
+            }
         }
-    }
-}
-
-impl<'de> Deserialize<'de> for Pace {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(d)?).map_err(serde::de::Error::custom)
-    }
-}
-
-/// What to do about errors of each class; permanent ones always stop.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OnError {
-    /// For what may pass by itself.
-    #[serde(default)]
-    pub transient: OnTransient,
-    /// For bad rows.
-    #[serde(default)]
-    pub data: OnData,
-    /// For refused credentials.
-    #[serde(default)]
-    pub auth: OnAuth,
-}
-
-/// For what may pass by itself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnTransient {
-    /// Try again with back-off.
-    #[default]
-    Retry,
-    /// Stop with the error.
-    Stop,
-}
-
-/// For bad rows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnData {
-    /// Keep them as dead letters and go on.
-    #[default]
-    DeadLetter,
-    /// Keep them as dead letters and stop.
-    Stop,
-}
-
-/// For refused credentials.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OnAuth {
-    /// Stop with the error.
-    #[default]
-    Stop,
-    /// Try again with back-off.
-    Retry,
+    };
 }

@@ -69,6 +69,10 @@ impl<'a> Flights<'a> {
         self.queue.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Takes a batch from the source and posts it as soon as it may be under way.
     pub fn push(&mut self, batch: Batch) {
         self.queue.push_back(Pulled::new(batch));
@@ -110,17 +114,24 @@ impl<'a> Flights<'a> {
         });
     }
 
-    /// The oldest batch with its answer; without one if there was nothing to post. `None` when nothing is left.
-    pub async fn front(&mut self) -> Option<(&mut Pulled, Option<(u64, Told)>)> {
+    /// Waits until there is an answer to the oldest batch, if it was posted. The wait can be given up at any time.
+    pub async fn answered(&mut self) {
         self.post_all();
-        let Some(number) = self.queue.front()?.number else { return self.queue.front_mut().map(|p| (p, None)) };
+        let Some(number) = self.queue.front().and_then(|p| p.number) else { return };
         while !self.answers.contains_key(&number) {
-            match self.posts.join_next().await? {
-                Ok((n, answer)) => drop(self.answers.insert(n, answer)),
+            match self.posts.join_next().await {
+                Some(Ok((n, answer))) => drop(self.answers.insert(n, answer)),
                 // A task that was lost had its post under way: what became of it, the broker knows.
-                Err(e) => drop(self.answers.insert(number, Err(self.lost(e.to_string())))),
+                Some(Err(e)) => drop(self.answers.insert(number, Err(self.lost(e.to_string())))),
+                None => drop(self.answers.insert(number, Err(self.lost("its answer is missing".to_owned())))),
             }
         }
+    }
+
+    /// The oldest batch with its answer; without one if there was nothing to post. `None` when nothing is left, or when
+    /// the answer is not there yet.
+    pub fn front(&mut self) -> Option<(&mut Pulled, Option<(u64, Told)>)> {
+        let Some(number) = self.queue.front()?.number else { return self.queue.front_mut().map(|p| (p, None)) };
         let answer = self.answers.remove(&number)?;
         self.queue.front_mut().map(|p| (p, Some((number, answer))))
     }

@@ -1,24 +1,38 @@
-//! Concordat: adapters. They turn an agency's source (today CSV files) into records and events, and
-//! hand them to the agency's own broker so that nothing is lost and nothing comes twice.
+//! Concordat: adapters. They turn an agency's source into records and events, and hand them to the agency's own broker
+//! so that nothing is lost and nothing comes twice.
 //!
-//! - [`contract`]: what every adapter is: bounded pull, checkpoint, rejects, error classes.
-//! - [`document`]: the adapter document (YAML), strict. [`plan`]: the document made ready to run.
-//! - [`rows`], [`decimal`], [`convert`]: CSV framing and exact conversion of values.
-//! - [`file`]: the CSV file adapter. [`dead_letter`]: where refused rows go.
+//! - [`contract`]: what every adapter is: bounded pull, checkpoint, acknowledgement, rejects, error classes; and what
+//!   every kind of source says of itself. [`kinds`]: the kinds, one cargo feature and one folder each.
+//! - [`document`]: the adapter document (YAML), strict. [`mapping`]: from cells to records, the same for every source.
+//! - [`format`], [`rows`], [`decimal`], [`convert`]: how files are written, CSV framing, exact conversion of values.
+//! - [`discover`]: drafts for a source that nobody described yet. [`dead_letter`]: where refused rows go.
 //! - [`client`], [`pace`], [`runner`]: the loop that publishes to the broker. [`mod@status`]: what it says of itself.
 
+pub mod cells;
 pub mod client;
 pub mod contract;
 pub mod convert;
 pub mod dead_letter;
 pub mod decimal;
+pub mod discover;
 pub mod document;
-pub mod file;
+pub mod files;
 mod flights;
+pub mod format;
+pub mod json_rows;
+pub mod json_sample;
+pub mod kinds;
+pub mod mapping;
 pub mod pace;
-pub mod plan;
 mod read_ahead;
 pub mod rows;
 pub mod runner;
 pub mod status;
 pub mod strict;
+pub mod tls;
+
+#[cfg(feature = "file")]
+pub use kinds::file;
+#[cfg(feature = "file")]
+pub use kinds::file::plan;
+pub use kinds::{kinds, parse};

@@ -1,57 +1,131 @@
-//! Reads a source on a blocking thread, one batch ahead of what is being sent.
+//! A source on a blocking thread: one batch is read ahead of what is being sent, and acknowledgements go in between.
 
 use tokio::task::JoinHandle;
 
-use crate::contract::{AdapterError, Batch, Checkpoint, Source};
+use crate::contract::{AdapterError, Batch, Checkpoint, Next, Source};
 
-type ReadAhead<S> = JoinHandle<(S, Result<Batch, AdapterError>)>;
+/// What was asked of the source: a batch from here, at most so many rows.
+type Asked = (Checkpoint, usize);
+/// What came of it.
+type Told = Result<Batch, AdapterError>;
 
-/// Reads on a blocking thread, one batch ahead of what is being sent.
+/// What the thread did.
+struct Done<S> {
+    source: S,
+    acked: Result<(), AdapterError>,
+    read: Option<(Asked, Told)>,
+}
+
+enum State<S> {
+    /// At rest; the batch is one that was read ahead.
+    Rest(S, Option<(Asked, Told)>),
+    /// On its thread, with the acknowledgement it carries.
+    Busy(JoinHandle<Done<S>>, Option<Checkpoint>),
+    /// Its thread is lost.
+    Gone,
+}
+
+/// Drives a source. Every wait here can be given up and taken up again: nothing is lost by it.
 pub(crate) struct Reader<S> {
-    idle: Option<S>,
-    ahead: Option<(Checkpoint, usize, ReadAhead<S>)>,
+    state: State<S>,
+    ack: Option<Checkpoint>,
+    ack_error: Option<AdapterError>,
 }
 
 impl<S: Source> Reader<S> {
     pub(crate) fn new(source: S) -> Self {
-        Self { idle: Some(source), ahead: None }
+        Self { state: State::Rest(source, None), ack: None, ack_error: None }
+    }
+
+    /// Everything up to `durable` is durable; the source is told before its next read, or by [`Reader::acknowledge`].
+    pub(crate) fn durable(&mut self, durable: Checkpoint) {
+        self.ack = Some(durable);
+    }
+
+    /// True when the source was not told yet what is durable.
+    pub(crate) fn owes(&self) -> bool {
+        self.ack.is_some() || self.ack_error.is_some() || matches!(self.state, State::Busy(_, Some(_)))
     }
 
     /// The batch after `from`; the one after that is read while the caller sends this one.
-    pub(crate) async fn read(&mut self, from: &Checkpoint, max: usize) -> Result<Batch, AdapterError> {
-        if let Some((at, asked, task)) = self.ahead.take() {
-            let (source, result) = task.await.map_err(lost)?;
-            if at == *from && asked == max {
-                return self.and_ahead(source, result, max);
+    pub(crate) async fn read(&mut self, from: &Checkpoint, max: usize) -> Told {
+        loop {
+            self.rest().await?;
+            if let Some(error) = self.ack_error.take() {
+                return Err(error);
             }
-            self.idle = Some(source);
+            let State::Rest(_, ahead) = &mut self.state else { return Err(gone()) };
+            match ahead.take() {
+                Some((asked, told)) if asked == (from.clone(), max) => {
+                    if let Ok(Batch { next: Next::More, checkpoint, .. }) = &told {
+                        self.start(Some((checkpoint.clone(), max)));
+                    }
+                    return told;
+                }
+                _ => self.start(Some((from.clone(), max))),
+            }
         }
-        let source = self.idle.take().ok_or_else(gone)?;
-        let (source, result) = spawn(source, from.clone(), max).await.map_err(lost)?;
-        self.and_ahead(source, result, max)
     }
 
-    fn and_ahead(&mut self, source: S, result: Result<Batch, AdapterError>, max: usize) -> Result<Batch, AdapterError> {
-        match &result {
-            Ok(batch) if !batch.end => {
-                let next = batch.checkpoint.clone();
-                self.ahead = Some((next.clone(), max, spawn(source, next, max)));
+    /// Tells the source what is durable, and waits until it was told.
+    pub(crate) async fn acknowledge(&mut self) -> Result<(), AdapterError> {
+        loop {
+            self.rest().await?;
+            if let Some(error) = self.ack_error.take() {
+                return Err(error);
             }
-            _ => self.idle = Some(source),
+            if self.ack.is_none() {
+                return Ok(());
+            }
+            self.start(None);
         }
-        result
     }
-}
 
-fn spawn<S: Source>(mut source: S, from: Checkpoint, max: usize) -> ReadAhead<S> {
-    tokio::task::spawn_blocking(move || {
-        let result = source.read(&from, max);
-        (source, result)
-    })
-}
+    /// Waits until the source is at rest.
+    async fn rest(&mut self) -> Result<(), AdapterError> {
+        let State::Busy(task, carried) = &mut self.state else { return Ok(()) };
+        let done = match task.await {
+            Ok(done) => done,
+            Err(e) => {
+                self.state = State::Gone;
+                return Err(broken(e.to_string()));
+            }
+        };
+        if let Err(error) = done.acked {
+            // It is told again, unless there is something newer by then.
+            self.ack = self.ack.take().or_else(|| carried.take());
+            self.ack_error = Some(error);
+        }
+        self.state = State::Rest(done.source, done.read);
+        Ok(())
+    }
 
-fn lost(error: tokio::task::JoinError) -> AdapterError {
-    broken(error.to_string())
+    /// Sends the source to its thread: first what is durable, then the read. A batch that was read ahead is kept when
+    /// nothing is read.
+    fn start(&mut self, read: Option<Asked>) {
+        let (mut source, ahead) = match std::mem::replace(&mut self.state, State::Gone) {
+            State::Rest(source, ahead) => (source, ahead),
+            other => {
+                self.state = other;
+                return;
+            }
+        };
+        let ack = self.ack.take();
+        let carried = ack.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let acked = ack.map_or(Ok(()), |durable| source.ack(&durable));
+            let read = match read {
+                Some((from, max)) if acked.is_ok() => {
+                    let told = source.read(&from, max);
+                    Some(((from, max), told))
+                }
+                Some(_) => None,
+                None => ahead,
+            };
+            Done { source, acked, read }
+        });
+        self.state = State::Busy(task, carried);
+    }
 }
 
 fn gone() -> AdapterError {

@@ -1,6 +1,7 @@
 //! CSV framing (RFC 4180, strict) that keeps the original bytes, the line and the column of all it
 //! reads. A broken row costs that row only: an open quote gives back the lines it swallowed.
 
+use std::borrow::Cow;
 use std::io::{self, BufRead, Read};
 
 /// Longest row, in bytes.
@@ -96,23 +97,21 @@ impl<R: BufRead> Scanner<R> {
         &self.spans
     }
 
-    /// The bytes of one value; `scratch` is used when quotes were doubled.
-    pub fn value<'a>(&'a self, span: &Span, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+    /// The bytes of one value, copied only when quotes were doubled.
+    pub fn bytes(&self, span: &Span) -> Cow<'_, [u8]> {
         let bytes = self.raw.get(span.start..span.end).unwrap_or_default();
         if !span.doubled_quotes {
-            return bytes;
+            return Cow::Borrowed(bytes);
         }
-        scratch.clear();
+        let mut out = Vec::with_capacity(bytes.len());
         let mut skip = false;
         for &b in bytes {
-            if b == b'"' && !skip {
-                skip = true;
-                continue;
+            skip = b == b'"' && !skip;
+            if !skip {
+                out.push(b);
             }
-            skip = false;
-            scratch.push(b);
         }
-        scratch
+        Cow::Owned(out)
     }
 
     /// The next row, or `None` at the end. Empty lines are passed over.
@@ -285,14 +284,13 @@ mod tests {
     fn scan(text: &[u8]) -> Seen {
         let mut scanner = Scanner::new(text, b',');
         let mut seen = Seen::new();
-        let mut scratch = Vec::new();
         while let Some(framed) = scanner.next_row().unwrap() {
             let row = match framed {
                 Framed::Broken(broken) => Err(broken.rule),
                 Framed::Row => Ok(scanner
                     .spans()
                     .iter()
-                    .map(|s| String::from_utf8_lossy(scanner.value(s, &mut scratch)).into_owned())
+                    .map(|s| String::from_utf8_lossy(&scanner.bytes(s)).into_owned())
                     .collect()),
             };
             seen.push((scanner.line(), row));

@@ -6,9 +6,13 @@
 //! broker stands and goes on from there.
 
 mod config;
+mod pause;
 mod tell;
+mod wait;
 
 pub use config::{IN_FLIGHT, RunConfig};
+use pause::Pause;
+pub use pause::{Paused, pause, paused, resume};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,13 +21,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::client::{Answer, BrokerClient, LineError, Position};
-use crate::contract::{AdapterError, BATCH_RECORDS_MAX, Batch, Checkpoint, ErrorClass, Record, Reject, Source};
+use crate::contract::{AdapterError, BATCH_RECORDS_MAX, Batch, Checkpoint, Next, Record, Reject, Source};
 use crate::dead_letter::DeadLetters;
-use crate::document::{OnAuth, OnData, OnTransient};
+use crate::document::OnData;
 use crate::flights::{Flights, Pulled};
-use crate::pace::{backoff_ms, pace_wait_ms, pull_max};
+use crate::pace::pull_max;
 use crate::read_ahead::Reader;
 
+/// Longest time a source is believed to be idle; after it, it is asked in any case.
+const IDLE_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// Notes that are kept of a run.
+const NOTES_MAX: usize = 20;
 /// How often in a row the broker may name another position before the runner gives up.
 const CONFLICTS_MAX: u32 = 3;
 
@@ -33,6 +41,10 @@ pub enum Phase {
     /// Publishing.
     #[default]
     Running,
+    /// The source has nothing more at present.
+    Idle,
+    /// Paused by somebody, until it is resumed.
+    Paused,
     /// Waiting to try again.
     Waiting,
     /// The source has no more.
@@ -60,6 +72,17 @@ pub struct Progress {
     pub failures: u32,
     /// The last error.
     pub last_error: Option<String>,
+    /// What a person should know and no row is about; the newest 20.
+    pub notes: Vec<String>,
+}
+
+impl Progress {
+    fn note(&mut self, note: &str) {
+        if self.notes.len() >= NOTES_MAX {
+            self.notes.remove(0);
+        }
+        self.notes.push(note.to_owned());
+    }
 }
 
 /// Runs until the source ends, `stop` becomes true or an error stops it. `progress` is called after
@@ -82,6 +105,9 @@ pub async fn run<S: Source>(
         progress: Progress::default(),
         pulled: 0,
         newest_event: None,
+        wake: None,
+        read_failures: 0,
+        pause: Pause::default(),
         start: Instant::now(),
         started_at: now(),
         said: None,
@@ -102,9 +128,23 @@ struct Run<'a, S, F> {
     /// Rows pulled and not given back.
     pulled: u64,
     newest_event: Option<String>,
+    /// When the source may be asked again; none when at once.
+    wake: Option<Instant>,
+    /// Failures of the source in a row.
+    read_failures: u32,
+    pause: Pause,
     start: Instant,
     started_at: String,
     said: Option<Instant>,
+}
+
+/// What a run waits for.
+enum Event {
+    Pulled(Result<Batch, AdapterError>),
+    Acknowledged(Result<(), AdapterError>),
+    Answered,
+    Tick,
+    Stop,
 }
 
 /// How a stretch of publishing ended.
@@ -124,6 +164,9 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
         let (client, config) = (self.client, self.config);
         let Some(mut at) = self.position().await? else { return Ok(()) };
         self.progress.batch_no = at.batch_no;
+        if !at.checkpoint.is_start() {
+            self.reader.durable(at.checkpoint.clone());
+        }
         let mut flights = Flights::new(client, config, &at);
         // Where the source is read next; none at its end.
         let mut source = Some(at.checkpoint.clone());
@@ -150,7 +193,9 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
                 None => {
                     // The rows after the broker's place are pulled again.
                     self.pulled = self.progress.rows;
+                    self.wake = None;
                     source = Some(found.checkpoint.clone());
+                    self.reader.durable(found.checkpoint.clone());
                 }
             }
             self.progress.batch_no = found.batch_no;
@@ -166,62 +211,137 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
         flights: &mut Flights<'_>,
     ) -> Result<Stretch, AdapterError> {
         loop {
-            while let Some(from) = source.clone().filter(|_| flights.len() < self.config.in_flight.max(1)) {
-                if self.stopped() || self.config.rows_max.is_some_and(|max| self.pulled >= max) {
-                    self.progress.phase = Phase::Stopped;
-                    break;
+            let from = self.may_pull(source.as_ref(), flights);
+            match self.event(from.as_ref(), flights).await {
+                Event::Pulled(Ok(batch)) => self.take(batch, source, flights)?,
+                Event::Pulled(Err(error)) | Event::Acknowledged(Err(error)) => self.rest_after(error)?,
+                Event::Acknowledged(Ok(())) => {}
+                Event::Answered => {
+                    if let Some(end) = self.answered(at, flights).await? {
+                        return Ok(end);
+                    }
                 }
-                let Some(batch) = self.pull(&from).await? else { break };
-                self.bury(&batch.rejects)?;
-                if !self.keep_pace().await {
-                    break;
-                }
-                self.pulled += (batch.records.len() + batch.rejects.len()) as u64;
-                *source = (!batch.end).then(|| batch.checkpoint.clone());
-                flights.push(batch);
+                Event::Tick => self.beat(flights.is_empty()),
+                Event::Stop => self.progress.phase = Phase::Stopped,
             }
-            let Some((front, answer)) = flights.front().await else {
-                if source.is_none() {
-                    self.progress.phase = Phase::Done;
-                }
+            let over = source.is_none() || self.stopped() || self.enough();
+            if over && flights.is_empty() {
+                self.progress.phase = if source.is_none() { Phase::Done } else { Phase::Stopped };
+                self.farewell().await;
                 return Ok(Stretch::Over);
-            };
-            let Some((number, answer)) = answer else {
-                // Nothing of it was good: it needs no envelope.
-                at.checkpoint.clone_from(&front.checkpoint);
-                self.progress.rows += front.rows;
-                flights.pass();
-                continue;
-            };
-            match answer {
-                Ok(Answer::Accepted { accepted, duplicates }) => {
-                    self.succeeded();
-                    *at = Position { batch_no: number, checkpoint: front.checkpoint.clone() };
-                    self.progress.duplicates += duplicates;
-                    let known = front.records.len() as u64;
-                    if let Some(pulled) = flights.landed() {
-                        self.durable(pulled, number);
-                    }
-                    self.progress.accepted = self.progress.accepted + accepted - known.min(accepted);
-                    (self.report)(&self.progress);
-                    self.tell();
-                }
-                Ok(Answer::Resume(_)) => return Ok(Stretch::Ask(true)),
-                Ok(Answer::Refused(lines)) => {
-                    let records = std::mem::take(&mut front.records);
-                    front.records = self.refuse(records, &lines)?;
-                    if !flights.again(number) {
-                        return Ok(Stretch::Ask(false));
-                    }
-                }
-                Err(error) => {
-                    flights.land().await;
-                    if !self.wait_after(error).await? {
-                        return Ok(Stretch::Over);
-                    }
-                    return Ok(Stretch::Ask(false));
-                }
             }
+        }
+    }
+
+    /// Where the source is to be read now, if it is.
+    fn may_pull(&mut self, source: Option<&Checkpoint>, flights: &Flights<'_>) -> Option<Checkpoint> {
+        let room = flights.len() < self.config.in_flight.max(1);
+        let due = self.wake.is_none_or(|at| Instant::now() >= at);
+        let go = room && due && !self.stopped() && !self.enough() && !self.paused() && self.pace_wait() == 0;
+        source.filter(|_| go).cloned()
+    }
+
+    /// Waits for the next thing to do.
+    async fn event(&mut self, from: Option<&Checkpoint>, flights: &mut Flights<'_>) -> Event {
+        let (max, owes, waiting) = (self.pull_max(), self.reader.owes(), !flights.is_empty());
+        let tick = self.tick();
+        let mut stop = self.stop.clone();
+        let stopped = self.stopped();
+        let reader = &mut self.reader;
+        let told = async {
+            match from {
+                Some(from) => Event::Pulled(reader.read(from, max).await),
+                None if owes => Event::Acknowledged(reader.acknowledge().await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = flights.answered(), if waiting => Event::Answered,
+            event = told => event,
+            // A dropped sender means that nobody can ask any more: go on.
+            Ok(_) = stop.wait_for(|s| *s), if !stopped => Event::Stop,
+            () = tokio::time::sleep(tick) => Event::Tick,
+        }
+    }
+
+    /// A batch came from the source.
+    fn take(
+        &mut self,
+        batch: Batch,
+        source: &mut Option<Checkpoint>,
+        flights: &mut Flights<'_>,
+    ) -> Result<(), AdapterError> {
+        self.read_failures = 0;
+        self.bury(&batch.rejects)?;
+        self.pulled += batch.rows() as u64;
+        for note in &batch.notes {
+            tracing::info!(adapter = %self.config.adapter, "{note}");
+            self.progress.note(note);
+        }
+        let moved = source.as_ref() != Some(&batch.checkpoint);
+        self.wake = match batch.next {
+            Next::Idle(time) => Instant::now().checked_add(time.min(IDLE_MAX)),
+            Next::More | Next::End => None,
+        };
+        self.progress.phase = if self.wake.is_some() { Phase::Idle } else { Phase::Running };
+        let ended = batch.next == Next::End || (self.config.once && matches!(batch.next, Next::Idle(_)));
+        *source = (!ended).then(|| batch.checkpoint.clone());
+        if batch.rows() > 0 || moved {
+            flights.push(batch);
+        }
+        self.tell();
+        Ok(())
+    }
+
+    /// The oldest batch was answered, or needs no answer. What ends the stretch, if anything.
+    async fn answered(
+        &mut self,
+        at: &mut Position,
+        flights: &mut Flights<'_>,
+    ) -> Result<Option<Stretch>, AdapterError> {
+        let Some((front, answer)) = flights.front() else { return Ok(None) };
+        let Some((number, answer)) = answer else {
+            // Nothing of it was good: it needs no envelope.
+            at.checkpoint.clone_from(&front.checkpoint);
+            self.progress.rows += front.rows;
+            self.reader.durable(front.checkpoint.clone());
+            flights.pass();
+            return Ok(None);
+        };
+        match answer {
+            Ok(Answer::Accepted { accepted, duplicates }) => {
+                self.succeeded();
+                *at = Position { batch_no: number, checkpoint: front.checkpoint.clone() };
+                self.progress.duplicates += duplicates;
+                let known = front.records.len() as u64;
+                if let Some(pulled) = flights.landed() {
+                    self.durable(pulled, number);
+                }
+                self.progress.accepted = self.progress.accepted + accepted - known.min(accepted);
+                (self.report)(&self.progress);
+                self.tell();
+                Ok(None)
+            }
+            Ok(Answer::Resume(_)) => Ok(Some(Stretch::Ask(true))),
+            Ok(Answer::Refused(lines)) => {
+                let records = std::mem::take(&mut front.records);
+                front.records = self.refuse(records, &lines)?;
+                Ok((!flights.again(number)).then_some(Stretch::Ask(false)))
+            }
+            Err(error) => {
+                flights.land().await;
+                Ok(Some(if self.wait_after(error).await? { Stretch::Ask(false) } else { Stretch::Over }))
+            }
+        }
+    }
+
+    /// The last word to the source. What it does not hear now, it hears at the next start.
+    async fn farewell(&mut self) {
+        if self.reader.owes()
+            && let Err(error) = self.reader.acknowledge().await
+        {
+            tracing::warn!(adapter = %self.config.adapter, code = error.code(), "the source was not told: {error}");
         }
     }
 
@@ -230,6 +350,7 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
         self.progress.batch_no = newest;
         self.progress.accepted += batch.records.len() as u64;
         self.progress.rows += batch.rows;
+        self.reader.durable(batch.checkpoint);
         if let Some(time) = batch.records.into_iter().next_back().and_then(|r| r.time) {
             self.newest_event = Some(time);
         }
@@ -249,22 +370,14 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
         }
     }
 
-    async fn pull(&mut self, from: &Checkpoint) -> Result<Option<Batch>, AdapterError> {
-        let mut max = pull_max(self.config.pace).min(self.config.batch_max.clamp(1, BATCH_RECORDS_MAX));
-        if let Some(rows) = self.config.rows_max {
-            let left = rows.saturating_sub(self.pulled);
-            max = max.min(usize::try_from(left).unwrap_or(max)).max(1);
-        }
-        loop {
-            match self.reader.read(from, max).await {
-                Ok(batch) => return Ok(Some(batch)),
-                Err(error) => {
-                    if !self.wait_after(error).await? {
-                        return Ok(None);
-                    }
-                }
-            }
-        }
+    fn pull_max(&self) -> usize {
+        let max = pull_max(self.config.pace).min(self.config.batch_max.clamp(1, BATCH_RECORDS_MAX));
+        let left = self.config.rows_max.map_or(u64::MAX, |rows| rows.saturating_sub(self.pulled));
+        max.min(usize::try_from(left).unwrap_or(max)).max(1)
+    }
+
+    fn enough(&self) -> bool {
+        self.config.rows_max.is_some_and(|max| self.pulled >= max)
     }
 
     /// Lines that the broker refuses become dead letters; the rest is returned.
@@ -299,56 +412,10 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
     }
 
     fn succeeded(&mut self) {
-        self.progress.failures = 0;
-        self.progress.phase = Phase::Running;
-    }
-
-    /// True after the wait that the error deserves; false when asked to stop; the error itself when
-    /// it is one to stop at.
-    async fn wait_after(&mut self, error: AdapterError) -> Result<bool, AdapterError> {
-        let retry = match error.class() {
-            ErrorClass::Transient => self.config.on_error.transient == OnTransient::Retry,
-            ErrorClass::Auth => self.config.on_error.auth == OnAuth::Retry,
-            ErrorClass::Data | ErrorClass::Permanent => false,
-        };
-        if !retry {
-            return Err(error);
+        self.progress.failures = self.read_failures;
+        if self.progress.phase == Phase::Waiting && self.read_failures == 0 {
+            self.progress.phase = Phase::Running;
         }
-        let asked = match &error {
-            AdapterError::Busy { retry_after_ms, .. } => *retry_after_ms,
-            _ => None,
-        };
-        let wait_ms = backoff_ms(self.progress.failures, asked);
-        tracing::warn!(adapter = %self.config.adapter, code = error.code(), wait_ms, "{error}");
-        self.progress.failures = self.progress.failures.saturating_add(1);
-        self.progress.phase = Phase::Waiting;
-        self.progress.last_error = Some(error.to_string());
-        (self.report)(&self.progress);
-        self.write_status("waiting");
-        Ok(self.sleep(wait_ms).await)
-    }
-
-    async fn keep_pace(&mut self) -> bool {
-        let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        match pace_wait_ms(self.config.pace, self.pulled, elapsed) {
-            0 => true,
-            wait => self.sleep(wait).await,
-        }
-    }
-
-    /// Sleeps; false when asked to stop meanwhile.
-    async fn sleep(&mut self, ms: u64) -> bool {
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(ms)) => {}
-            // A dropped sender means that nobody can ask any more: sleep on.
-            () = async { if stop.wait_for(|s| *s).await.is_err() { std::future::pending::<()>().await } } => {}
-        }
-        let stopped = self.stopped();
-        if stopped {
-            self.progress.phase = Phase::Stopped;
-        }
-        !stopped
     }
 
     fn stopped(&self) -> bool {

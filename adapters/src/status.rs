@@ -29,11 +29,11 @@ pub struct Status {
     pub adapter: String,
     /// Dataset id.
     pub dataset: String,
-    /// `running`, `waiting`, `done`, `stopped` or `failed`.
+    /// `running`, `idle`, `paused`, `waiting`, `done`, `stopped` or `failed`.
     pub phase: String,
     /// When the run began, RFC 3339.
     pub started_at: String,
-    /// When this was written, RFC 3339.
+    /// When this was written, RFC 3339: a run writes it every second or so, whatever it does.
     pub updated_at: String,
     /// `max`, or rows per second.
     pub pace: String,
@@ -51,6 +51,9 @@ pub struct Status {
     pub last_error: Option<String>,
     /// Dead letters, those of former runs included.
     pub dead_letters: DeadCounts,
+    /// What a person should know and no row is about; the newest 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The file of an adapter's status below `folder`.

@@ -2,13 +2,13 @@
 
 use clap::{CommandFactory, Parser};
 use concordat_cli::args::{
-    Adapter, Agreement, Cli, Command, Demo, Evidence, Feed, Ledger, Message, Node, Notice, Op, Query, StopKind, Trust,
+    Agreement, Cli, Command, Demo, Evidence, Feed, Ledger, Message, Node, Notice, Op, Query, StopKind, Trust,
     Verify,
 };
 use concordat_cli::commands::{
-    Ctx, adapter, adapter_status, agreement, break_glass, dataset, dead_letter, evidence, feed, key, ledger_export,
+    Ctx, adapter, agreement, break_glass, dataset, dead_letter, evidence, feed, key, ledger_export,
     ledger_timestamp, message, node, notice, op, pod, query, record, replay, role_map, stats, subject, subscription,
-    trust, verify, verify_list,
+    trust, verify, verify_list, verify_report,
 };
 use concordat_cli::demo;
 use concordat_cli::failure::Failure;
@@ -110,6 +110,7 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Verify(Verify::Bundle { file, trust }) => evidence::verify(ctx, file, trust),
         Command::Evidence(Evidence::Export(e)) => evidence::export(ctx, e).await,
         Command::Verify(Verify::List { file, trust }) => verify_list::list(ctx, file, trust),
+        Command::Verify(Verify::Report { file, trust }) => verify_report::report(ctx, file, trust),
         Command::RoleMap(r) => role_map::run(ctx, r).await,
         Command::Subject(s) => subject::run(ctx, s).await,
         Command::Why { what } => op::why(ctx, what).await,
@@ -120,10 +121,7 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
             Ledger::Timestamp(t) => ledger_timestamp::stamp(ctx, t).await,
             Ledger::Timestamps(t) => ledger_timestamp::timestamps(ctx, t).await,
         },
-        Command::Adapter(Adapter::Check { name, rows }) => adapter_status::check(ctx, name, *rows),
-        Command::Adapter(Adapter::Status { name }) => adapter_status::status(ctx, name.as_deref()).await,
-        Command::Adapter(Adapter::Run { name, rows, pace }) => adapter::run(ctx, name, *rows, pace.as_deref()).await,
-        Command::Adapter(Adapter::Load { name }) => adapter::load(ctx, name),
+        Command::Adapter(command) => adapter::command(ctx, command).await,
         Command::Feed(Feed::Tail { subscription, tail }) => feed::tail(ctx, subscription.as_deref(), tail).await,
         Command::Feed(Feed::Stats { watch }) => stats::stats(ctx, *watch).await,
         Command::Dataset(d) => dataset::run(ctx, d).await,

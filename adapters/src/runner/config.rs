@@ -1,7 +1,7 @@
 //! What a run is told.
 
 use crate::contract::BATCH_RECORDS_MAX;
-use crate::document::{OnError, Pace};
+use crate::document::{Common, OnError, Pace};
 
 /// Batches under way at once.
 pub const IN_FLIGHT: usize = 8;
@@ -23,19 +23,22 @@ pub struct RunConfig {
     pub in_flight: usize,
     /// Stop after this many rows (good and bad), for trials.
     pub rows_max: Option<u64>,
+    /// Stop as soon as the source has nothing more at present, as if it had ended.
+    pub once: bool,
 }
 
 impl RunConfig {
-    /// The configuration that a plan asks for.
-    pub fn of(plan: &crate::plan::Plan) -> Self {
+    /// The configuration that a document asks for.
+    pub fn of(common: &Common) -> Self {
         Self {
-            adapter: plan.adapter.clone(),
-            dataset: plan.dataset.as_str().to_owned(),
-            pace: plan.pace,
-            on_error: plan.on_error,
+            adapter: common.adapter.value.clone(),
+            dataset: common.into.as_str().to_owned(),
+            pace: common.pace,
+            on_error: common.on_error,
             batch_max: BATCH_RECORDS_MAX,
             in_flight: IN_FLIGHT,
             rows_max: None,
+            once: false,
         }
     }
 }

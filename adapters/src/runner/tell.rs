@@ -10,14 +10,13 @@ use crate::document::Pace;
 use crate::status::{self, Status};
 
 /// How often the status file is written.
-const EVERY: Duration = Duration::from_secs(1);
+pub(super) const EVERY: Duration = Duration::from_secs(1);
 
 impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
-    /// Writes the status now and then.
+    /// Writes the status now and then: its time is the run's heartbeat.
     pub(super) fn tell(&mut self) {
         if self.said.is_none_or(|at| at.elapsed() >= EVERY) {
-            self.said = Some(Instant::now());
-            self.write_status("running");
+            self.write_status();
         }
     }
 
@@ -31,11 +30,16 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
             (None, Phase::Done) => "done",
             (None, _) => "stopped",
         };
-        self.write_status(phase);
+        self.write(phase);
         (self.report)(&self.progress);
     }
 
-    pub(super) fn write_status(&self, phase: &str) {
+    pub(super) fn write_status(&mut self) {
+        self.said = Some(Instant::now());
+        self.write(self.progress.phase.name());
+    }
+
+    fn write(&self, phase: &str) {
         let (config, p) = (self.config, &self.progress);
         let pace = match config.pace {
             Pace::Max => "max".to_owned(),
@@ -56,9 +60,24 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
             failures: p.failures,
             last_error: p.last_error.clone(),
             dead_letters: self.dead.counts(),
+            notes: p.notes.clone(),
         };
         if let Err(error) = status::write(self.dead.folder(), &said) {
             tracing::warn!(adapter = %config.adapter, %error, "the status was not written");
+        }
+    }
+}
+
+impl Phase {
+    /// The word in the status.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Idle => "idle",
+            Self::Paused => "paused",
+            Self::Waiting => "waiting",
+            Self::Done => "done",
+            Self::Stopped => "stopped",
         }
     }
 }

@@ -1,7 +1,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use concordat_adapters::contract::{AdapterError, Checkpoint, ErrorClass, Source};
+use concordat_adapters::contract::{AdapterError, Checkpoint, ErrorClass, Next, Source};
 use concordat_adapters::file::{FileSource, RowReader, check};
 use concordat_adapters::plan::Plan;
 
@@ -130,13 +130,13 @@ fn reading_from_any_checkpoint_gives_the_same_rows() {
         assert_eq!(again, batch);
         total += batch.records.len() + batch.rejects.len();
         at = batch.checkpoint;
-        if batch.end {
+        if batch.next == Next::End {
             break;
         }
     }
     assert_eq!(total, 200);
     let after = whole.read(&at, 13).unwrap();
-    assert!(after.end && after.records.is_empty() && after.checkpoint == at);
+    assert!(after.next == Next::End && after.records.is_empty() && after.checkpoint == at);
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn folder() -> (tempfile::TempDir, Arc<Plan>) {
 }
 
 fn config(plan: &Plan) -> RunConfig {
-    let mut config = RunConfig::of(plan);
+    let mut config = RunConfig::of(&plan.common);
     config.batch_max = 9;
     config
 }

@@ -87,15 +87,36 @@ pub enum DeadLetter {
 /// `adapter`
 #[derive(Debug, Subcommand)]
 pub enum Adapter {
-    /// Read the document, the source's header and its first rows as they would be published; nothing is published
+    /// Kinds of source that this program can read, or one kind's page and example
+    Kinds {
+        /// The kind
+        kind: Option<String>,
+    },
+    /// Write adapters/NAME.yaml to begin with, from a kind's example
+    New {
+        /// Name of the adapter: a-z, 0-9 and -
+        name: String,
+        /// The kind of source, see `adapter kinds`
+        #[arg(long)]
+        kind: String,
+    },
+    /// Look at a source and draft its schema, its dataset and its mapping; nothing is published
+    Discover {
+        /// adapters/NAME.yaml in the node's folder; it needs no mapping yet
+        name: String,
+        /// Write the drafts below this folder; by default they are shown
+        #[arg(long, value_name = "FOLDER")]
+        out: Option<PathBuf>,
+    },
+    /// Try the source and the document: names, TLS, login, rights, clock, and of files the first rows; nothing is written
     Check {
         /// adapters/NAME.yaml in the node's folder
         name: String,
-        /// How many rows to try
+        /// How many rows of a file to try
         #[arg(long, default_value = "1000")]
         rows: u64,
     },
-    /// Publish until the source ends
+    /// Publish until the source ends, or for ever where it does not
     Run {
         /// adapters/NAME.yaml in the node's folder
         name: String,
@@ -105,9 +126,28 @@ pub enum Adapter {
         /// Rows a second, or max
         #[arg(long)]
         pace: Option<String>,
+        /// Stop as soon as the source has nothing more at present
+        #[arg(long)]
+        once: bool,
+        /// Read from the beginning and show each row beside what it would become; nothing is published or acknowledged
+        #[arg(long, conflicts_with_all = ["rows", "pace", "once"])]
+        dry_run: bool,
+        /// How many rows a dry run shows
+        #[arg(long, default_value = "20", requires = "dry_run")]
+        limit: u64,
     },
     /// Load a records dataset into the node's holding
     Load {
+        /// adapters/NAME.yaml in the node's folder
+        name: String,
+    },
+    /// Let an adapter read nothing more until it is resumed, over restarts too
+    Pause {
+        /// adapters/NAME.yaml in the node's folder
+        name: String,
+    },
+    /// Let a paused adapter go on
+    Resume {
         /// adapters/NAME.yaml in the node's folder
         name: String,
     },
@@ -115,6 +155,15 @@ pub enum Adapter {
     Status {
         /// The adapter; by default all
         name: Option<String>,
+    },
+    /// Run the conformance kit against a source: it must hold small data that may be read again and again
+    Conform {
+        /// The adapter's document
+        #[arg(short = 'f', long = "file", value_name = "FILE")]
+        file: PathBuf,
+        /// The folder that its paths are relative to; by default the document's own
+        #[arg(long, value_name = "FOLDER")]
+        base: Option<PathBuf>,
     },
 }
 

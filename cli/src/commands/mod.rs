@@ -3,6 +3,7 @@
 mod acts;
 pub mod adapter;
 pub mod adapter_status;
+pub mod adapter_try;
 pub mod agreement;
 pub mod break_glass;
 pub mod dataset;
@@ -30,6 +31,7 @@ pub mod subscription;
 pub mod trust;
 pub mod verify;
 pub mod verify_list;
+pub mod verify_report;
 
 use crate::args::Global;
 use crate::context::{Api, resolve};

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 use super::*;
+use crate::document::Pace;
 use proptest::prelude::*;
+use serde_json::{Map, Value};
 
 const GOOD: &str = "\
 adapter: load
@@ -22,11 +24,11 @@ on_error: {transient: retry, data: dead-letter, auth: stop}
 #[test]
 fn a_whole_document_is_understood() {
     let plan = Plan::parse(GOOD).unwrap();
-    assert_eq!((plan.delimiter, plan.point), (b';', ','));
-    assert_eq!(plan.pace, Pace::RowsPerSecond(200));
-    let targets: Vec<_> = plan.steps.iter().map(|s| (s.target.as_str(), s.required)).collect();
+    assert_eq!((plan.form.delimiter, plan.form.point), (b';', ','));
+    assert_eq!(plan.common.pace, Pace::RowsPerSecond(200));
+    let targets: Vec<_> = plan.mapper.steps().iter().map(|s| (s.target.as_str(), s.required)).collect();
     assert_eq!(targets, [("time", true), ("mw", false)]);
-    assert_eq!(plan.constants.get("unit"), Some(&Value::from("MW")));
+    assert_eq!(plan.mapper.constants().get("unit"), Some(&Value::from("MW")));
 }
 
 #[test]
@@ -64,14 +66,14 @@ fn ids_depend_on_dataset_and_key_alone() {
     let plan = Plan::parse(GOOD).unwrap();
     let mut data = Map::new();
     data.insert("time".into(), "2016-01-01T00:00:00Z".into());
-    let id = plan.record_id(&data);
+    let id = plan.mapper.record_id(&data);
     assert_eq!(id.len(), 32);
     data.insert("mw".into(), "1".into());
-    assert_eq!(plan.record_id(&data), id);
+    assert_eq!(plan.mapper.record_id(&data), id);
     let other = Plan::parse(&GOOD.replacen("load@1", "load@2", 1)).unwrap();
-    assert_ne!(other.record_id(&data), id);
+    assert_ne!(other.mapper.record_id(&data), id);
     data.insert("time".into(), "2016-01-01T00:15:00Z".into());
-    assert_ne!(plan.record_id(&data), id);
+    assert_ne!(plan.mapper.record_id(&data), id);
 }
 
 proptest! {

@@ -1,0 +1,394 @@
+//! Files of a folder as a source: one after the other, each once, known by its bytes.
+//!
+//! A checkpoint says which files are read to their end and not yet in the ledger, and where the file stands that is being
+//! read: its hash, the row, and a hash chain over the rows before it. So a restart goes on behind the last durable row
+//! whatever became of the ledger or of the folder meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use concordat_protocol::hash::Hash;
+use serde::{Deserialize, Serialize};
+
+use super::document::{Drop, Form};
+use super::ledger::{Ledger, What};
+use super::watch::{Folder, Found, Stamp};
+use crate::contract::{
+    AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, ErrorClass, Next, Origin, Reject, Row, Source,
+};
+use crate::document::OnData;
+use crate::files::csv::CsvReader;
+use crate::files::json::JsonReader;
+use crate::files::{Rows, unpacked};
+
+/// Most files that may be read to their end and wait for the broker: a checkpoint has room for their hashes.
+const WAITING_MAX: usize = 24;
+/// Wait when so many files wait for the broker.
+const WAITING: Duration = Duration::from_millis(20);
+
+/// The contents of a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    v: u8,
+    /// Files that are read to their end, by hash; one that could not be read has `!` in front.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    done: Vec<String>,
+    /// The file that is being read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<InFile>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InFile {
+    name: String,
+    sha256: String,
+    row: u64,
+    chain: String,
+}
+
+impl Place {
+    fn decode(checkpoint: &Checkpoint) -> Result<Self, AdapterError> {
+        if checkpoint.is_start() {
+            return Ok(Self::default());
+        }
+        let bad = |detail: String| AdapterError::Checkpoint { detail };
+        let place: Self = serde_json::from_slice(&checkpoint.0).map_err(|e| bad(e.to_string()))?;
+        if place.v == 1 { Ok(place) } else { Err(bad(format!("version {} is not known", place.v))) }
+    }
+
+    fn done(&self) -> Result<BTreeMap<Hash, bool>, AdapterError> {
+        let failed = |text: &str| text.strip_prefix('!').map(str::to_owned);
+        let read = |text: &String| match failed(text) {
+            Some(text) => hash_of(&text).map(|hash| (hash, true)),
+            None => hash_of(text).map(|hash| (hash, false)),
+        };
+        self.done.iter().map(read).collect()
+    }
+}
+
+fn hash_of(text: &str) -> Result<Hash, AdapterError> {
+    let mut hash = Hash::default();
+    hex::decode_to_slice(text, &mut hash).map_err(|e| AdapterError::Checkpoint { detail: e.to_string() })?;
+    Ok(hash)
+}
+
+/// A file that was read to its end, or could not be read.
+#[derive(Debug, Clone)]
+struct Ended {
+    name: String,
+    rows: u64,
+    failed: bool,
+}
+
+/// The file that is being read.
+struct Open {
+    found: Found,
+    hash: Hash,
+    rows: Box<dyn Rows>,
+}
+
+/// What there is to read next.
+enum NextFile {
+    Nothing,
+    Open(Open),
+    Bad(Hash, Ended, Reject),
+}
+
+/// The files of a folder as a source of batches.
+pub(super) struct DropSource {
+    plan: Drop,
+    folder: Folder,
+    ledger: Ledger,
+    open: Option<Open>,
+    /// Where the next read goes on, if it is asked to.
+    at: Option<Checkpoint>,
+    /// Files that are read to their end and not in the ledger yet.
+    ended: BTreeMap<Hash, Ended>,
+    /// Files that came again and were reported, where they stay in the folder.
+    reported: BTreeSet<(String, Hash)>,
+}
+
+impl DropSource {
+    pub fn new(base: &Path, plan: Drop) -> Result<Self, AdapterError> {
+        let ledger = Ledger::open(base, &plan.common.adapter.value)?;
+        let folder = Folder::new(base, &plan.watch);
+        let (ended, reported) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Self { plan, folder, ledger, open: None, at: None, ended, reported })
+    }
+
+    fn open_rows(&self, found: &Found) -> Result<Box<dyn Rows>, AdapterError> {
+        let name = self.folder.shown(&found.name);
+        let io = |source| AdapterError::Io { file: name.clone(), action: "open", source };
+        let input = std::fs::File::open(&found.path).and_then(unpacked).map_err(io)?;
+        Ok(match &self.plan.form {
+            Form::Csv(form, head) => Box::new(CsvReader::open(&name, input, form, head)?),
+            Form::Json(mapper) => Box::new(JsonReader::open(&name, input, mapper.clone())?),
+        })
+    }
+
+    /// Goes to a place that is not the one behind the last batch.
+    fn go_to(&mut self, from: &Checkpoint, batch: &mut Batch) -> Result<(), AdapterError> {
+        self.open = None;
+        let place = Place::decode(from)?;
+        let done = place.done()?;
+        self.ended.retain(|hash, _| done.contains_key(hash));
+        for (hash, failed) in done.into_iter().filter(|(h, _)| self.ledger.of(h).is_none()) {
+            // Which file it is, the folder will tell.
+            self.ended.entry(hash).or_insert(Ended { name: String::new(), rows: 0, failed });
+        }
+        match place.file {
+            Some(file) => self.go_on_in(&file, batch),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes on in the file that was being read: the same bytes under any name, or the same first rows under its name.
+    fn go_on_in(&mut self, file: &InFile, batch: &mut Batch) -> Result<(), AdapterError> {
+        let hash = hash_of(&file.sha256)?;
+        if self.ledger.of(&hash).is_some() {
+            return Ok(());
+        }
+        let mut all = self.folder.all()?;
+        all.sort_by_key(|found| found.name != file.name);
+        for found in all {
+            let same = self.folder.hash(&found)? == hash;
+            if !same && found.name != file.name {
+                continue;
+            }
+            let Ok(mut rows) = self.open_rows(&found) else { continue };
+            while rows.row() < file.row && rows.skip_row()? {}
+            if rows.row() == file.row && hex::encode(rows.chain()) == file.chain {
+                if !same {
+                    let name = self.folder.shown(&found.name);
+                    batch.notes.push(format!("{name}: was written to after row {} was read; it is read on", file.row));
+                }
+                let hash = self.folder.hash(&found)?;
+                self.open = Some(Open { found, hash, rows });
+                return Ok(());
+            }
+        }
+        let name = self.folder.shown(&file.name);
+        let message =
+            format!("the file was taken away or changed after row {} was published; send the rest again", file.row);
+        let origin = Origin { file: name, row: file.row, line: file.row + 1 };
+        batch.rejects.push(reject(origin, "file.gone", message, Vec::new()));
+        Ok(())
+    }
+
+    /// The next whole file that was not read yet. Files that were are cleared away.
+    fn next_file(&mut self, batch: &mut Batch) -> Result<NextFile, AdapterError> {
+        for found in self.folder.ready(Instant::now())? {
+            let hash = match self.folder.hash(&found) {
+                Ok(hash) => hash,
+                Err(AdapterError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if let Some(ended) = self.ended.get_mut(&hash) {
+                if ended.name.is_empty() {
+                    ended.name.clone_from(&found.name);
+                }
+                continue;
+            }
+            if self.ledger.of(&hash).is_some() {
+                self.again(&found, hash, batch)?;
+                continue;
+            }
+            if self.ended.len() >= WAITING_MAX {
+                return Ok(NextFile::Nothing);
+            }
+            let opened = self.folder.check_packed(&found).and_then(|()| self.open_rows(&found));
+            match opened {
+                Ok(rows) => return Ok(NextFile::Open(Open { found, hash, rows })),
+                Err(error) => return self.unreadable(&found, hash, error),
+            }
+        }
+        Ok(NextFile::Nothing)
+    }
+
+    /// A file whose bytes were read before: left over by a crash, or sent again.
+    fn again(&mut self, found: &Found, hash: Hash, batch: &mut Batch) -> Result<(), AdapterError> {
+        let Some(known) = self.ledger.of(&hash).cloned() else { return Ok(()) };
+        if !known.settled {
+            return self.settle(&found.name, hash, known.failed);
+        }
+        let stays = if known.failed { self.plan.after.failed.is_none() } else { self.plan.after.moved.is_none() };
+        if stays && (known.file == found.name || !self.reported.insert((found.name.clone(), hash))) {
+            return Ok(());
+        }
+        let (name, other) = (self.folder.shown(&found.name), &known.file);
+        batch
+            .notes
+            .push(format!("{name}: has the same bytes as {other}, read at {}; nothing of it is published", known.at));
+        self.ledger.add(What::Repeated, &found.name, hash, known.rows)?;
+        self.clear_away(&found.name, known.failed)
+    }
+
+    /// A file that cannot be read as a whole: a dead letter and away with it, or a stop.
+    fn unreadable(&self, found: &Found, hash: Hash, error: AdapterError) -> Result<NextFile, AdapterError> {
+        let rule = match &error {
+            AdapterError::Header { .. } => "file.header",
+            AdapterError::Encoding { .. } => "file.encoding",
+            AdapterError::Truncated { .. } => "file.truncated",
+            _ => return Err(error),
+        };
+        if self.plan.after.failed.is_none() || self.plan.common.on_error.data == OnData::Stop {
+            return Err(error);
+        }
+        let origin = Origin { file: self.folder.shown(&found.name), row: 0, line: 1 };
+        let ended = Ended { name: found.name.clone(), rows: 0, failed: true };
+        Ok(NextFile::Bad(hash, ended, reject(origin, rule, error.to_string(), self.folder.head(found))))
+    }
+
+    /// Reads on until the batch is full or there is nothing more.
+    fn fill(&mut self, batch: &mut Batch, max: usize) -> Result<(), AdapterError> {
+        let mut bytes = 0;
+        while batch.rows() < max && bytes < BATCH_BYTES_MAX {
+            let Some(open) = &mut self.open else {
+                match self.next_file(batch)? {
+                    NextFile::Open(open) => self.open = Some(open),
+                    NextFile::Bad(hash, ended, reject) => {
+                        self.ended.insert(hash, ended);
+                        batch.rejects.push(reject);
+                    }
+                    NextFile::Nothing => {
+                        let wait = if self.ended.is_empty() { self.plan.every } else { WAITING.min(self.plan.every) };
+                        batch.next = Next::Idle(wait);
+                        return Ok(());
+                    }
+                }
+                continue;
+            };
+            match open.rows.next_row()? {
+                Some(row) => {
+                    bytes += match &row {
+                        Row::Good(record) => record.size_hint(),
+                        Row::Bad(reject) => reject.raw.len(),
+                    };
+                    batch.push(row);
+                }
+                None => {
+                    let ended = Ended { name: open.found.name.clone(), rows: open.rows.row(), failed: false };
+                    self.ended.insert(open.hash, ended);
+                    self.open = None;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Checkpoint {
+        let mark = |failed| if failed { "!" } else { "" };
+        let done = self.ended.iter().map(|(hash, e)| format!("{}{}", mark(e.failed), hex::encode(hash))).collect();
+        let file = self.open.as_ref().map(|open| InFile {
+            name: open.found.name.clone(),
+            sha256: hex::encode(open.hash),
+            row: open.rows.row(),
+            chain: hex::encode(open.rows.chain()),
+        });
+        Checkpoint(serde_json::to_vec(&Place { v: 1, done, file }).unwrap_or_default())
+    }
+
+    /// Moves a file to where it belongs and says so in the ledger.
+    fn settle(&mut self, name: &str, hash: Hash, failed: bool) -> Result<(), AdapterError> {
+        self.clear_away(name, failed)?;
+        self.ledger.add(What::Settled, name, hash, 0)
+    }
+
+    /// Moves a file away, and its marker; one that is not there any more is away.
+    fn clear_away(&self, name: &str, failed: bool) -> Result<(), AdapterError> {
+        let to = if failed { &self.plan.after.failed } else { &self.plan.after.moved };
+        if let Some(to) = to {
+            let folder = self.folder.path().join(to);
+            let (from, io) = (self.folder.path().join(name), |action| {
+                let file = self.folder.shown(name);
+                move |source| AdapterError::Io { file, action, source }
+            });
+            std::fs::create_dir_all(&folder).map_err(io("create the folder for"))?;
+            match std::fs::rename(&from, free(&folder, name)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("move")(e)),
+                _ => {}
+            }
+            if let Some(marker) = self.folder.marker(name) {
+                let _ = std::fs::remove_file(marker);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Source for DropSource {
+    fn read(&mut self, from: &Checkpoint, max: usize) -> Result<Batch, AdapterError> {
+        let mut batch = Batch::at(from, Next::More);
+        // After an error the place is not known: it is found again.
+        if self.at.take().as_ref() != Some(from) {
+            self.go_to(from, &mut batch)?;
+        }
+        if let Some(open) = &self.open
+            && Stamp::now(&open.found.path).is_ok_and(|now| now != open.found.stamp)
+        {
+            let name = self.folder.shown(&open.found.name);
+            let message = format!("{name}: is written to while it is read; let the sender write elsewhere and rename");
+            return Err(AdapterError::source_failed(ErrorClass::Transient, "source.changed", message));
+        }
+        self.fill(&mut batch, max)?;
+        if batch.rows() > 0 || self.open.is_some() || !self.ended.is_empty() {
+            batch.checkpoint = self.checkpoint();
+        }
+        self.at = Some(batch.checkpoint.clone());
+        Ok(batch)
+    }
+
+    fn ack(&mut self, durable: &Checkpoint) -> Result<(), AdapterError> {
+        for (hash, failed) in Place::decode(durable)?.done()? {
+            let known = self.ledger.of(&hash).map(|k| (k.file.clone(), k.failed, k.settled));
+            let (name, failed) = match known {
+                Some((_, _, true)) => continue,
+                Some((name, failed, false)) => (name, failed),
+                None => {
+                    let ended = match self.ended.get(&hash).filter(|e| !e.name.is_empty()) {
+                        Some(ended) => ended.clone(),
+                        None => Ended { name: self.name_of(&hash)?, rows: 0, failed },
+                    };
+                    let what = if ended.failed { What::Failed } else { What::Read };
+                    self.ledger.add(what, &ended.name, hash, ended.rows)?;
+                    (ended.name, ended.failed)
+                }
+            };
+            self.ended.remove(&hash);
+            self.settle(&name, hash, failed)?;
+        }
+        Ok(())
+    }
+}
+
+impl DropSource {
+    /// The name of a file by its bytes; empty when it is not there.
+    fn name_of(&mut self, hash: &Hash) -> Result<String, AdapterError> {
+        for found in self.folder.all()? {
+            if self.folder.hash(&found)? == *hash {
+                return Ok(found.name);
+            }
+        }
+        Ok(String::new())
+    }
+}
+
+fn reject(origin: Origin, rule: &str, message: String, raw: Vec<u8>) -> Reject {
+    let line = origin.line;
+    Reject { origin, line, column: 1, field: None, rule: rule.to_owned(), message, raw, truncated: true }
+}
+
+/// A name in a folder that is not taken.
+fn free(folder: &Path, name: &str) -> PathBuf {
+    let mut path = folder.join(name);
+    for n in 2_u32.. {
+        if !path.exists() {
+            break;
+        }
+        path = folder.join(format!("{name}.{n}"));
+    }
+    path
+}
