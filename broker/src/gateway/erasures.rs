@@ -4,14 +4,12 @@
 //! is asked. What stays of an erased query is its place, its number on the ledger, and that it was erased.
 
 use super::records::Records;
-use crate::host::subjects::op_in;
+use crate::host::subjects::BlockOps;
 use crate::ledger::LedgerError;
 use crate::ledger::follow::follow;
 use crate::ledger::node_client::NodeClient;
 use crate::ledger::rpc::CometRpc;
 use crate::store::{Store, StoreError};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use concordat_executor::holding::sqlite::empty_log;
 use concordat_protocol::codes::Verdict;
 use concordat_protocol::ids::{AgencyId, OpRef};
@@ -126,12 +124,12 @@ impl Erasures {
             return Ok(0);
         }
         let txs = self.rpc.block_txs(frame.height).await?;
-        let txs: Vec<Vec<u8>> = txs.iter().filter_map(|t| STANDARD.decode(t).ok()).collect();
+        let ops = BlockOps::of(&txs);
         let mut forgotten = 0;
         for entry in entries {
-            let Some(Op::Erase { reference, .. }) = txs.iter().find_map(|tx| op_in(tx, entry)) else { continue };
-            if Records::new(self.store.clone()).forget(reference).await? {
-                info!(op = reference, by = entry.writer, "the provider forgot a person: own detail deleted");
+            let Some(Op::Erase { reference, .. }) = ops.of_entry(entry) else { continue };
+            if Records::new(self.store.clone()).forget(*reference).await? {
+                info!(op = *reference, by = entry.writer, "the provider forgot a person: own detail deleted");
                 forgotten += 1;
             }
         }

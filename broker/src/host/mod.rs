@@ -18,6 +18,7 @@ mod refusals;
 mod releases;
 pub mod renewal;
 pub mod subjects;
+mod touched;
 pub mod unsettled;
 
 use crate::config::{ConfigError, NodeConfig};

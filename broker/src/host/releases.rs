@@ -4,6 +4,7 @@
 pub mod writes;
 
 use super::subjects::SubjectId;
+use super::touched;
 use concordat_executor::step::{Kept, Key};
 use concordat_protocol::hash::Hash;
 use concordat_protocol::limits::RELEASE_REPEAT_MS;
@@ -95,6 +96,8 @@ pub struct Found {
 /// The store, an SQLite file owned by one task.
 pub struct ReleaseStore {
     db: Connection,
+    /// Subjects that wait for their index.
+    waiting: usize,
 }
 
 /// Effects of one round, written together.
@@ -150,8 +153,6 @@ impl ReleaseStore {
                op BLOB NOT NULL DEFAULT x'', openings BLOB NOT NULL DEFAULT x'', sentence TEXT NOT NULL DEFAULT '',
                bulk BLOB NOT NULL DEFAULT x'', promise BLOB NOT NULL DEFAULT x'', notice_ms INTEGER NOT NULL DEFAULT 0,
                PRIMARY KEY (session, n)) STRICT, WITHOUT ROWID;
-             CREATE TABLE IF NOT EXISTS touched (subject BLOB NOT NULL, session INTEGER NOT NULL, n INTEGER NOT NULL,
-               PRIMARY KEY (subject, session, n)) STRICT, WITHOUT ROWID;
              CREATE INDEX IF NOT EXISTS release_op ON release (op_hash);
              CREATE INDEX IF NOT EXISTS release_open ON release (session, n) WHERE state = 0;
              CREATE TABLE IF NOT EXISTS mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;",
@@ -167,7 +168,9 @@ impl ReleaseStore {
              CREATE INDEX IF NOT EXISTS release_notice ON release (notice_ms) WHERE notice_ms > 0;",
         )?;
         db.execute_batch(writes::TABLES)?;
-        Ok(Self { db })
+        db.execute_batch(touched::TABLES)?;
+        let waiting = touched::waiting(&db)?;
+        Ok(Self { db, waiting })
     }
 
     /// The store of the executor with this term: another one's later term ends its writing.
@@ -181,13 +184,13 @@ impl ReleaseStore {
     /// Writes a round; all of it is durable when this returns, or none.
     pub fn write(&mut self, round: &Round) -> Result<(), StoreError> {
         let tx = self.db.transaction()?;
+        let mut waiting = self.waiting;
         {
             let mut insert = tx.prepare_cached(
                 "INSERT OR REPLACE INTO release (session, n, request_hash, op_hash, secret, body, decision, state, session_ends_ms,
                    op, openings, sentence, bulk, promise, released_ms, notice_ms)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
             )?;
-            let mut touch = tx.prepare_cached("INSERT OR IGNORE INTO touched VALUES (?1, ?2, ?3)")?;
             for r in &round.stores {
                 let (session, n, ends) = (r.key.0 as i64, r.key.1 as i64, r.session_expires_ms as i64);
                 let stored = if r.detail.promise.is_empty() { State::Stored } else { State::Promised } as i64;
@@ -209,9 +212,8 @@ impl ReleaseStore {
                     r.detail.delivered_ms as i64,
                     r.detail.notice_ms as i64,
                 ])?;
-                for subject in &r.detail.subjects {
-                    touch.execute(params![subject, session, n])?;
-                }
+                touched::add(&tx, (session, n), &r.detail.subjects)?;
+                waiting += r.detail.subjects.len();
             }
             let mut settle = tx.prepare_cached(
                 "UPDATE release SET released_ms = CASE WHEN state = 4 THEN released_ms ELSE ?6 END, state = ?3, op_index = ?4,
@@ -238,7 +240,10 @@ impl ReleaseStore {
                     .execute([height as i64])?;
             }
         }
-        Ok(tx.commit()?)
+        waiting = touched::fold(&tx, waiting)?;
+        tx.commit()?;
+        self.waiting = waiting;
+        Ok(())
     }
 
     /// Height up to which frames were done with.
@@ -288,7 +293,7 @@ impl ReleaseStore {
         for k in keys {
             let key = [k.0 as i64, k.1 as i64];
             if tx.execute("DELETE FROM release WHERE session = ?1 AND n = ?2 AND state = 0", key)? > 0 {
-                tx.execute("DELETE FROM touched WHERE session = ?1 AND n = ?2", key)?;
+                touched::remove(&tx, key)?;
             }
         }
         Ok(tx.commit()?)

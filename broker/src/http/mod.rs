@@ -180,6 +180,7 @@ pub fn router(state: AppState) -> Router {
             Problem::not_found("unknown-resource", "there is no such resource: check the path and its version")
         })
         .layer(DefaultBodyLimit::max(limit))
+        .layer(axum::middleware::from_fn_with_state(limit, body::refuse_large))
         .layer(axum::middleware::from_fn_with_state(state.clone(), who::identify))
         .layer(axum::middleware::from_fn_with_state(state.clone(), request::frame))
         .with_state(state)

@@ -48,7 +48,7 @@ pub fn errors_are_problems(world: &World) {
         (clerk.query(&with(stops(), json!({"purpose": "purp:profiling"}))), 403),
         (clerk.query(&with(stops(), json!({"where": {"problm": {"eq": 1}}}))), 422),
         (clerk.post_bytes("/v1/queries", "application/json", b"{".to_vec()), 400),
-        (clerk.post_bytes("/v1/queries", "application/json", vec![b' '; 64 << 20]), 413),
+        (clerk.post_bytes("/v1/queries", "application/json", vec![b' '; 32 << 20]), 413),
         (clerk.get("/v1/nothing"), 404),
         (clerk.get("/v1/operations/op:99999999"), 404),
         (clerk.get("/v1/operations/newest"), 400),

@@ -3,6 +3,7 @@
 
 use super::SubjectId;
 use crate::host::releases::State;
+use crate::host::touched::{self, OF_SUBJECT};
 use concordat_executor::holding::sqlite::empty_log;
 use concordat_protocol::cbor;
 use concordat_protocol::hash::Hash;
@@ -54,7 +55,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Kept> {
     Ok(Kept { op: row.get(0)?, openings, sentence: row.get(2)?, bulk, withheld: row.get::<_, i64>(4)? != 0 })
 }
 
-const OF_SUBJECT: &str = "(session, n) IN (SELECT session, n FROM touched WHERE subject = ?1)";
 const DELIVERED: &str =
     "(subscription, last_sub_seq) IN (SELECT subscription, last_sub_seq FROM deliver_subject WHERE subject = ?1)";
 
@@ -89,13 +89,12 @@ impl Disclosures {
 
     /// The subjects of an operation.
     pub fn subjects_of(&self, op_hash: &Hash) -> rusqlite::Result<Vec<SubjectId>> {
-        let sql = "SELECT subject FROM touched NATURAL JOIN release WHERE op_hash = ?1";
-        let list = |db: &Connection, sql: &str| -> rusqlite::Result<Vec<SubjectId>> {
-            db.prepare_cached(sql)?.query_map([op_hash], |r| r.get(0))?.collect()
-        };
-        let mut all = list(&self.releases, sql)?;
+        let mut all = touched::of_op(&self.releases, op_hash)?;
         let sql = "SELECT subject FROM deliver_subject NATURAL JOIN deliver WHERE op_hash = ?1";
-        all.extend(list(&self.feeds, sql)?);
+        let mut list = self.feeds.prepare_cached(sql)?;
+        for id in list.query_map([op_hash], |r| r.get(0))? {
+            all.push(id?);
+        }
         Ok(all)
     }
 
@@ -124,7 +123,7 @@ impl Disclosures {
         let tx = self.releases.transaction()?;
         let wipe = "UPDATE release SET secret = zeroblob(32), body = NULL, decision = '{}', openings = x''";
         tx.execute(&format!("{wipe} WHERE {OF_SUBJECT}"), [id])?;
-        tx.execute("DELETE FROM touched WHERE subject = ?1", [id])?;
+        touched::forget(&tx, id)?;
         tx.commit()?;
         let tx = self.feeds.transaction()?;
         tx.execute(&format!("UPDATE deliver SET secret = zeroblob(32), openings = x'' WHERE {DELIVERED}"), [id])?;
@@ -193,6 +192,43 @@ mod tests {
                 ..Detail::default()
             },
         }
+    }
+
+    #[test]
+    fn a_subject_is_found_and_forgotten_whether_or_not_the_index_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (releases, feeds) = (dir.path().join("r.sqlite"), dir.path().join("f.sqlite"));
+        let mut store = ReleaseStore::open(&releases).unwrap();
+        drop(FeedStore::open(&feeds).unwrap());
+        let crowd = |n: u64| {
+            let mut r = release(n, &[0xa1]);
+            let others =
+                (0..20_000u64).map(|i| concordat_protocol::hash::sha256(&[&i.to_be_bytes(), &n.to_be_bytes()]));
+            r.detail.subjects.extend(others);
+            r
+        };
+        store.write(&Round { stores: vec![release(1, &[0xa1])], ..Round::default() }).unwrap();
+        store.write(&Round { stores: vec![crowd(2)], ..Round::default() }).unwrap();
+        store.write(&Round { stores: vec![release(3, &[0xa1, 0xb2])], ..Round::default() }).unwrap();
+        let released = vec![((1, 1), 40, 9, 1), ((1, 2), 41, 9, 1), ((1, 3), 42, 9, 1)];
+        store.write(&Round { released, ..Round::default() }).unwrap();
+        let mut all = Disclosures::open(&releases, &feeds).unwrap();
+        let count = |table: &str| -> i64 {
+            let db = Connection::open(&releases).unwrap();
+            db.query_row(&format!("SELECT count(*) FROM {table}"), [], |r| r.get(0)).unwrap()
+        };
+        assert_eq!(
+            (count("touched"), count("touched_new")),
+            (20_002, 1),
+            "one large answer brings the index up to date"
+        );
+        assert_eq!(all.touched(&[0xa1; 32]).unwrap().operations, [40, 41, 42]);
+        assert_eq!(all.subjects_of(&[2; 32]).unwrap().len(), 20_001);
+        assert_eq!(all.subjects_of(&[3; 32]).unwrap(), [[0xa1; 32], [0xb2; 32]]);
+        all.forget(&[0xa1; 32]).unwrap();
+        assert_eq!(all.touched(&[0xa1; 32]).unwrap(), Touched::default());
+        assert_eq!(all.touched(&[0xb2; 32]).unwrap().operations, [42]);
+        assert_eq!(all.subjects_of(&[2; 32]).unwrap().len(), 20_000);
     }
 
     #[test]

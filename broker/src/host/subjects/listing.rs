@@ -2,7 +2,7 @@
 //! the own executor, the header from CometBFT.
 
 pub use super::proven::Proven;
-use super::replay::op_in;
+use super::replay::BlockOps;
 use super::wire::{Ask, OpAsked, OpTold, Told, ask};
 use super::{EXECUTOR_SOCKET, serve};
 use crate::config::NodeConfig;
@@ -11,8 +11,6 @@ use crate::ledger::LedgerError;
 use crate::ledger::node_client::NodeClient;
 use crate::ledger::rpc::CometRpc;
 use crate::store::StoreError;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use concordat_protocol::access::{ACCESS_VERSION, AccessEntry, AccessList, RunPart, days_of, subject_tag};
 use concordat_protocol::cbor;
 use concordat_protocol::ids::DatasetId;
@@ -281,8 +279,7 @@ impl Listing {
     /// The bytes of an operation that the executor does not know, from the block that holds it.
     pub(super) async fn body(&self, index: u64, entry: &LogEntry) -> Result<Vec<u8>, ListError> {
         let txs = self.rpc.block_txs(entry.height).await?;
-        let mut txs = txs.iter().filter_map(|t| STANDARD.decode(t).ok());
-        txs.find_map(|tx| op_in(&tx, entry)).map(|op| cbor::encode(&op)).ok_or(ListError::NoBody(index))
+        BlockOps::of(&txs).of_entry(entry).map(cbor::encode).ok_or(ListError::NoBody(index))
     }
 
     /// The height of the newest final checkpoint; before there is one, the newest that a header covers.

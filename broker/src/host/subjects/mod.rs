@@ -17,7 +17,7 @@ pub mod wire;
 
 pub use disclosures::Disclosures;
 pub use people::{MarkError, People, subject_field};
-pub(crate) use replay::op_in;
+pub(crate) use replay::BlockOps;
 pub use serve::{Subjects, SubjectsSetup};
 pub use vault::{SubjectId, Vault, VaultError};
 

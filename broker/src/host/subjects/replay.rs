@@ -11,13 +11,26 @@ use concordat_protocol::codes::Verdict;
 use concordat_protocol::ops::{Batch, LogEntry, Op, Tx};
 use tracing::{info, warn};
 
-/// The operation of an entry, if this transaction holds it.
-pub(crate) fn op_in(tx: &[u8], entry: &LogEntry) -> Option<Op> {
-    let Ok(Tx::Batch { body, .. }) = cbor::decode::<Tx>(tx) else { return None };
-    let batch: Batch = cbor::decode(&body).ok()?;
-    let at = usize::try_from(entry.seq.checked_sub(batch.first_seq)?).ok()?;
-    let ours = batch.writer.as_str() == entry.writer && batch.incarnation == entry.incarnation;
-    batch.ops.into_iter().nth(at).filter(|op| ours && op.hash() == entry.op_hash)
+/// The operations of a block, each batch decoded once.
+pub(crate) struct BlockOps(Vec<Batch>);
+
+impl BlockOps {
+    /// The batches among a block's transactions, as CometBFT writes these: base64.
+    pub(crate) fn of(txs: &[String]) -> Self {
+        let batch = |tx: &String| match cbor::decode::<Tx>(&STANDARD.decode(tx).ok()?) {
+            Ok(Tx::Batch { body, .. }) => cbor::decode::<Batch>(&body).ok(),
+            _ => None,
+        };
+        Self(txs.iter().filter_map(batch).collect())
+    }
+
+    /// The operation of an entry, if it is in this block.
+    pub(crate) fn of_entry(&self, entry: &LogEntry) -> Option<&Op> {
+        let ours = |b: &&Batch| b.writer.as_str() == entry.writer && b.incarnation == entry.incarnation;
+        let at = |b: &Batch| usize::try_from(entry.seq.checked_sub(b.first_seq)?).ok();
+        let mut found = self.0.iter().filter(ours).filter_map(|b| b.ops.get(at(b)?));
+        found.find(|op| op.hash() == entry.op_hash)
+    }
 }
 
 impl Subjects {
@@ -70,12 +83,12 @@ impl Subjects {
                 return Ok(0);
             }
         };
-        let txs: Vec<Vec<u8>> = txs.iter().filter_map(|t| STANDARD.decode(t).ok()).collect();
+        let ops = BlockOps::of(&txs);
         let mut erased = 0;
-        for op in entries.iter().filter_map(|e| txs.iter().find_map(|tx| op_in(tx, e))) {
-            let Op::Erase { reference, .. } = op else { continue };
+        for op in entries.iter().filter_map(|e| ops.of_entry(e)) {
+            let Op::Erase { reference, .. } = *op else { continue };
             let Some(entry) = self.setup.node.log(reference, 1).await?.into_iter().next() else { continue };
-            if let Some((id, what)) = self.erased_subject(&op, reference, &entry.op_hash)? {
+            if let Some((id, what)) = self.erased_subject(op, reference, &entry.op_hash)? {
                 self.forget(&id, what).await?;
                 erased += 1;
             }

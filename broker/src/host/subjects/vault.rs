@@ -124,12 +124,15 @@ impl Vault {
     pub fn keys(&self, ids: &[SubjectId]) -> Result<Vec<SubjectKey>, VaultError> {
         let mut db = self.db();
         let mut keys = Vec::with_capacity(ids.len());
+        // One lock of the file for all of them.
+        let seen = db.transaction()?;
         {
-            let mut find = db.prepare_cached("SELECT key FROM subject WHERE id = ?1 AND key IS NOT NULL")?;
+            let mut find = seen.prepare_cached("SELECT key FROM subject WHERE id = ?1 AND key IS NOT NULL")?;
             for id in ids {
                 keys.push(find.query_row([id], |r| r.get(0)).optional()?.map(key_of));
             }
         }
+        drop(seen);
         if keys.iter().all(Option::is_some) {
             return Ok(keys.into_iter().flatten().collect());
         }
