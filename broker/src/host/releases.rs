@@ -144,7 +144,8 @@ impl ReleaseStore {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let db = Connection::open(path)?;
         db.execute_batch(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
+            "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 4000; PRAGMA synchronous = FULL;
+             PRAGMA secure_delete = ON;
              CREATE TABLE IF NOT EXISTS release (
                session INTEGER NOT NULL, n INTEGER NOT NULL, request_hash BLOB NOT NULL, op_hash BLOB NOT NULL,
                secret BLOB NOT NULL, body BLOB, decision TEXT NOT NULL, state INTEGER NOT NULL,
