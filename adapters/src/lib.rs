@@ -10,6 +10,7 @@
 
 pub mod cells;
 pub mod client;
+pub mod conform;
 pub mod contract;
 pub mod convert;
 pub mod dead_letter;
@@ -26,7 +27,9 @@ pub mod mapping;
 pub mod pace;
 mod read_ahead;
 pub mod rows;
+mod run_id;
 pub mod runner;
+pub mod sinks;
 pub mod status;
 pub mod strict;
 pub mod tls;

@@ -6,12 +6,16 @@ pub mod file;
 pub mod file_drop;
 #[cfg(feature = "http-poll")]
 pub mod http_poll;
+#[cfg(feature = "mongodb")]
+pub mod mongodb;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
 #[cfg(feature = "postgres-changes")]
 pub mod postgres_changes;
 #[cfg(feature = "sql-poll")]
 pub mod sql_poll;
+#[cfg(feature = "webhook")]
+pub mod webhook;
 
 use crate::contract::{Connector, Kind};
 use crate::document::{DocumentError, kind_of};
@@ -26,10 +30,16 @@ pub fn kinds() -> Vec<&'static dyn Kind> {
     all.push(&file_drop::DropKind);
     #[cfg(feature = "http-poll")]
     all.push(&http_poll::HttpPollKind);
+    #[cfg(feature = "mongodb")]
+    all.push(&mongodb::MongoKind);
+    #[cfg(feature = "webhook")]
+    all.push(&webhook::WebhookKind);
     #[cfg(feature = "mqtt")]
     all.push(&mqtt::MqttKind);
     #[cfg(feature = "sql-poll")]
     all.push(&sql_poll::SqlPollKind);
+    #[cfg(feature = "postgres-changes")]
+    all.push(&postgres_changes::PostgresChangesKind);
     all.sort_by_key(|k| k.spec().kind);
     all
 }

@@ -1,0 +1,214 @@
+//! The messages that the source has not acknowledged to its server, and the checkpoint that names them.
+//!
+//! MQTT has no position to go back to: the server keeps what is not acknowledged, and sends it again. So a message is
+//! acknowledged only once it is durable with us, and a checkpoint holds the fingerprints of all messages that may come
+//! again although they are durable. What comes again is then known, and acknowledged at once.
+
+use std::collections::{HashMap, VecDeque};
+
+use concordat_protocol::hash::sha256;
+
+use super::client::{Message, Token};
+use crate::contract::{AdapterError, Checkpoint};
+
+/// Most messages that are handed out and not acknowledged: so many fingerprints fit a checkpoint of 2,900 bytes.
+pub const OPEN_MAX: usize = 480;
+/// Most messages that wait, handed out or not.
+pub const WAITING_MAX: usize = 4_096;
+
+const VERSION: u8 = 1;
+const HEAD_BYTES: usize = 17;
+const PRINT_BYTES: usize = 6;
+
+type Print = [u8; PRINT_BYTES];
+type RunId = [u8; 8];
+
+/// The same topic and bytes make the same record, so they have the same fingerprint.
+fn print(message: &Message) -> Print {
+    let hash = sha256(&[&(message.topic.len() as u64).to_be_bytes(), message.topic.as_bytes(), &message.payload]);
+    let mut out = [0; PRINT_BYTES];
+    out.iter_mut().zip(hash).for_each(|(o, h)| *o = h);
+    out
+}
+
+/// One message that waits for its acknowledgement.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// Its number in this run, from 1.
+    pub seq: u64,
+    print: Print,
+    /// The message came on the connection that stands; otherwise it will come again.
+    live: bool,
+    /// The message.
+    pub message: Message,
+}
+
+/// The contents of a checkpoint.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    run: RunId,
+    seq: u64,
+    prints: Vec<Print>,
+}
+
+impl Place {
+    fn encode(&self) -> Checkpoint {
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&self.run);
+        bytes.extend_from_slice(&self.seq.to_be_bytes());
+        self.prints.iter().for_each(|p| bytes.extend_from_slice(p));
+        Checkpoint(bytes)
+    }
+
+    fn decode(checkpoint: &Checkpoint) -> Result<Self, AdapterError> {
+        let refuse = || AdapterError::Checkpoint { detail: "it is not one of an MQTT source".to_owned() };
+        let (head, rest) = checkpoint.0.split_at_checked(HEAD_BYTES).ok_or_else(refuse)?;
+        let (version, head) = head.split_first().ok_or_else(refuse)?;
+        let (run, seq) = head.split_at_checked(8).ok_or_else(refuse)?;
+        if *version != VERSION || rest.len() % PRINT_BYTES != 0 {
+            return Err(refuse());
+        }
+        Ok(Self {
+            run: run.try_into().map_err(|_| refuse())?,
+            seq: u64::from_be_bytes(seq.try_into().map_err(|_| refuse())?),
+            prints: rest.chunks_exact(PRINT_BYTES).filter_map(|c| c.try_into().ok()).collect(),
+        })
+    }
+}
+
+/// Messages in the order they came, with what is known of earlier ones.
+#[derive(Debug)]
+pub struct Window {
+    run: RunId,
+    newest: u64,
+    waiting: VecDeque<Waiting>,
+    /// Durable messages that may come again, and how often.
+    known: HashMap<Print, u32>,
+    /// The checkpoint of another run that this one goes on from.
+    adopted: Option<Checkpoint>,
+}
+
+impl Window {
+    /// An empty window; `run` tells this process's checkpoints from those of others.
+    pub fn new(run: RunId) -> Self {
+        Self { run, newest: 0, waiting: VecDeque::new(), known: HashMap::new(), adopted: None }
+    }
+
+    /// Messages that wait for their acknowledgement.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// A new connection: nothing of the one before can be acknowledged. Without a kept session nothing comes again.
+    pub fn connected(&mut self, session_kept: bool) {
+        for waiting in &mut self.waiting {
+            waiting.live = false;
+            if !session_kept {
+                waiting.message.token = None;
+            }
+        }
+        if !session_kept {
+            self.known.clear();
+        }
+    }
+
+    /// Takes a message. A token that comes back is to be acknowledged at once: the message is durable.
+    pub fn received(&mut self, message: Message) -> Option<Token> {
+        let print = print(&message);
+        if let Some(token) = message.token {
+            if self.forget(print) {
+                return Some(token);
+            }
+            let again = |w: &&mut Waiting| !w.live && w.print == print && w.message.token.is_some();
+            if let Some(waiting) = self.waiting.iter_mut().find(again) {
+                waiting.live = true;
+                waiting.message.token = Some(token);
+                return None;
+            }
+        }
+        self.newest += 1;
+        self.waiting.push_back(Waiting { seq: self.newest, print, live: true, message });
+        None
+    }
+
+    fn forget(&mut self, print: Print) -> bool {
+        let Some(count) = self.known.get_mut(&print) else { return false };
+        *count -= 1;
+        if *count == 0 {
+            self.known.remove(&print);
+        }
+        true
+    }
+
+    /// Where a checkpoint stands: the newest message that it covers, and what can be acknowledged because it is durable
+    /// already.
+    pub fn place(&mut self, from: &Checkpoint) -> Result<(u64, Vec<Token>), AdapterError> {
+        if from.is_start() {
+            return Ok((0, vec![]));
+        }
+        if self.adopted.as_ref() == Some(from) {
+            return Ok((0, vec![]));
+        }
+        let place = Place::decode(from)?;
+        if place.run == self.run {
+            return Ok((place.seq, vec![]));
+        }
+        for print in place.prints {
+            *self.known.entry(print).or_default() += 1;
+        }
+        let mut tokens = Vec::new();
+        for waiting in std::mem::take(&mut self.waiting) {
+            match waiting.message.token {
+                Some(token) if self.forget(waiting.print) => tokens.extend(waiting.live.then_some(token)),
+                _ => self.waiting.push_back(waiting),
+            }
+        }
+        self.adopted = Some(from.clone());
+        Ok((0, tokens))
+    }
+
+    /// The messages behind `seq`, at most `max` and at most as many as a checkpoint can name.
+    pub fn behind(&self, seq: u64, max: usize) -> impl Iterator<Item = &Waiting> {
+        let behind = self.waiting.partition_point(|w| w.seq <= seq);
+        let room = OPEN_MAX.saturating_sub(behind).min(max);
+        self.waiting.iter().skip(behind).take(room)
+    }
+
+    /// True when a message waits behind `seq`, whether or not it may be handed out now.
+    pub fn has_behind(&self, seq: u64) -> bool {
+        self.waiting.back().is_some_and(|w| w.seq > seq)
+    }
+
+    /// The checkpoint behind a message.
+    pub fn checkpoint(&self, seq: u64) -> Checkpoint {
+        let open = self.waiting.iter().take_while(|w| w.seq <= seq).filter(|w| w.message.token.is_some());
+        let mut prints: Vec<Print> = open.map(|w| w.print).collect();
+        let known = self.known.iter().flat_map(|(p, n)| std::iter::repeat_n(*p, *n as usize));
+        prints.extend(known.take(OPEN_MAX.saturating_sub(prints.len())));
+        prints.sort_unstable();
+        Place { run: self.run, seq, prints }.encode()
+    }
+
+    /// Everything up to a checkpoint is durable: what to acknowledge, in the order it came.
+    pub fn acknowledged(&mut self, checkpoint: &Checkpoint) -> Vec<Token> {
+        let Ok(place) = Place::decode(checkpoint) else { return vec![] };
+        if place.run != self.run {
+            return vec![];
+        }
+        let mut tokens = Vec::new();
+        while self.waiting.front().is_some_and(|w| w.seq <= place.seq) {
+            let Some(waiting) = self.waiting.pop_front() else { break };
+            match waiting.message.token {
+                Some(token) if waiting.live => tokens.push(token),
+                // Its connection is gone: it comes again and is known then.
+                Some(_) => *self.known.entry(waiting.print).or_default() += 1,
+                None => {}
+            }
+        }
+        tokens
+    }
+}
+
+#[cfg(test)]
+#[path = "window_tests.rs"]
+mod tests;

@@ -1,0 +1,13 @@
+//! Sources and sinks over the network, each against the real thing where it is installed.
+#![cfg(all(feature = "mqtt", feature = "http-poll", feature = "webhook", feature = "mongodb"))]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+#[path = "../it/fake_broker.rs"]
+mod fake_broker;
+mod http;
+mod mongodb;
+mod mosquitto;
+mod mqtt;
+mod running;
+mod sinks;
+mod webhook;
