@@ -155,7 +155,10 @@ pub async fn run(dir: &Path) -> Result<(), ServiceError> {
     };
     tokio::spawn(erasures.run(move || gateway.in_flight() == 0));
     Recorder::start(&state);
-    start_evidence(&state)?;
+    // Without a validator no checkpoint is cosigned, so nothing is compared for it either.
+    if state.cfg.hosted.is_none() {
+        start_evidence(&state)?;
+    }
     start_timestamps(&state)?;
     if let Some(sender) = crate::notices::Sender::of(&state.cfg, &state.store)? {
         tokio::spawn(sender.run());
@@ -242,7 +245,7 @@ pub(crate) async fn build(dir: &Path) -> Result<AppState, ServiceError> {
     let proofs = NodeClient::new(cfg.node_socket());
     let shelf = Shelf::new(store.clone());
     let records = gateway.records().clone();
-    let trust = TrustKeeper::new(proofs.clone(), cfg.comet_home().join("config/genesis.json"));
+    let trust = TrustKeeper::new(proofs.clone(), cfg.genesis());
     let who = (cfg.chain.clone(), cfg.agency.clone());
     let receipts = Receipts::new(who, proofs, rpc.clone(), watch.clone(), records, (shelf.clone(), trust));
     let disputes = Disputes::new(cfg.agency.clone(), node.clone(), gateway.clone(), shelf, metrics.clone());
@@ -316,7 +319,7 @@ fn start_evidence(state: &AppState) -> Result<(), ServiceError> {
         chain: cfg.chain.clone(),
         agency: cfg.agency.clone(),
         key: KeyFolder::of(cfg).signing(keys::COSIGN)?,
-        trust: TrustKeeper::new(node.clone(), cfg.comet_home().join("config/genesis.json")),
+        trust: TrustKeeper::new(node.clone(), cfg.genesis()),
         node,
         rpc: state.rpc.clone(),
         watch: state.watch.clone(),

@@ -9,10 +9,12 @@
 mod writes;
 
 use super::bounded;
+use super::hosted::{self, Agreed};
 use super::job::{Done, Job};
 use super::policy::Policies;
 use super::refusals::{busy, explain_inactive, store_failed};
 use super::releases::{Detail, NewRelease};
+use super::role_maps::RoleMaps;
 use super::subjects::{People, SubjectId};
 use crate::config::NodeConfig;
 use crate::ledger::LedgerError;
@@ -56,6 +58,7 @@ pub struct Fetcher {
     policies: RwLock<Arc<Policies>>,
     senders: Mutex<BTreeMap<(u64, KeyId), SealSender>>,
     kems: Mutex<BTreeMap<KeyId, Arc<PublicKey>>>,
+    role_maps: RoleMaps,
 }
 
 /// Milliseconds of a UTC day.
@@ -87,6 +90,7 @@ impl Fetcher {
             policies: RwLock::default(),
             senders: Mutex::default(),
             kems: Mutex::default(),
+            role_maps: RoleMaps::default(),
         }
     }
 
@@ -105,8 +109,9 @@ impl Fetcher {
         self.senders.lock().unwrap_or_else(PoisonError::into_inner).retain(|(session, _), _| !over(*session));
     }
 
-    /// Forgets cached keys, so that revocations are seen; called when governance changed.
+    /// Forgets cached keys and role maps, so that revocations are seen; called when governance changed.
     pub fn forget_keys(&self) {
+        self.role_maps.forget();
         self.kems.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
@@ -146,6 +151,9 @@ impl Fetcher {
             );
         };
         if WriteAsk::member(&document.query).is_some() {
+            if let Some(denied) = hosted::refuse_write(&self.cfg) {
+                return self.deny(&facts, job, denied, &BTreeSet::new());
+            }
             return self.prepare_write(job, &facts, &document, spec);
         }
         let subject = self.people.field(&request.dataset);
@@ -164,7 +172,8 @@ impl Fetcher {
                 return self.deny_as(&facts, job, denied, &named, &record);
             }
         };
-        if let Some(denied) = self.unreviewed(&permitted.grant, job)? {
+        let unmapped = self.unmapped(&document, job)?;
+        if let Some(denied) = unmapped.map_or_else(|| self.unreviewed(&permitted.grant, job), |d| Ok(Some(d)))? {
             let named = subject.map(|s| s.named(&permitted.asked)).unwrap_or_default();
             let record = record.denied_beside(&denied);
             return self.deny_as(&facts, job, denied, &named, &record);
@@ -174,7 +183,8 @@ impl Fetcher {
             return Err(busy("the ledger has no handle for the clause yet: ask again".into()));
         };
         let (rows, met) = self.fetch(job, &document, spec, &permitted)?;
-        self.disclose(job, &facts, &permitted, handle, &rows, &met, record)
+        let done = self.disclose(job, &facts, &permitted, handle, &rows, &met, record)?;
+        Ok(Done { agreed: Agreed::of(&policies, handle), ..done })
     }
 
     /// The rows of a permitted query as its clause shows them, and whose they are.
@@ -261,7 +271,7 @@ impl Fetcher {
             decision: decision.to_string(),
             session_expires_ms: job.call.session_expires_ms,
         };
-        Ok(Done { prepared, row, released: Some(released), write: None })
+        Ok(Done { prepared, row, released: Some(released), agreed: None, write: None })
     }
 
     /// The denial of an override whose clause has an overdue review. The ledger would refuse it too, but under bounded
@@ -270,9 +280,19 @@ impl Fetcher {
         if grant.effect != Effect::BreakGlass {
             return Ok(None);
         }
+        if let Some(denied) = hosted::refuse_promise(&self.cfg, grant, job.clock_ms) {
+            return Ok(Some(denied));
+        }
         let due = tokio::runtime::Handle::current().block_on(self.node.reviews());
         let due = due.map_err(|e| Denied { retry: 1, ..denied(0, "stale-ledger", e.to_string()) })?;
         Ok(bounded::overdue(&grant.clause, (&job.call.request.provider, &job.consumer), &due, job.clock_ms))
+    }
+
+    /// The denial of a request whose roles were made by another role map than the consumer recorded.
+    fn unmapped(&self, document: &QueryDocument, job: &Job) -> Result<Option<Denied>, Denied> {
+        let Some(named) = &document.role_map else { return Ok(None) };
+        let found = self.role_maps.refuse(&self.node, &job.consumer, named, job.tick_ms);
+        found.map_err(|e| Denied { retry: 1, ..denied(0, "stale-ledger", e.to_string()) })
     }
 
     /// What a plan finds, and whom: the subject's field is read even where the clause does not open it, and dropped.
@@ -348,7 +368,7 @@ impl Fetcher {
             session_expires_ms: job.call.session_expires_ms,
             detail,
         };
-        Ok(Done { prepared, row, released: None, write: None })
+        Ok(Done { prepared, row, released: None, agreed: None, write: None })
     }
 
     fn seal(&self, job: &Job, released: &mut Released, content: &[u8]) -> Result<(), Denied> {

@@ -1,5 +1,6 @@
 //! What a worker is given of a call, and what it makes.
 
+use super::hosted::Agreed;
 use super::releases::NewRelease;
 use super::releases::writes::NewWrite;
 use concordat_executor::replay::Asked;
@@ -45,6 +46,8 @@ pub struct Done {
     pub row: NewRelease,
     /// The response with an empty ticket, none for a denial.
     pub released: Option<Released>,
+    /// The terms by which it was decided, none for a denial or a write.
+    pub agreed: Option<Agreed>,
     /// What has to be done once the intent is accepted, none for a query.
     pub write: Option<Box<NewWrite>>,
 }

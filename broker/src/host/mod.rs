@@ -7,6 +7,8 @@ mod bounded;
 mod calls;
 pub mod feed;
 mod fetch;
+mod forget;
+pub mod hosted;
 mod job;
 pub mod lead;
 mod listen;
@@ -17,6 +19,8 @@ pub mod recorded;
 mod refusals;
 mod releases;
 pub mod renewal;
+mod role_maps;
+pub mod stages;
 pub mod subjects;
 mod touched;
 pub mod unsettled;
@@ -91,6 +95,9 @@ pub enum HostError {
     /// It is not the executor at work any more, or cannot become it.
     #[error("{0}; it starts again and stands by")]
     Lead(String),
+    /// The highest header by which a hosted provider released something.
+    #[error("{0}; restore it: without it a host could show an old state")]
+    Believed(String),
     /// The cryptographic library failed its self test.
     #[error(transparent)]
     SelfTest(#[from] concordat_protocol::keys::KeyError),
@@ -113,6 +120,7 @@ impl HostError {
             Self::Nats(_) => "streams",
             Self::Lead(_) => "executor-lease",
             Self::Enforced(_) | Self::NotKept(_) => "enforced-terms",
+            Self::Believed(_) => "believed-header",
             Self::SelfTest(_) => "self-test",
         }
     }
@@ -216,6 +224,7 @@ async fn serve(
     lead: Arc<lead::Lead>,
 ) -> Result<(), HostError> {
     let (folder, mut specs) = (KeyFolder::of(cfg), Vec::new());
+    let writes = datasets.iter().any(|d| d.writable);
     for doc in datasets.iter().filter(|d| d.is_held()) {
         let spec = holding_spec(doc)?;
         holding.ensure_dataset(&spec)?;
@@ -244,7 +253,8 @@ async fn serve(
     let (view, seen) = tokio::sync::watch::channel(feed::View::default());
     let feeds = feed::start(feed::FeedSetup {
         cfg: cfg.clone(),
-        datasets,
+        // A hosted provider delivers nothing under a promise.
+        datasets: if cfg.hosted.is_some() { vec![] } else { datasets },
         node: NodeClient::new(cfg.node_socket()),
         writer: writer.clone(),
         nats: nats.clone(),
@@ -264,9 +274,16 @@ async fn serve(
     // What the ledger says is forgotten is forgotten before anything is served.
     subjects.replay().await?;
     subjects.clone().serve(seen)?;
+    if writes {
+        tokio::spawn(forget::forget_writes(holding.clone(), cfg.releases()));
+    }
     let fetcher = fetch::Fetcher::new(cfg.clone(), node.clone(), holding, release_key, specs, people);
     let fetcher = Arc::new(fetcher.with_writable(writable));
-    let host = query_loop::Host { cfg: cfg.clone(), node, writer, nats, store, fetcher, feeds, subjects, view, lead };
+    let stages = Arc::new(stages::Stages::default());
+    tokio::spawn(stages::answer(nats.clone(), stages.clone(), lead.clone()));
+    let gate = hosted::Gate::of(cfg)?;
+    let cfg = cfg.clone();
+    let host = query_loop::Host { cfg, node, writer, nats, store, fetcher, feeds, subjects, view, lead, stages, gate };
     tokio::select! {
         result = host.run() => result,
         refused = durable.refused() => Err(refused.into()),

@@ -5,6 +5,8 @@
     reason = "a denial is as usual an outcome as an answer, and it moves only a few times"
 )]
 
+#[path = "gated.rs"]
+mod gated;
 #[path = "repeat.rs"]
 mod repeat;
 #[path = "resume.rs"]
@@ -17,11 +19,13 @@ use super::bounded;
 use super::calls::Sessions;
 use super::feed::{Feeds, View};
 use super::fetch::Fetcher;
+use super::hosted::Gate;
 use super::job::{Done, Job};
 use super::lead::Lead;
 use super::listen::{Listener, answer_to};
 use super::policy::{Policies, load_documents};
 use super::releases::{ReleaseStore, Round};
+use super::stages::{Passage, Stage, Stages};
 use super::subjects::Subjects;
 use crate::config::NodeConfig;
 use crate::ledger::follow::{Followed, follow};
@@ -53,7 +57,7 @@ const PRUNE: Duration = Duration::from_secs(60);
 
 /// What comes to the loop from its workers.
 pub(super) enum Message {
-    Call(Box<Job>, async_nats::Subject),
+    Call(Box<Job>, async_nats::Subject, Instant),
     Prepared(Key, Box<Result<Done, Denied>>),
     Applied(Key, Option<Fate>),
 }
@@ -62,6 +66,7 @@ pub(super) enum Message {
 struct Live {
     job: Arc<Job>,
     done: Option<Done>,
+    passage: Passage,
 }
 
 /// The host's parts.
@@ -86,6 +91,10 @@ pub struct Host {
     pub view: watch::Sender<View>,
     /// Whether this executor is at work.
     pub lead: Arc<Lead>,
+    /// Where the time of queries goes.
+    pub stages: Arc<Stages>,
+    /// The last look before a release, where the agency has no node of its own.
+    pub gate: Option<Gate>,
 }
 
 struct Loop {
@@ -222,26 +231,31 @@ impl Loop {
         let height = frame.height;
         let seen = View::at_block(self.policies.clone(), self.meta_rev, frame.tick_ms, height > self.made_before);
         self.host.view.send_replace(seen);
-        let input = Input::Frame { height, tick_ms: frame.tick_ms, entries: frame.entries };
-        self.advance(vec![input], Some(height)).await
+        let mut inputs = self.gated(&frame.entries).await?;
+        inputs.push(Input::Frame { height, tick_ms: frame.tick_ms, entries: frame.entries });
+        self.advance(inputs, Some(height)).await
     }
 
     fn take(&mut self, message: Message) -> Option<Input> {
         match message {
-            Message::Call(job, subject) => {
+            Message::Call(job, subject, arrived) => {
                 let key = (job.call.request.session, job.call.request.n);
                 let reply = self.next_reply;
                 self.next_reply += 1;
                 self.replies.insert(reply, subject);
                 let call = job.call.clone();
-                self.live.entry(key).or_insert_with(|| Live { job: Arc::new(*job), done: None });
+                let mut passage = Passage::begin(arrived);
+                passage.leave(Stage::Admit);
+                self.live.entry(key).or_insert_with(|| Live { job: Arc::new(*job), done: None, passage });
                 Some(Input::Call { call, reply })
             }
             Message::Prepared(key, result) => {
                 let result = match *result {
                     Ok(done) => {
                         let prepared = done.prepared.clone();
-                        self.live.get_mut(&key)?.done = Some(done);
+                        let live = self.live.get_mut(&key)?;
+                        live.done = Some(done);
+                        live.passage.leave(Stage::Prepare);
                         Ok(prepared)
                     }
                     Err(denied) => Err(denied),
@@ -271,6 +285,7 @@ impl Loop {
             let round = Round { cursor: cursor.take().filter(|_| !round.is_empty()), ..round };
             if !round.is_empty() {
                 tokio::task::block_in_place(|| self.host.store.write(&round))?;
+                stored.iter().for_each(|key| self.leave(*key, Stage::Store));
             }
             for (_, index) in &round.withheld {
                 let op = answer::withheld(*index, "not-released").map_err(|e| HostError::Nats(e.to_string()))?;
@@ -303,6 +318,7 @@ impl Loop {
                     round.writes.stores.extend(done.and_then(|d| Some((key, (**d.write.as_ref()?).clone()))));
                 }
                 Effect::MarkReleased { key, index, height } => {
+                    self.leave(key, Stage::Order);
                     if let Some(released) =
                         self.live.get_mut(&key).and_then(|l| l.done.as_mut()).and_then(|d| d.released.as_mut())
                     {
@@ -338,6 +354,10 @@ impl Loop {
                     },
                 };
                 self.answer(replies, &reply).await;
+                self.leave(key, Stage::Release);
+                if let Some(live) = self.live.get(&key) {
+                    self.host.stages.add(&live.passage);
+                }
             }
             Effect::Promise { key, replies } => {
                 let done = self.live.get(&key).and_then(|l| l.done.as_ref());
@@ -362,6 +382,12 @@ impl Loop {
             | Effect::Withhold { .. } => {}
         }
         Ok(())
+    }
+
+    fn leave(&mut self, key: Key, stage: Stage) {
+        if let Some(live) = self.live.get_mut(&key) {
+            live.passage.leave(stage);
+        }
     }
 
     async fn record(&self, op: Op) -> Result<(), HostError> {

@@ -84,8 +84,9 @@ impl Fetcher {
                 return self.deny_as(facts, job, denied, &whose, &record);
             }
         };
-        // From here on the terms permit it: what denies it is the store, or the record as it is.
-        if let Some(denied) = self.unwritable(&request.dataset)? {
+        // From here on the terms permit it: what denies it is the role map, the store, or the record as it is.
+        let unmapped = self.unmapped(document, job)?;
+        if let Some(denied) = unmapped.map_or_else(|| self.unwritable(&request.dataset), |d| Ok(Some(d)))? {
             let record = record.denied_beside(&denied);
             return self.deny_as(facts, job, denied, &BTreeSet::new(), &record);
         }
@@ -135,7 +136,7 @@ impl Fetcher {
         let after = planned.after.as_deref().map(digest);
         let once = Once { id: op_hash, key: planned.key, row: planned.row, expect: planned.expect };
         let write = NewWrite { handle, dataset: spec.id.clone(), once, after };
-        Ok(Done { prepared: made.prepared, row, released: Some(released), write: Some(Box::new(write)) })
+        Ok(Done { prepared: made.prepared, row, released: Some(released), agreed: None, write: Some(Box::new(write)) })
     }
 
     /// What a plan finds, each row with the version of its record as this consumer is shown it. The whole rows are read, so

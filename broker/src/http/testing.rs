@@ -221,6 +221,7 @@ fn folder(dir: &Path, nats: u16, rpc: u16, query_ms: u64, pair: &Pair) -> (Publi
         timestamp: None,
         oidc: None,
         citizens: None,
+        hosted: None,
         notices: None,
         tls: None,
         dir: PathBuf::new(),

@@ -31,6 +31,8 @@ pub enum Node {
     Status,
     /// The replicated application (started by the supervisor)
     App,
+    /// The light client of a hosted agency, in place of application and CometBFT (started by the supervisor)
+    Light,
     /// The data executor (started by the supervisor)
     Executor,
     /// The broker (started by the supervisor)

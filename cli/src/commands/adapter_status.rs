@@ -18,6 +18,7 @@ use concordat_policies::dataset::DatasetDoc;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::SystemTime;
 
 /// Bad rows that are shown one by one.
 const SHOWN: usize = 10;

@@ -31,6 +31,9 @@ pub async fn run(ctx: &Ctx, node: &Node) -> Result<(), Failure> {
             });
             app(&dir)
         }
+        Node::Light => {
+            concordat_broker::light::run(&dir).await.map_err(|e| Failure::new(Exit::Failed, e.code(), e.to_string()))
+        }
         Node::Executor => Ok(concordat_broker::host::run(&dir).await?),
         Node::Broker => {
             concordat_broker::service::run(&dir).await.map_err(|e| Failure::new(Exit::Failed, e.code(), e.to_string()))

@@ -266,6 +266,7 @@ fn agency_folder(
         timestamp: None,
         oidc: None,
         citizens: None,
+        hosted: None,
         notices: None,
         tls: None,
         key_passphrase: None,

@@ -61,7 +61,10 @@ pub fn plan(dir: &Path, program: &Path) -> Result<Plan, SupervisorError> {
         return exchange(&cfg, program, &servers::find(Server::NatsServer)?);
     }
     let cfg = NodeConfig::load(dir).map_err(LayoutError::from)?;
-    agency(&cfg, program, &servers::find(Server::CometBft)?)
+    match cfg.hosted {
+        Some(_) => hosted(&cfg, program),
+        None => agency(&cfg, program, &servers::find(Server::CometBft)?),
+    }
 }
 
 fn own(program: &Path, name: &str, args: &[&str], dir: &Path, listens: Vec<Listens>, watch: Watch) -> Process {
@@ -70,13 +73,17 @@ fn own(program: &Path, name: &str, args: &[&str], dir: &Path, listens: Vec<Liste
     Process { name: name.into(), program: program.to_owned(), args: all, listens, watch }
 }
 
+/// What is wrong with a port, for a sentence: which field of `node.yaml` to change.
+fn fix(dir: &Path, field: &str) -> String {
+    format!("change `{field}` in {}", dir.join(NODE_FILE).display())
+}
+
 /// Plan of an agency's node.
 pub fn agency(cfg: &NodeConfig, program: &Path, cometbft: &Path) -> Result<Plan, SupervisorError> {
     let rpc = cfg.rpc().map_err(LayoutError::from)?;
     let (who, dir) = (&cfg.agency, &cfg.dir);
-    let fix = |field: &str| format!("change `{field}` in {}", dir.join(NODE_FILE).display());
-    layout::check_free(&cfg.listen, &format!("{who}'s broker"), &fix("listen"))?;
-    layout::check_free(&cfg.comet.p2p, &format!("{who}'s CometBFT"), &fix("comet.p2p"))?;
+    layout::check_free(&cfg.listen, &format!("{who}'s broker"), &fix(dir, "listen"))?;
+    layout::check_free(&cfg.comet.p2p, &format!("{who}'s CometBFT"), &fix(dir, "comet.p2p"))?;
     let app = own(
         program,
         "app",
@@ -96,6 +103,20 @@ pub fn agency(cfg: &NodeConfig, program: &Path, cometbft: &Path) -> Result<Plan,
         listens: vec![rpc_listens],
         watch: Watch::Comet(rpc),
     };
+    Ok(beside(cfg, program, vec![app, comet]))
+}
+
+/// Plan of an agency without a node of its own: a light client stands where the application and CometBFT would.
+pub fn hosted(cfg: &NodeConfig, program: &Path) -> Result<Plan, SupervisorError> {
+    layout::check_free(&cfg.listen, &format!("{}'s broker", cfg.agency), &fix(&cfg.dir, "listen"))?;
+    let listens = vec![Listens::Unix(cfg.node_socket())];
+    let light = own(program, "light", &["node", "light"], &cfg.dir, listens, Watch::Nothing);
+    Ok(beside(cfg, program, vec![light]))
+}
+
+/// What runs beside a ledger, whichever it is: executors, the broker, adapters.
+fn beside(cfg: &NodeConfig, program: &Path, ledger: Vec<Process>) -> Plan {
+    let dir = &cfg.dir;
     let broker = own(
         program,
         "broker",
@@ -104,7 +125,7 @@ pub fn agency(cfg: &NodeConfig, program: &Path, cometbft: &Path) -> Result<Plan,
         vec![Listens::Tcp(cfg.listen.clone())],
         Watch::Livez(cfg.listen.clone()),
     );
-    let mut units = vec![vec![app, comet]];
+    let mut units = vec![ledger];
     // Each a unit of its own: one is at work, the others stand by, and none waits for another.
     for n in 1..=cfg.executor.processes {
         let name = if n == 1 { "executor".to_owned() } else { format!("executor-{n}") };
@@ -116,7 +137,7 @@ pub fn agency(cfg: &NodeConfig, program: &Path, cometbft: &Path) -> Result<Plan,
         adapter.args.push(name.into());
         units.push(vec![adapter]);
     }
-    Ok(Plan { name: who.to_string(), units })
+    Plan { name: cfg.agency.to_string(), units }
 }
 
 /// Plan of the exchange.

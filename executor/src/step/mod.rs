@@ -75,6 +75,8 @@ pub struct Step {
     sessions: BTreeMap<u64, Session>,
     denials: Denials,
     writes: writing::Writes,
+    /// Operations whose acceptance releases nothing, and why: of the frame that comes next.
+    forbidden: BTreeMap<Hash, u16>,
     /// Releases that were promised and are not on the ledger, with the ledger time by which they are due.
     promises: BTreeMap<Key, u64>,
 }
@@ -106,6 +108,10 @@ impl Step {
                 vec![]
             }
             Input::Frame { height, tick_ms, entries } => self.frame(height, tick_ms, &entries, now_ms),
+            Input::Forbidden { op_hash, code } => {
+                self.forbidden.insert(op_hash, code);
+                vec![]
+            }
             Input::Lost => {
                 self.lost_since_ms.get_or_insert(now_ms);
                 vec![]
@@ -227,6 +233,7 @@ impl Step {
         self.head = Some(Head { height, tick_ms, seen_ms: now_ms });
         let effects = entries.iter().flat_map(|(index, entry)| self.entry(*index, entry, now_ms));
         let mut effects: Vec<Effect> = effects.collect();
+        self.forbidden.clear();
         self.lost_since_ms = None;
         effects.extend(self.wake(now_ms));
         effects
@@ -270,19 +277,21 @@ impl Step {
                 denied.operation = Some(index);
                 vec![Effect::MarkClosed { key, index }, Effect::Deny { replies, denied }, Effect::Forget { key }]
             }
-            Phase::Recording(prepared) if accepted => match self.barred(prepared.handle, now_ms) {
-                None => {
-                    if let Some(open) = self.calls.get_mut(&key) {
-                        (open.phase, open.replies) = (Phase::Marking, replies);
+            Phase::Recording(prepared) if accepted => {
+                match self.barred(prepared.handle, now_ms).or_else(|| self.forbidden.remove(&entry.op_hash)) {
+                    None => {
+                        if let Some(open) = self.calls.get_mut(&key) {
+                            (open.phase, open.replies) = (Phase::Marking, replies);
+                        }
+                        vec![Effect::MarkReleased { key, index, height: entry.height }]
                     }
-                    vec![Effect::MarkReleased { key, index, height: entry.height }]
+                    Some(code) => {
+                        let mut denied = refuse(Reason::Ledger(code));
+                        denied.operation = Some(index);
+                        vec![Effect::Withhold { key, index }, Effect::Deny { replies, denied }, Effect::Forget { key }]
+                    }
                 }
-                Some(code) => {
-                    let mut denied = refuse(Reason::Ledger(code));
-                    denied.operation = Some(index);
-                    vec![Effect::Withhold { key, index }, Effect::Deny { replies, denied }, Effect::Forget { key }]
-                }
-            },
+            }
             Phase::Recording(_) => {
                 let mut denied = refuse(Reason::Ledger(entry.code));
                 denied.operation = Some(index);

@@ -234,3 +234,21 @@ fn calls_of_sessions_that_are_over_are_forgotten_and_stay_refused() {
     let effects = s.step(Input::Call { call: call(1, 1), reply: 3 }, 9);
     assert!(matches!(&effects[..], [Effect::Deny { denied, .. }] if denied.reason == "session-expired"));
 }
+
+#[test]
+fn what_the_shell_cannot_prove_is_withheld_though_the_ledger_accepted_it() {
+    let mut s = ready();
+    let p = recorded(&mut s, None);
+    assert!(s.step(Input::Forbidden { op_hash: p.op_hash, code: codes::BUSY }, 4).is_empty());
+    let effects = s.step(frame(vec![entry(&p, Verdict::Accepted, 0)]), 5);
+    assert_eq!(words(&effects), ["withhold", "deny", "forget"]);
+    let Effect::Deny { denied, .. } = &effects[1] else { panic!() };
+    assert_eq!((denied.code, denied.operation), (codes::BUSY, Some(41)));
+    assert!(s.step(Input::Marked { keys: vec![(1, 1)] }, 6).is_empty(), "and never released");
+    // It counts for the frame that follows alone.
+    let mut s = ready();
+    s.step(Input::Forbidden { op_hash: p.op_hash, code: codes::BUSY }, 0);
+    s.step(frame(vec![]), 1);
+    let p = recorded(&mut s, None);
+    assert_eq!(words(&s.step(frame(vec![entry(&p, Verdict::Accepted, 0)]), 2)), ["mark-released"]);
+}

@@ -131,6 +131,14 @@ pub enum Input {
         /// Entries of this executor's writer.
         entries: Vec<(u64, LogEntry)>,
     },
+    /// What the frame that follows accepts of this operation may not be released, for the reason of this code: the shell
+    /// has no proof that it may.
+    Forbidden {
+        /// Hash of the operation.
+        op_hash: Hash,
+        /// Why.
+        code: u16,
+    },
     /// The own node is lost: nothing may be released until it is back.
     Lost,
     /// These are marked released, durably.

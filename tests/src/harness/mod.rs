@@ -11,6 +11,7 @@ mod feeds;
 mod follow;
 mod ledger;
 mod postgres;
+mod relay;
 mod session;
 mod stopped;
 
@@ -21,6 +22,7 @@ pub use feeds::{Feed, FeedAgreement, own_envelope_stream, put, row, seen};
 pub use follow::{Follower, digest};
 pub use ledger::{Rpc, act, batch_tx, register_key, register_writer, submit_act};
 pub use postgres::Cluster;
+pub use relay::{Lie, Relay};
 pub use session::{OwnSession, exchange_streams, jetstream, provider_call, streams, subject};
 pub use stopped::Stopped;
 

@@ -22,6 +22,7 @@ mod epochs;
 mod executors;
 mod feed;
 mod forged;
+mod hosted;
 mod in_between;
 mod keys;
 mod kills;
@@ -130,7 +131,9 @@ const TESTS: &[(&str, &str, Test)] = &[
         audit::a_decision_is_made_again_and_a_forged_one_is_told,
     ),
     ("audit", "both_parties_report_the_same_of_an_agreement", audit::both_parties_report_the_same_of_an_agreement),
+    ("audit", "a_provider_s_report_counts_its_feeds", audit::a_provider_s_report_counts_its_feeds),
     ("streams", "a_forged_request_is_refused", streams::a_forged_request_is_refused),
+    ("streams", "roles_of_an_unrecorded_map_are_refused", streams::roles_of_an_unrecorded_map_are_refused),
     ("streams", "a_replayed_request_discloses_nothing_new", streams::a_replayed_request_discloses_nothing_new),
     ("streams", "another_agency_gets_nothing", streams::another_agency_gets_nothing),
     ("walls", "nobody_manages_or_reads_anothers_streams", walls::nobody_manages_or_reads_anothers_streams),
@@ -298,6 +301,11 @@ const TESTS: &[(&str, &str, Test)] = &[
         "executors",
         "another_takes_over_and_a_former_one_has_no_effect",
         executors::another_takes_over_and_a_former_one_has_no_effect,
+    ),
+    (
+        "hosted",
+        "a_hosted_provider_releases_on_proof_alone",
+        hosted::a_hosted_provider_releases_on_proof_alone,
     ),
     ("kills", "nothing_acknowledged_is_lost_or_doubled", kills::nothing_acknowledged_is_lost_or_doubled),
     ("crash", "every_fail_point_of_the_ledger_recovers", crash::every_fail_point_of_the_ledger_recovers),

@@ -14,6 +14,7 @@ use super::evidence::Clause;
 use super::redaction::{Lens, TooWide, filter_json};
 use super::subscription::End;
 use super::{FeedStoreError, Feeds, place};
+use crate::host::hosted::refuse_feed;
 use crate::streams::publish_stream;
 use async_nats::jetstream;
 use concordat_executor::decide::{denied, from_policy, named_clause, role_name};
@@ -95,6 +96,9 @@ impl Feeds {
         }
         if asked.request.not_after_ms < now_ms {
             return Err(refuse(Reason::RequestExpired).into());
+        }
+        if let Some(denied) = refuse_feed(&self.setup.cfg) {
+            return Err(denied.into());
         }
         let command: SubscribeCommand =
             cbor::decode(document).map_err(|e| denied(codes::NOT_CANONICAL, "bad-command", e.to_string()))?;
