@@ -2,6 +2,7 @@
 
 use crate::host::feed::FeedsStatus;
 use crate::host::lead::Leading;
+use crate::host::stages::StageTimes;
 use concordat_protocol::cbor;
 use concordat_protocol::codes::Verdict;
 use concordat_protocol::node::AgreementView;
@@ -37,6 +38,8 @@ pub struct Families {
     decisions: IntCounterVec,
     /// Seconds a query spends in a stage: `session`, `provider`, `verify`, `store`, `total`.
     pub query_duration: HistogramVec,
+    executor_queries: IntGauge,
+    executor_stage: GaugeVec,
     /// Messages taken in by dataset and result.
     pub intake_messages: IntCounterVec,
     /// Age of the newest event an adapter published, seconds.
@@ -126,6 +129,19 @@ impl Metrics {
                 &["action", "effect", "reason"]
             ),
             query_duration: seconds(&r, "query_duration_seconds", "Seconds of a query by stage", &["stage"])?,
+            executor_queries: single!(
+                r,
+                IntGauge,
+                "executor_queries",
+                "Queries that the executor at work released under the ledger's verdict, since it started"
+            ),
+            executor_stage: vector!(
+                r,
+                GaugeVec,
+                "executor_stage_seconds",
+                "Seconds of all of them by stage: admit, prepare, store, order, release",
+                &["stage"]
+            ),
             intake_messages: vector!(
                 r,
                 IntCounterVec,
@@ -283,6 +299,14 @@ impl Metrics {
     pub fn executor(&self, leading: &Leading) {
         self.executor_active.set(i64::from(leading.is_active()));
         self.executor_term.set(i64::try_from(leading.term).unwrap_or(i64::MAX));
+    }
+
+    /// Where the time of the executor's queries went so far.
+    pub fn stages(&self, times: &StageTimes) {
+        self.executor_queries.set(i64::try_from(times.queries).unwrap_or(i64::MAX));
+        for (stage, seconds) in &times.seconds {
+            self.executor_stage.with_label_values(&[stage.as_str()]).set(*seconds);
+        }
     }
 
     /// Sets the ends of the agreements in force: the first millisecond at which no clause holds any more.

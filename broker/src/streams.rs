@@ -52,3 +52,6 @@ pub const EXCHANGE_SERVES: &str = "xm.*.feed";
 
 /// Subject under which an executor tells its own broker how its deliveries stand, in the agency's own account; JSON.
 pub const EXECUTOR_FEEDS: &str = "executor.feeds";
+
+/// Subject under which an executor tells its own broker where the time of its queries goes; JSON.
+pub const EXECUTOR_STAGES: &str = "executor.stages";

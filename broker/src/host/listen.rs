@@ -14,6 +14,7 @@ use concordat_protocol::session::QueryReply;
 use concordat_protocol::subscribe::{SUBSCRIBE_TOKEN, SubscribeReply};
 use futures::StreamExt;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -52,14 +53,14 @@ impl Listener {
         tokio::spawn(async move {
             while let Some(message) = calls.next().await {
                 let Some(reply) = message.reply.clone().filter(|_| self.lead.holds()) else { continue };
-                let this = self.clone();
-                tokio::spawn(async move { this.take(message, reply).await });
+                let (this, arrived) = (self.clone(), Instant::now());
+                tokio::spawn(async move { this.take(message, reply, arrived).await });
             }
         });
         Ok(())
     }
 
-    async fn take(&self, message: async_nats::Message, reply: async_nats::Subject) {
+    async fn take(&self, message: async_nats::Message, reply: async_nats::Subject, arrived: Instant) {
         let mut tokens = message.subject.split('.');
         let via = tokens.nth(1).unwrap_or_default().to_owned();
         let command = tokens.next_back() == Some(SUBSCRIBE_TOKEN);
@@ -72,7 +73,7 @@ impl Listener {
             Ok((job, request_id)) => {
                 let (session, n) = (job.call.request.session, job.call.request.n);
                 info!(request_id, session, n, consumer = %job.consumer, "query");
-                let _ = self.messages.send(Message::Call(Box::new(job), reply)).await;
+                let _ = self.messages.send(Message::Call(Box::new(job), reply, arrived)).await;
             }
             Err(body) => {
                 warn!(via, reason = body.reason, detail = body.detail, "call not admitted");

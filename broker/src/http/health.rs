@@ -4,13 +4,15 @@ use super::AppState;
 use super::openapi::{ANYBODY, Doc};
 use crate::host::feed::FeedsStatus;
 use crate::host::lead::Leading;
+use crate::host::stages::StageTimes;
 use crate::notices::Sources;
-use crate::streams::EXECUTOR_FEEDS;
+use crate::streams::{EXECUTOR_FEEDS, EXECUTOR_STAGES};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use std::future::Future;
 use std::time::Duration;
@@ -68,6 +70,12 @@ async fn ready(State(state): State<AppState>) -> Response {
     (status, Json(json!({"ready": failing == 0, "checks": list}))).into_response()
 }
 
+/// What the own executor says; none where it does not answer.
+async fn told<T: DeserializeOwned>(state: &AppState, subject: &'static str) -> Option<T> {
+    let said = tokio::time::timeout(CHECK, state.nats.request(subject, "".into())).await.ok()?.ok()?;
+    serde_json::from_slice(&said.payload).ok()
+}
+
 async fn metrics(State(state): State<AppState>) -> Response {
     if let Some(now) = state.watch.now() {
         state.metrics.head_age(now.at.elapsed().as_secs_f64());
@@ -79,16 +87,19 @@ async fn metrics(State(state): State<AppState>) -> Response {
         state.metrics.executor(&leading);
     }
     if let Some(now) = state.watch.now()
-        && let Ok(Ok(overdue)) = tokio::time::timeout(CHECK, Sources::of(&state.cfg).overdue_writes(now.tick_ms)).await
+        && let Ok(overdue) = tokio::time::timeout(CHECK, Sources::of(&state.cfg).overdue_writes(now.tick_ms)).await
     {
         // -1: it cannot be said, which is no reason to be calm.
         state.metrics.writes_overdue.set(overdue.map_or(-1, |all| i64::try_from(all.len()).unwrap_or(i64::MAX)));
     }
-    // What this agency delivers is its executor's to say.
-    if let Ok(Ok(said)) = tokio::time::timeout(CHECK, state.nats.request(EXECUTOR_FEEDS, "".into())).await
-        && let Ok(status) = serde_json::from_slice::<FeedsStatus>(&said.payload)
-    {
+    // What this agency delivers and answers is its executor's to say.
+    let (feeds, stages) =
+        tokio::join!(told::<FeedsStatus>(&state, EXECUTOR_FEEDS), told::<StageTimes>(&state, EXECUTOR_STAGES));
+    if let Some(status) = feeds {
         state.metrics.deliveries(&status);
+    }
+    if let Some(times) = stages {
+        state.metrics.stages(&times);
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.text()).into_response()
 }

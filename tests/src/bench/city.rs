@@ -152,6 +152,13 @@ impl City {
         Ok(self.config(PROVIDER)?.holdings())
     }
 
+    /// Kills an agency's supervisor and with it all of its processes, as a machine that fails.
+    pub fn kill_node(&self, agency: &str) -> Result<(), BenchError> {
+        let state = State::read(&self.dir(agency));
+        let killed = state.is_some_and(|s| s.supervisor.kill_hard());
+        if killed { Ok(()) } else { Err(BenchError::refused(format!("killing {agency}"), "no supervisor runs there")) }
+    }
+
     /// Process ids by kind.
     pub fn groups(&self) -> BTreeMap<String, Vec<u32>> {
         let mut groups: BTreeMap<String, Vec<u32>> = BTreeMap::new();

@@ -13,7 +13,9 @@ mod ordered;
 mod query;
 mod receipt;
 mod report;
+mod revocation;
 mod rows;
+mod stages;
 mod tessera;
 
 use clap::{Parser, Subcommand};

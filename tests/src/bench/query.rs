@@ -5,6 +5,7 @@ use super::failed::BenchError;
 use super::http::Connection;
 use super::ordered::Stretch;
 use super::process::CpuMeter;
+use super::stages::{Shares, Sums};
 use concordat_executor::holding::{Holding, Plan, SqliteHolding, SqliteOptions};
 use concordat_executor::query::Query;
 use serde_json::{Value, json};
@@ -26,6 +27,8 @@ pub struct Load {
     pub latencies: Vec<f64>,
     /// Percent of one core by kind of process.
     pub cpu: Vec<(String, f64)>,
+    /// Where the time of a query goes.
+    pub shares: Shares,
 }
 
 /// The clerk's gateway with what every request carries.
@@ -114,18 +117,20 @@ impl Clerk {
             asking.spawn(async move { clerk.keep_asking(&all, keys, &next, &counting, &stop).await });
         }
         wait(&mut asking, stretch.warm_up).await?;
+        let before = Sums::now(city).await?;
         let meter = CpuMeter::start(city.groups());
         let begun = Instant::now();
         counting.store(true, Ordering::SeqCst);
         wait(&mut asking, stretch.measured).await?;
         counting.store(false, Ordering::SeqCst);
         let (seconds, cpu) = (begun.elapsed().as_secs_f64(), meter.stop());
+        let shares = Sums::now(city).await?.since(&before);
         stop.store(true, Ordering::SeqCst);
         let mut latencies = Vec::new();
         while let Some(done) = asking.join_next().await {
             latencies.extend(done.map_err(|e| BenchError::refused("a client", e))??);
         }
-        Ok(Load { per_second: latencies.len() as f64 / seconds, latencies, cpu })
+        Ok(Load { per_second: latencies.len() as f64 / seconds, latencies, cpu, shares })
     }
 
     /// One client: a query, its answer, the next query. Returns how long those took that ended while counting.

@@ -169,6 +169,13 @@ const MEANING: &str = "
   released after the ledger accepted the operation. `holding_lookups` reads the same records from the provider's store
   with the same query, without policy, evidence or network: what the evidence costs. `query_strict_4v_keys` asks for many keys
   in one query.
+- `query_strict_4v_stage_*`: where the mean query of that load spends its time; `gateway`, `streams`, `executor`, `ledger` and `release`
+  add up to `total`. `gateway`: signing, verifying and storing at the consumer; `streams`: on its way there and back; `executor`:
+  verifying the call, waiting for a worker, deciding, reading, sealing, storing the response; `ledger`: until its verdict is seen at the provider,
+  batch and block; `release`: marked durably and sent. Names with a second word are parts of these.
+- `revocation_to_last_release*`: from sending a signed suspension, under the load of 128 clients, to the last answer with data that came
+  to a client; the worst of ten rounds, `_p50` their median. `_blocks`: by how many blocks the last released operation stands behind the
+  newest block at the time of sending. `_3_of_4v`: with a third agency's validator killed.
 - `decision_cold_us`: the first decision on an ask, with 1,000 agreements of one dataset loaded; `decision_cached_ns`: the same ask
   again. `agreements_10000_mb`: what 10,000 agreements of four clauses take, documents and policy engines included.
 - `publish_signed`: messages a second of 256 B from bytes posted over HTTP to durable: read, checked against the schema, hashed in

@@ -13,6 +13,7 @@ use super::process::{Process, peak_mb};
 use super::query::{Clerk, holding_lookups};
 use super::receipt;
 use super::report::{Results, percentile};
+use super::revocation;
 use super::supply::{self, Amount, Licence};
 use super::tessera;
 use concordat_cli::layout::CometSettings;
@@ -279,6 +280,7 @@ async fn queries(plan: &Plan, programs: &Programs, results: &mut Results) -> Res
     let single = clerk.load(&city, &all, clients, 1, plan.stretch(20)).await?;
     results.add("query_strict_4v", single.per_second, "queries/s", Some("holding_lookups"));
     latency_rows(results, "query_strict_4v_latency", &single.latencies, "commit_latency_4v");
+    single.shares.rows("query_strict_4v", results);
     cpu_rows(results, "query_strict_4v", &single.cpu);
     let batch = clerk.load(&city, &all, BATCH_CLIENTS, KEYS, plan.stretch(10)).await?;
     results.add("query_strict_4v_keys", batch.per_second * KEYS as f64, "keys/s", Some("query_strict_4v"));
@@ -292,5 +294,6 @@ async fn queries(plan: &Plan, programs: &Programs, results: &mut Results) -> Res
         let most = pids.into_iter().map(peak_mb).fold(0.0, f64::max);
         results.add(&format!("memory_{kind}_query"), most, "MB", None);
     }
-    Ok(())
+    // Last, because it kills a validator.
+    revocation::rows(&city, &all, plan.quick, results).await
 }

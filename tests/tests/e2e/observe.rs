@@ -23,6 +23,12 @@ pub fn health_and_metrics_answer(world: &World) {
     let court = city.api("court", "operator").get("/metrics").text_body();
     assert!(court.contains("concordat_decisions_total{action=\"query\",effect=\"permit\""), "{court}");
     assert!(court.contains("concordat_query_duration_seconds_count{stage=\"total\"}"), "{court}");
+    let police = city.api("police", "operator").get("/metrics").text_body();
+    for stage in ["admit", "prepare", "store", "order", "release"] {
+        let name = format!("concordat_executor_stage_seconds{{stage=\"{stage}\"}} ");
+        let line = police.lines().find_map(|l| l.strip_prefix(&name)).expect(stage);
+        assert!(line.parse::<f64>().is_ok_and(|seconds| seconds > 0.0), "{stage}: {line}");
+    }
 }
 
 pub fn a_request_id_goes_through_all_processes(world: &World) {
