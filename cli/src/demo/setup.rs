@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 
 /// How long the city may take to start.
 const START_WITHIN: Duration = Duration::from_secs(90);
+/// How long a MongoDB may work on one read of the demo, milliseconds: a server that uses no index (FerretDB) reads a whole collection.
+const MONGODB_STATEMENT_MS: u64 = 25_000;
 /// Approval roles of every agency of the demo.
 const ROLES: [&str; 2] = ["data-steward", "legal"];
 /// Users of every gateway of the demo, with their role.
@@ -152,7 +154,8 @@ fn hold_in_mongodb(city: &City) -> Result<(), Failure> {
             private_file(&node.config.keys().join("holding.uri"), uri.as_bytes())?;
             let mut config = node.config.clone();
             let named = HoldingConfig::new(SecretRef::File("keys/holding.uri".into()));
-            config.holding = Some(HoldingConfig { schema: Some(format!("concordat_demo_{agency}")), ..named });
+            let (schema, statement_ms) = (Some(format!("concordat_demo_{agency}")), MONGODB_STATEMENT_MS);
+            config.holding = Some(HoldingConfig { schema, statement_ms, ..named });
             crate::layout::save_node(&config)?;
         }
     }

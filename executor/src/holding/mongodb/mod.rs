@@ -5,6 +5,7 @@
 
 mod filter;
 mod lease;
+mod load;
 mod once;
 mod record;
 mod words;
@@ -20,19 +21,17 @@ use mongodb::options::{Acknowledgment, ClientOptions, ServerAddress, Tls, TlsOpt
 use mongodb::{Client, Collection, Database, IndexModel};
 use serde_json::{Map, Value};
 
+use self::load::PUT_ROWS;
 use self::words::{collection, indexes, is_duplicate, told};
 use super::bridge::Bridge;
 use super::fence::Bound;
 use super::page::Page;
 use super::row::check_row;
 use super::{Checked, DatasetSpec, Expect, Fate, Health, Holding, HoldingError, Once, Plan, PutReport, Row, Rows};
-use super::{Version, Written, checks, value_key};
+use super::{Ended, Version, Written, checks, value_key};
 use crate::lease::{Answer, Bid};
 use crate::limits::{CONCURRENT_QUERIES, STATEMENT_TIMEOUT};
 use crate::query::{Filter, Order};
-
-/// Rows of one command of a load.
-const PUT_ROWS: usize = 500;
 
 /// How a MongoDB store is used.
 #[derive(Debug, Clone)]
@@ -236,44 +235,8 @@ impl Holding for MongoHolding {
     fn put_many(&self, dataset: &str, rows: &[Map<String, Value>]) -> Result<PutReport, HoldingError> {
         let table = self.table(dataset)?;
         let checked = checks::rows(&table.spec, rows)?;
-        let given = rows.to_vec();
-        let ids = once::ids(&self.database);
-        self.bridge.run(async move {
-            let mut report = PutReport::default();
-            for (checked, given) in checked.chunks(PUT_ROWS).zip(given.chunks(PUT_ROWS)) {
-                let keys: Vec<&str> = checked.iter().map(|c| c.key.as_str()).collect();
-                let there = table.rows.find(doc! {"_id": {"$in": keys}}).projection(once::parts());
-                let there: Vec<Document> = there.await.map_err(told)?.try_collect().await.map_err(told)?;
-                for old in &there {
-                    once::remember(&ids, old).await?;
-                }
-                let known: BTreeMap<&str, Version> =
-                    there.iter().filter_map(|d| Some((d.get_str("_id").ok()?, record::version(d)))).collect();
-                let mut now = known.clone();
-                let mut last = BTreeMap::new();
-                for (new, row) in checked.iter().zip(given) {
-                    let version = Version::of(&new.doc);
-                    match now.insert(new.key.as_str(), version.clone()) {
-                        Some(old) if old == version => {
-                            report.unchanged += 1;
-                            continue;
-                        }
-                        Some(_) => report.updated += 1,
-                        None => report.inserted += 1,
-                    }
-                    last.insert(new.key.as_str(), record::write(&table.spec, new, row));
-                }
-                let (replaced, inserted): (Vec<_>, Vec<_>) =
-                    last.into_iter().partition(|(key, _)| known.contains_key(key));
-                if !inserted.is_empty() {
-                    table.rows.insert_many(inserted.into_iter().map(|(_, d)| d)).await.map_err(told)?;
-                }
-                for (key, record) in replaced {
-                    table.rows.replace_one(doc! {"_id": key}, record).upsert(true).await.map_err(told)?;
-                }
-            }
-            Ok(report)
-        })
+        let (given, database) = (rows.to_vec(), self.database.clone());
+        self.bridge.run(async move { load::put(&database, &table, &checked, &given).await })
     }
 
     fn write(&self, dataset: &str, row: &Map<String, Value>, expect: &Expect) -> Result<Written, HoldingError> {
@@ -292,6 +255,10 @@ impl Holding for MongoHolding {
 
     fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
         self.settle(self.table(dataset)?, once, false)
+    }
+
+    fn forget_writes(&self, kept: Duration, ended: &Ended<'_>) -> Result<u64, HoldingError> {
+        self.prune(kept, ended)
     }
 
     fn lease(&self, bid: &Bid) -> Result<Answer, HoldingError> {

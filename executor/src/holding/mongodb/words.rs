@@ -6,6 +6,9 @@ use mongodb::error::{Error, ErrorKind, WriteFailure};
 use super::filter;
 use crate::holding::{DatasetSpec, HoldingError};
 
+/// The server's code of a key that is there already.
+pub(super) const DUPLICATE: i32 = 11_000;
+
 /// Turns the server's answer into ours.
 pub(super) fn told(e: Error) -> HoldingError {
     let (code, text) = match e.kind.as_ref() {
@@ -28,7 +31,7 @@ pub(super) fn told(e: Error) -> HoldingError {
 }
 
 pub(super) fn is_duplicate(e: &Error) -> bool {
-    matches!(e.kind.as_ref(), ErrorKind::Write(WriteFailure::WriteError(w)) if w.code == 11_000)
+    matches!(e.kind.as_ref(), ErrorKind::Write(WriteFailure::WriteError(w)) if w.code == DUPLICATE)
 }
 
 /// A collection's name: the dataset's, as far as it reads, and a hash that keeps names apart.
