@@ -39,3 +39,9 @@ pub use kinds::file;
 #[cfg(feature = "file")]
 pub use kinds::file::plan;
 pub use kinds::{kinds, parse};
+
+/// Does blocking work on a thread of its own and waits for it: sources may drive a runtime of their own, which a thread
+/// that is part of one must not.
+pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(work).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

@@ -1,5 +1,7 @@
 //! Kinds of source, one cargo feature and one folder each.
 
+#[cfg(feature = "external")]
+pub mod external;
 #[cfg(feature = "file")]
 pub mod file;
 #[cfg(feature = "file-drop")]
@@ -24,6 +26,8 @@ use crate::strict::nearest;
 /// All kinds that this program was built with, by name.
 pub fn kinds() -> Vec<&'static dyn Kind> {
     let mut all: Vec<&'static dyn Kind> = vec![];
+    #[cfg(feature = "external")]
+    all.push(&external::ExternalKind);
     #[cfg(feature = "file")]
     all.push(&file::FileKind);
     #[cfg(feature = "file-drop")]

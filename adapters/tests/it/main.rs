@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_files;
+mod conform;
+mod external;
 mod fake_broker;
+mod file_drop;
 mod real_files;
 mod runs;
 

@@ -5,6 +5,7 @@ use crate::args::Adapter as Command;
 use crate::context::{Api, Tokens};
 use crate::failure::{Exit, Failure, read_text};
 use crate::output::Output;
+use concordat_adapters::apart;
 use concordat_adapters::client::BrokerClient;
 use concordat_adapters::contract::{BATCH_RECORDS_MAX, Checkpoint, Connector, Next};
 use concordat_adapters::dead_letter::DeadLetters;
@@ -48,11 +49,11 @@ pub async fn command(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
     match command {
         Command::Kinds { kind } => adapter_try::kinds(ctx, kind.as_deref()),
         Command::New { name, kind } => adapter_try::new(ctx, name, kind),
-        Command::Discover { name, out } => adapter_try::discover(ctx, name, out.as_deref()),
-        Command::Check { name, rows } => adapter_status::check(ctx, name, *rows),
-        Command::Run { name, dry_run: true, limit, .. } => adapter_try::dry_run(ctx, name, *limit),
+        Command::Discover { name, out } => apart(|| adapter_try::discover(ctx, name, out.as_deref())),
+        Command::Check { name, rows } => apart(|| adapter_status::check(ctx, name, *rows)),
+        Command::Run { name, dry_run: true, limit, .. } => apart(|| adapter_try::dry_run(ctx, name, *limit)),
         Command::Run { name, rows, pace, once, .. } => run(ctx, name, *rows, pace.as_deref(), *once).await,
-        Command::Load { name } => load(ctx, name),
+        Command::Load { name } => apart(|| load(ctx, name)),
         Command::Pause { name } => pause(ctx, name),
         Command::Resume { name } => resume(ctx, name),
         Command::Status { name } => adapter_status::status(ctx, name.as_deref()).await,
@@ -82,7 +83,7 @@ async fn run(ctx: &Ctx, name: &str, rows: Option<u64>, pace: Option<&str>, once:
         let _ = stop_tx.send(true);
     });
     let bar = ctx.out.bar(rows.unwrap_or(0), &format!("adapter {name}"));
-    let source = connector.open(&dir)?;
+    let source = apart(|| connector.open(&dir))?;
     let mut said = Phase::Running;
     let report = |p: &runner::Progress| {
         bar.set_position(p.rows);
@@ -154,7 +155,7 @@ pub fn load_records(out: &Output, dir: &Path, name: &str) -> Result<Loaded, Fail
     let bar = out.bar(0, &format!("loading {into}"));
     let (mut loaded, mut rows) = (Loaded::default(), Vec::<Map<String, Value>>::new());
     let at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let mut put = |rows: &mut Vec<Map<String, Value>>, loaded: &mut Loaded| -> Result<(), Failure> {
+    let put = |rows: &mut Vec<Map<String, Value>>, loaded: &mut Loaded| -> Result<(), Failure> {
         let report = holding.put_many(into.as_str(), rows)?;
         loaded.held += report.inserted + report.updated + report.unchanged;
         bar.set_position(loaded.held);

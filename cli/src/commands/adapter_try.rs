@@ -5,12 +5,14 @@ use super::adapter::{connector, document};
 use crate::failure::{Exit, Failure, read_text};
 use crate::output::{Format, table};
 use concordat_adapters::client::event_lines;
-use concordat_adapters::contract::{BATCH_RECORDS_MAX, Checkpoint, Connector, ErrorClass, Next, Record, Reject};
+use concordat_adapters::conform::{self, Verdict};
+use concordat_adapters::contract::{BATCH_RECORDS_MAX, Checkpoint, Connector, Next, Record, Reject};
 use concordat_broker::host::load_datasets;
 use concordat_broker::intake::{Checker, IntakeError};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a dry run waits for a source that has nothing at present.
@@ -248,6 +250,29 @@ pub async fn conform(ctx: &Ctx, file: &Path, base: Option<&Path>) -> Result<(), 
     let connector = concordat_adapters::parse(&read_text(file)?);
     let connector = connector.map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?;
     let base = base.or(file.parent()).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let _ = (ctx, connector, base, ErrorClass::Permanent);
-    Err(Failure::new(Exit::Failed, "conform", "the conformance kit is not in this version"))
+    let scratch = std::env::temp_dir().join(format!("concordat-conform-{}", std::process::id()));
+    let kit = conform::kit_of(Arc::from(connector), base.to_owned(), scratch.clone());
+    let outcomes = conform::battery(&kit, |o| ctx.out.say(format!("{} {}", o.check, word(&o.verdict)))).await;
+    let _ = std::fs::remove_dir_all(scratch);
+    let failed = outcomes.iter().filter(|o| matches!(o.verdict, Verdict::Failed(_))).count();
+    let rows: Vec<Value> = outcomes
+        .iter()
+        .map(|o| {
+            let why = if let Verdict::Failed(why) = &o.verdict { Some(why) } else { None };
+            json!({"check": o.check, "result": word(&o.verdict), "about": o.about, "why": why})
+        })
+        .collect();
+    ctx.out.list(&rows, &["check", "result", "about", "why"]);
+    if failed == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, "not-conformant", format!("{failed} of {} checks failed", outcomes.len())))
+}
+
+fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Passed => "passed",
+        Verdict::Failed(_) => "FAILED",
+        Verdict::Skipped => "skipped",
+    }
 }

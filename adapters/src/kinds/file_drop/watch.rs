@@ -10,7 +10,7 @@ use concordat_protocol::hash::Hash;
 use sha2::{Digest, Sha256};
 
 use super::document::{Ready, Watch};
-use crate::contract::AdapterError;
+use crate::contract::{AdapterError, ErrorClass};
 use crate::files::unpacked;
 
 /// How much of a file that cannot be read a dead letter keeps.
@@ -77,7 +77,14 @@ impl Folder {
     fn list(&self) -> Result<BTreeMap<String, Stamp>, AdapterError> {
         let io = |source| AdapterError::Io { file: self.shown.clone(), action: "read the folder", source };
         let mut all = BTreeMap::new();
-        for entry in std::fs::read_dir(&self.path).map_err(io)? {
+        // A share that is not mounted at present looks so.
+        let missing = || {
+            let message = format!("{}: the folder is not there; mount it, or correct `watch.path`", self.shown);
+            AdapterError::source_failed(ErrorClass::Transient, "source.missing", message)
+        };
+        let entries = std::fs::read_dir(&self.path);
+        let entries = entries.map_err(|e| if e.kind() == ErrorKind::NotFound { missing() } else { io(e) })?;
+        for entry in entries {
             let entry = entry.map_err(io)?;
             // A name that is not UTF-8 cannot match; what vanished meanwhile is not there.
             let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
