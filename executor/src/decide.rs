@@ -13,6 +13,7 @@ use concordat_policies::duty::{Duty, Need, SignIn, row_filters};
 use concordat_policies::evaluate::AgreementSet;
 use concordat_policies::view::View;
 use concordat_protocol::codes;
+use concordat_protocol::hash::Hash;
 use concordat_protocol::ids::{AgencyId, AgreementId};
 use concordat_protocol::session::{Denied, Request};
 use concordat_protocol::terms::Action;
@@ -35,6 +36,8 @@ pub struct QueryDocument {
     pub break_glass: Option<BreakGlass>,
     /// How and when the person signed in, as the consumer's gateway vouches for it.
     pub sign_in: Option<SignIn>,
+    /// Hash of the role map that made the roles; none where a token of the consumer's own has them.
+    pub role_map: Option<Hash>,
 }
 
 /// An override, as the query document says it: `break_glass: {justification: "..."}`.
@@ -111,16 +114,22 @@ impl QueryDocument {
             Some(_) => return Err(bad("include: must be [\"version\"]".into())),
         };
         let sign_in = object.remove("sign_in").map(|v| read_sign_in(&v)).transpose().map_err(bad)?;
-        // Which map made the roles: for auditors, who find it on the ledger. Here it decides nothing.
-        if object.remove("role_map").is_some_and(|v| !v.as_str().is_some_and(is_sha256)) {
-            return Err(bad("role_map: must be a SHA-256 in hex".into()));
-        }
-        Ok(Self { query: value, roles, actor, versions, break_glass, sign_in })
+        // Which map made the roles; the shell holds it against the ledger.
+        let role_map = match object.remove("role_map") {
+            None => None,
+            Some(v) => match v.as_str().and_then(sha256_of) {
+                Some(hash) => Some(hash),
+                None => return Err(bad("role_map: must be a SHA-256 in hex".into())),
+            },
+        };
+        Ok(Self { query: value, roles, actor, versions, break_glass, sign_in, role_map })
     }
 }
 
-fn is_sha256(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+/// A hash in lower-case hexadecimal.
+fn sha256_of(text: &str) -> Option<Hash> {
+    let lower = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    hex::decode(text).ok().filter(|_| lower)?.try_into().ok()
 }
 
 /// A sign-in as the query document says it: `sign_in: {level: "urn:example:mfa", at_ms: 1774000000000}`.

@@ -69,6 +69,8 @@ pub const NODE_FRAME_BYTES_MAX: usize = 16 << 20;
 pub const LOG_RANGE_MAX: u64 = 10_000;
 /// Most proofs that one question to a node may ask for.
 pub const PROOFS_MAX: usize = 1_024;
+/// Role maps that an agency may record within a UTC day of ledger time: each keeps its row for auditors.
+pub const ROLE_MAPS_PER_DAY: usize = 32;
 /// Subscriptions one consumer may have created at one provider, those that ended not counted.
 pub const SUBSCRIPTIONS_PER_CONSUMER: usize = 256;
 /// Longest name of a subscription, bytes.

@@ -3,6 +3,7 @@
 use concordat_protocol::acts::ActBody;
 use concordat_protocol::cbor;
 use concordat_protocol::codes::{self, Verdict};
+use concordat_protocol::limits::ROLE_MAPS_PER_DAY;
 use concordat_protocol::node::{NodeReply, NodeRequest, RoleMapView, role_map_at};
 
 use super::kit::*;
@@ -71,4 +72,19 @@ fn a_map_out_of_turn_or_of_another_s_is_refused() {
     assert_eq!(city.mock.check(act).code, u32::from(codes::STALE));
     assert_eq!(maps(&city, "court").iter().map(|m| m.number).collect::<Vec<_>>(), [1, 2]);
     assert!(maps(&city, "police").is_empty());
+}
+
+#[test]
+fn a_day_takes_so_many_maps_of_an_agency_and_the_next_day_as_many_again() {
+    let mut city = City::new();
+    let most = ROLE_MAPS_PER_DAY as u64;
+    for number in 1..=most {
+        assert_eq!(city.do_act("court", "gateway", map(number, number as u8)), 0, "{number}");
+    }
+    assert_eq!(city.do_act("court", "gateway", map(most + 1, 200)), codes::QUOTA);
+    assert_eq!(city.do_act("police", "gateway", map(1, 200)), 0, "each agency counts for itself");
+    city.clock.advance(DAY);
+    city.tick();
+    assert_eq!(city.do_act("court", "gateway", map(most + 1, 200)), 0, "the next day");
+    assert_eq!(maps(&city, "court").len() as u64, most + 1);
 }

@@ -1,12 +1,16 @@
 //! Requests made by hand and sent over the real streams, past the gateway.
 
 use crate::World;
+use concordat_protocol::acts::ActBody;
 use concordat_protocol::cbor;
 use concordat_protocol::codes;
+use concordat_protocol::hash::sha256;
+use concordat_protocol::ids::AgencyId;
 use concordat_protocol::keys::{SigningKey, Suite};
 use concordat_protocol::session::{QueryCall, QueryReply, Request};
-use concordat_tests::harness::{Agreement, OwnSession, provider_call, streams, subject, wait};
+use concordat_tests::harness::{Agreement, OwnSession, act, provider_call, streams, subject, wait};
 use futures::StreamExt;
+use serde_json::{Value, json};
 use std::sync::OnceLock;
 
 const STOP: &str = "17-089556";
@@ -126,4 +130,45 @@ pub fn another_agency_gets_nothing(world: &World) {
     let options = async_nats::ConnectOptions::with_user_and_password("police".into(), password.trim().to_owned());
     assert!(wait(options.connect(cfg.nats.url.as_str())).is_err(), "grid's password opened police's account");
     assert!(wait(async_nats::connect(cfg.nats.url.as_str())).is_err(), "nobody's account is open");
+}
+
+/// A gateway that vouches for roles by another map than its agency recorded.
+pub fn roles_of_an_unrecorded_map_are_refused(world: &World) {
+    let city = world.shared();
+    let purpose = agreement(world).purpose.as_str();
+    let (session, nats) = (OwnSession::open(city, "court"), streams(city, "court"));
+    let ask = |n: u8, map: Option<[u8; 32]>| {
+        let mut document: Value = serde_json::from_slice(&OwnSession::document(STOP, n)).unwrap();
+        document.as_object_mut().unwrap().extend(map.map(|m| ("role_map".to_owned(), json!(hex::encode(m)))));
+        let document = serde_json::to_vec(&document).unwrap();
+        let request = session.request(u64::from(n), purpose, &document);
+        provider_call(&nats, subject(), cbor::encode(&session.call(&session.key, request, &document)))
+    };
+    let refused = |reply: Option<QueryReply>| match reply {
+        Some(QueryReply::Denied { body }) => {
+            assert_eq!((body.code, body.reason.as_str()), (codes::CLAUSE, "role-map"), "{body:?}");
+            body.operation.expect("it is recorded")
+        }
+        other => panic!("expected a denial, got {other:?}"),
+    };
+    let maps = wait(city.node("police").role_maps(&AgencyId::new("court").unwrap())).unwrap();
+    let number = maps.last().map_or(0, |m| m.number);
+    let map = |n: u64| sha256(&[b"role-map-test", &n.to_be_bytes()]);
+    let record = |n: u64| {
+        act(city, "court", &city.key("court", "gateway"), ActBody::RoleMap { number: n, sha256: map(n) }).unwrap();
+    };
+    refused(ask(1, Some([0xee; 32])));
+    record(number + 1);
+    released(ask(2, Some(map(number + 1))));
+    let op = refused(ask(3, Some(map(number + 9))));
+    let entry = city.entry("police", op);
+    assert_eq!(entry.writer, "police/executor", "the attempt stands on the ledger");
+    // A newer map: requests that were on their way under the one before are still answered, older ones not.
+    record(number + 2);
+    released(ask(4, Some(map(number + 2))));
+    released(ask(5, Some(map(number + 1))));
+    record(number + 3);
+    released(ask(6, Some(map(number + 3))));
+    refused(ask(7, Some(map(number + 1))));
+    released(ask(8, None));
 }
