@@ -64,3 +64,8 @@ pub const MAX_TOTAL_FIELDS: usize = 8;
 pub const KEPT_SIGNATURES: usize = 256;
 /// How long after its intent a write may be without its outcome, by the ledger's time, before people are told.
 pub const OUTCOME_WITHIN: Duration = Duration::from_secs(60);
+/// Ids of writes that a store looks through at once when it forgets old ones.
+pub const WRITE_IDS_AT_ONCE: u32 = 1_000;
+/// How long a store keeps the id of a write, at least: whoever may still repeat it (a former executor that stood still, one
+/// that starts again) has done so long before.
+pub const WRITE_IDS_KEPT: Duration = Duration::from_secs(7 * 24 * 3_600);

@@ -125,14 +125,15 @@ impl Round {
     }
 }
 
-/// Columns that a store of the first version lacks.
-const LATER: [(&str, &str); 6] = [
-    ("op", "BLOB NOT NULL DEFAULT x''"),
-    ("openings", "BLOB NOT NULL DEFAULT x''"),
-    ("sentence", "TEXT NOT NULL DEFAULT ''"),
-    ("bulk", "BLOB NOT NULL DEFAULT x''"),
-    ("promise", "BLOB NOT NULL DEFAULT x''"),
-    ("notice_ms", "INTEGER NOT NULL DEFAULT 0"),
+/// Columns that a store of an earlier version lacks.
+const LATER: [(&str, &str, &str); 7] = [
+    ("release", "op", "BLOB NOT NULL DEFAULT x''"),
+    ("release", "openings", "BLOB NOT NULL DEFAULT x''"),
+    ("release", "sentence", "TEXT NOT NULL DEFAULT ''"),
+    ("release", "bulk", "BLOB NOT NULL DEFAULT x''"),
+    ("release", "promise", "BLOB NOT NULL DEFAULT x''"),
+    ("release", "notice_ms", "INTEGER NOT NULL DEFAULT 0"),
+    ("write", "accepted_ms", "INTEGER NOT NULL DEFAULT 0"),
 ];
 
 fn hash_of(blob: Vec<u8>) -> Hash {
@@ -158,17 +159,17 @@ impl ReleaseStore {
              CREATE INDEX IF NOT EXISTS release_open ON release (session, n) WHERE state = 0;
              CREATE TABLE IF NOT EXISTS mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;",
         )?;
-        for (column, kind) in LATER {
-            let sql = "SELECT count(*) FROM pragma_table_info('release') WHERE name = ?1";
-            if db.query_row(sql, [column], |r| r.get::<_, i64>(0))? == 0 {
-                db.execute_batch(&format!("ALTER TABLE release ADD COLUMN {column} {kind}"))?;
+        db.execute_batch(writes::TABLES)?;
+        for (table, column, kind) in LATER {
+            let sql = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = ?2";
+            if db.query_row(sql, [table, column], |r| r.get::<_, i64>(0))? == 0 {
+                db.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
             }
         }
         db.execute_batch(
             "CREATE INDEX IF NOT EXISTS release_promised ON release (session, n) WHERE state = 4;
              CREATE INDEX IF NOT EXISTS release_notice ON release (notice_ms) WHERE notice_ms > 0;",
         )?;
-        db.execute_batch(writes::TABLES)?;
         db.execute_batch(touched::TABLES)?;
         let waiting = touched::waiting(&db)?;
         Ok(Self { db, waiting })

@@ -41,7 +41,7 @@ impl Loop {
     /// Takes what has to be durable of an effect; gives back any other effect.
     pub(super) fn sort_write(&self, round: &mut WriteRound, effect: Effect, tick: u64) -> Option<Effect> {
         match effect {
-            Effect::MarkAccepted { key, index, height } => round.accepted.push((key, index, height)),
+            Effect::MarkAccepted { key, index, height } => round.accepted.push((key, index, height, tick)),
             Effect::MarkWritten { key, index, height } => round.ended.push((key, index, height, tick)),
             Effect::Settle { key, index, conclusion } => {
                 let (applied, code) = match conclusion {

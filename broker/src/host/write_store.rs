@@ -15,7 +15,8 @@ use serde_json::{Map, Value, json};
 pub(super) const TABLES: &str = "CREATE TABLE IF NOT EXISTS write (
   session INTEGER NOT NULL, n INTEGER NOT NULL, handle INTEGER NOT NULL, dataset TEXT NOT NULL, once TEXT, after BLOB,
   op_index INTEGER NOT NULL DEFAULT 0, code INTEGER, outcome BLOB, openings BLOB, shown BLOB,
-  outcome_index INTEGER, outcome_height INTEGER, PRIMARY KEY (session, n)) STRICT, WITHOUT ROWID;
+  outcome_index INTEGER, outcome_height INTEGER, accepted_ms INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (session, n)) STRICT, WITHOUT ROWID;
   CREATE INDEX IF NOT EXISTS write_open ON write (session, n) WHERE outcome_index IS NULL;";
 
 /// A write to store with its intent.
@@ -36,8 +37,8 @@ pub struct NewWrite {
 pub struct WriteRound {
     /// Stored with their intents.
     pub stores: Vec<(Key, NewWrite)>,
-    /// (key, global index of the intent, height).
-    pub accepted: Vec<(Key, u64, u64)>,
+    /// (key, global index of the intent, height, ledger time).
+    pub accepted: Vec<(Key, u64, u64, u64)>,
     /// Outcomes.
     pub concluded: Vec<(Key, Conclusion, Concluded)>,
     /// (key, global index of the outcome, height, ledger time).
@@ -99,10 +100,11 @@ impl WriteRound {
         }
         let settle =
             "UPDATE release SET state = ?3, op_index = ?4, height = ?5, released_ms = ?6 WHERE session = ?1 AND n = ?2";
-        for ((session, n), index, height) in &self.accepted {
+        for ((session, n), index, height, tick) in &self.accepted {
             let (session, n, index) = (*session as i64, *n as i64, *index as i64);
             tx.execute(settle, params![session, n, State::Accepted as i64, index, *height as i64, 0])?;
-            tx.execute("UPDATE write SET op_index = ?3 WHERE session = ?1 AND n = ?2", [session, n, index])?;
+            let sql = "UPDATE write SET op_index = ?3, accepted_ms = ?4 WHERE session = ?1 AND n = ?2";
+            tx.execute(sql, [session, n, index, *tick as i64])?;
         }
         for ((session, n), conclusion, made) in &self.concluded {
             let sql =

@@ -216,33 +216,25 @@ impl Sources {
         let (views, head) = (self.node.agreements().await?, self.node.head().await?);
         let mut all = of_agreements(&self.agency, &views, head.tick_ms, self.within_ms);
         all.extend(of_reviews(&self.agency, &self.node.reviews().await?, &views));
-        all.extend(self.overdue_writes(head.tick_ms).await?.unwrap_or_default());
+        all.extend(self.overdue_writes(head.tick_ms).await.unwrap_or_default());
         Ok(all)
     }
 
     /// Writes that have been without an outcome for too long at a ledger time; none where the store does not say.
-    ///
-    /// # Errors
-    /// The own node does not answer.
-    pub async fn overdue_writes(&self, now_ms: u64) -> Result<Option<Vec<Notice>>, LedgerError> {
+    pub async fn overdue_writes(&self, now_ms: u64) -> Option<Vec<Notice>> {
         let writes = self.writes.clone();
-        let intents = match tokio::task::spawn_blocking(move || writes.intents()).await {
-            Ok(Ok(intents)) => intents,
+        let open = match tokio::task::spawn_blocking(move || writes.intents()).await {
+            Ok(Ok(open)) => open,
             other => {
                 warn!(?other, "unfinished writes cannot be told: the release store does not answer");
-                return Ok(None);
+                return None;
             }
         };
-        let mut open = Vec::with_capacity(intents.len());
-        for index in intents {
-            let entry = self.node.log(index, 1).await?.into_iter().next();
-            open.extend(entry.map(|e| (index, e.tick_ms)));
-        }
         let overdue = of_writes(&open, now_ms);
         if let Some(first) = overdue.first() {
             warn!(writes = overdue.len(), first = first.id, "writes have no outcome");
         }
-        Ok(Some(overdue))
+        Some(overdue)
     }
 
     async fn all(&self) -> Result<Vec<Notice>, LedgerError> {

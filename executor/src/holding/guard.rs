@@ -9,7 +9,8 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use serde_json::{Map, Value};
 
-use super::{DatasetSpec, Expect, Fate, Health, Holding, HoldingError, Once, PageEnd, Plan, PutReport, Rows, Written};
+use super::Written;
+use super::{DatasetSpec, Ended, Expect, Fate, Health, Holding, HoldingError, Once, PageEnd, Plan, PutReport, Rows};
 use crate::lease::{Answer, Bid};
 use crate::limits::{CONCURRENT_QUERIES, MAX_PAGE_BYTES, MAX_PAGE_ROWS};
 use crate::query::{Filter, Groups, Totals};
@@ -236,6 +237,9 @@ impl Holding for Guarded {
     fn get(&self, dataset: &str, key: &str) -> Result<Option<Map<String, Value>>, HoldingError> {
         let _turn = self.enter()?;
         self.inner.get(dataset, key)
+    }
+    fn forget_writes(&self, kept: Duration, ended: &Ended<'_>) -> Result<u64, HoldingError> {
+        self.inner.forget_writes(kept, ended)
     }
     fn forget(&self, dataset: &str, field: &str, gone: &dyn Fn(&str) -> bool) -> Result<u64, HoldingError> {
         self.inner.forget(dataset, field, gone)

@@ -96,6 +96,9 @@ impl Holding for Slow {
     fn get(&self, dataset: &str, key: &str) -> Result<Option<Map<String, Value>>, HoldingError> {
         self.0.get(dataset, key)
     }
+    fn forget_writes(&self, _: Duration, _: &Ended<'_>) -> Result<u64, HoldingError> {
+        unreachable!()
+    }
     fn forget(&self, dataset: &str, field: &str, gone: &dyn Fn(&str) -> bool) -> Result<u64, HoldingError> {
         self.0.forget(dataset, field, gone)
     }

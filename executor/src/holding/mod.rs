@@ -22,6 +22,9 @@ pub(crate) mod row;
 pub mod sqlite;
 mod write;
 
+use std::time::Duration;
+
+use concordat_protocol::hash::Hash;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -184,6 +187,15 @@ pub struct Health {
     pub bytes: u64,
 }
 
+/// Which of these writes are ended, in their order: an outcome of theirs is on the ledger.
+pub type Ended<'a> = dyn Fn(&[Hash]) -> Result<Vec<bool>, HoldingError> + 'a;
+
+/// The ids among `all` that are ended.
+pub(crate) fn only_ended(all: Vec<Hash>, ended: &Ended<'_>) -> Result<Vec<Hash>, HoldingError> {
+    let which = ended(&all)?;
+    Ok(all.into_iter().zip(which).filter_map(|(id, over)| over.then_some(id)).collect())
+}
+
 /// A store of records. All methods may be called from several threads at once.
 pub trait Holding: Send + Sync {
     /// Makes room for a dataset, or checks that what is there fits: fields and indexes may be
@@ -208,6 +220,10 @@ pub trait Holding: Send + Sync {
 
     /// Tells what became of a write, and forbids it for ever where it is not done.
     fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError>;
+
+    /// Forgets ids of writes, at most [`crate::limits::WRITE_IDS_AT_ONCE`] a call, that the store has kept for longer than `kept` and
+    /// that are `ended`: nobody will ask for those again. Returns how many it forgot.
+    fn forget_writes(&self, kept: Duration, ended: &Ended<'_>) -> Result<u64, HoldingError>;
 
     /// Takes, renews or gives back the lease of the executor at work, by the store's own clock ([`crate::lease`]).
     fn lease(&self, bid: &Bid) -> Result<Answer, HoldingError>;

@@ -1,6 +1,9 @@
 //! A write that is carried out once: asked for again, after other writes and after a restart, it only tells what it did.
 
+use std::time::Duration;
+
 use concordat_executor::holding::{Expect, Fate, Once, Version};
+use concordat_protocol::hash::Hash;
 use serde_json::{Value, json};
 
 use crate::{Store, row, small};
@@ -56,6 +59,16 @@ fn check(store: &Store) {
     h.put_many(&id, &[row(json!({"id": "a", "i": 9}))]).unwrap();
     h.delete(&id, "a", &Expect::Any).unwrap();
     assert_eq!((h.apply(&id, &insert).unwrap(), value()), (Fate::Done, Value::Null));
+
+    // What is ended is forgotten once it is old enough, and nothing else: the others are still told.
+    let over = |ids: &[Hash]| Ok(ids.iter().map(|id| [1, 2].contains(&id[0])).collect());
+    assert_eq!(h.forget_writes(Duration::from_secs(3_600), &over).unwrap(), 0, "too young");
+    assert_eq!(h.forget_writes(Duration::ZERO, &over).unwrap(), 2);
+    assert_eq!(h.forget_writes(Duration::ZERO, &over).unwrap(), 0);
+    assert_eq!(h.apply(&id, &forbidden).unwrap(), Fate::Void);
+    assert_eq!((h.apply(&id, &delete).unwrap(), value()), (Fate::Done, Value::Null));
+    // The store says nothing of the first one any more.
+    assert_eq!((h.apply(&id, &once(1, Some(1), Expect::Absent)).unwrap(), value()), (Fate::Done, json!(1)));
 
     let other = Once { key: "b".into(), ..once(9, Some(1), Expect::Any) };
     assert_eq!(h.apply(&id, &other).unwrap_err().code(), "holding.plan");

@@ -4,14 +4,18 @@
 //! that was forbidden leaves its id in the row (`x`), so that who looked before cannot change it any more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use mongodb::bson::{Document, doc};
+use concordat_protocol::hash::Hash;
+use futures::TryStreamExt;
+use mongodb::bson::{DateTime, Document, doc};
 use mongodb::{Collection, Database};
 
 use super::words::{is_duplicate, told};
 use super::{MongoHolding, Table, lease, record};
 use crate::holding::row::check_row;
-use crate::holding::{Fate, HoldingError, Once, Version};
+use crate::holding::{Ended, Fate, HoldingError, Once, Version, only_ended};
+use crate::limits::WRITE_IDS_AT_ONCE;
 
 /// What became of writes, by their id.
 pub(super) fn ids(database: &Database) -> Collection<Document> {
@@ -35,7 +39,7 @@ pub(super) fn place(key: &str, version: &Version, found: Option<&Document>) -> D
 
 /// Keeps what became of a write; what was kept before stays, and is answered.
 async fn note(ids: &Collection<Document>, id: &str, done: bool) -> Result<bool, HoldingError> {
-    match ids.insert_one(doc! {"_id": id, "done": done}).await {
+    match ids.insert_one(doc! {"_id": id, "done": done, "at": DateTime::now()}).await {
         Ok(_) => Ok(done),
         Err(e) if is_duplicate(&e) => Ok(known(ids, id).await?.unwrap_or(done)),
         Err(e) => Err(told(e)),
@@ -74,6 +78,32 @@ pub(super) async fn find(
 }
 
 impl MongoHolding {
+    /// Forgets ids that are old enough and ended. The id in a row that a write left there stays; it is noted anew, and
+    /// forgotten again, when the row changes.
+    pub(super) fn prune(&self, kept: Duration, ended: &Ended<'_>) -> Result<u64, HoldingError> {
+        let all = ids(&self.database);
+        let millis = i64::try_from(kept.as_millis()).unwrap_or(i64::MAX);
+        let before = DateTime::from_millis(DateTime::now().timestamp_millis().saturating_sub(millis));
+        let reading = all.clone();
+        let old: Vec<Hash> = self.bridge.run(async move {
+            // Those of an earlier version have no time.
+            let old = doc! {"$or": [{"at": {"$lte": before}}, {"at": {"$exists": false}}]};
+            let found = reading.find(old).projection(doc! {"_id": 1}).limit(i64::from(WRITE_IDS_AT_ONCE));
+            let found: Vec<Document> = found.await.map_err(told)?.try_collect().await.map_err(told)?;
+            let id = |d: &Document| hex::decode(d.get_str("_id").ok()?).ok()?.try_into().ok();
+            Ok(found.iter().filter_map(id).collect())
+        })?;
+        let gone: Vec<String> = only_ended(old, ended)?.iter().map(hex::encode).collect();
+        let (leases, own) = (self.leases(), self.bound.term());
+        self.bridge.run(async move {
+            if gone.is_empty() {
+                return Ok(0);
+            }
+            lease::check(&leases, own).await?;
+            Ok(all.delete_many(doc! {"_id": {"$in": gone}}).await.map_err(told)?.deleted_count)
+        })
+    }
+
     /// Carries a write out, or forbids it; where one of the two was done before, tells which.
     pub(super) fn settle(&self, table: Arc<Table>, once: &Once, apply: bool) -> Result<Fate, HoldingError> {
         let id = hex::encode(once.id);

@@ -22,7 +22,7 @@ use super::fence::Bound;
 use super::page::Page;
 use super::row::check_row;
 use super::{Checked, DatasetSpec, Health, Holding, HoldingError, PageEnd, Plan, PutReport, Rows, checks, value_key};
-use super::{Expect, Fate, Once, Written};
+use super::{Ended, Expect, Fate, Once, Written};
 use crate::lease::{Answer, Bid};
 use crate::limits::{CONCURRENT_QUERIES, LOCK_TIMEOUT, MAX_GROUPS, STATEMENT_TIMEOUT};
 use crate::query::{Filter, Groups, Totals};
@@ -221,6 +221,10 @@ impl Holding for PostgresHolding {
 
     fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
         self.settle(self.own(dataset)?, once, false)
+    }
+
+    fn forget_writes(&self, kept: Duration, ended: &Ended<'_>) -> Result<u64, HoldingError> {
+        self.prune(kept, ended)
     }
 
     fn lease(&self, bid: &Bid) -> Result<Answer, HoldingError> {

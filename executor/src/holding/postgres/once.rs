@@ -1,7 +1,9 @@
 //! One row put in the place of another, and writes that are carried out once: their ids are kept in the same transaction.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use concordat_protocol::hash::Hash;
 use deadpool_postgres::Transaction;
 use serde_json::{Map, Value};
 use tokio_postgres::types::Type;
@@ -10,7 +12,8 @@ use super::pool::{take, told};
 use super::schema::Table;
 use super::{PostgresHolding, lease, refs, rows};
 use crate::holding::row::check_row;
-use crate::holding::{Checked, Expect, Fate, HoldingError, Once, Version, Written};
+use crate::holding::{Checked, Ended, Expect, Fate, HoldingError, Once, Version, Written, only_ended};
+use crate::limits::WRITE_IDS_AT_ONCE;
 
 /// Puts another row, or none, in the place of a key's, within a transaction.
 pub(super) async fn exchange(
@@ -49,7 +52,45 @@ pub(super) async fn exchange(
     Ok(Written { key: key.to_owned(), before: old.as_deref().map(Version::of), now })
 }
 
+/// When an id was kept, by the database's clock.
+const AT: &str = "at timestamptz NOT NULL DEFAULT now()";
+
 impl PostgresHolding {
+    /// Forgets ids that are old enough and ended.
+    pub(super) fn prune(&self, kept: Duration, ended: &Ended<'_>) -> Result<u64, HoldingError> {
+        let (pool, writes) = (self.pools.write.clone(), format!("{}.writes", self.schema));
+        let seconds = kept.as_secs_f64();
+        let old: Vec<Hash> = self.bridge.run(async move {
+            let client = take(&pool).await?;
+            // A store of an earlier version has no times; what it kept counts from now on.
+            let add = format!("ALTER TABLE IF EXISTS {writes} ADD COLUMN IF NOT EXISTS {AT}");
+            client.batch_execute(&add).await.map_err(told)?;
+            let there = client.query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&writes, Type::TEXT)]).await;
+            if !there.map_err(told)?.first().is_some_and(|r| r.get(0)) {
+                return Ok(vec![]);
+            }
+            let sql = format!(
+                "SELECT id FROM {writes} WHERE at <= now() - make_interval(secs => $1) ORDER BY at LIMIT {WRITE_IDS_AT_ONCE}"
+            );
+            let rows = client.query_typed(&sql, &[(&seconds, Type::FLOAT8)]).await.map_err(told)?;
+            Ok(rows.iter().filter_map(|r| r.get::<_, Vec<u8>>(0).try_into().ok()).collect())
+        })?;
+        let gone: Vec<Vec<u8>> = only_ended(old, ended)?.into_iter().map(|id| id.to_vec()).collect();
+        let (pool, schema, own) = (self.pools.write.clone(), self.schema.clone(), self.bound.term());
+        self.bridge.run(async move {
+            if gone.is_empty() {
+                return Ok(0);
+            }
+            let mut client = take(&pool).await?;
+            let tx = client.transaction().await.map_err(told)?;
+            lease::check(&tx, &schema, own).await?;
+            let delete = format!("DELETE FROM {schema}.writes WHERE id = ANY($1)");
+            let count = tx.execute_typed(&delete, &[(&gone, Type::BYTEA_ARRAY)]).await.map_err(told)?;
+            tx.commit().await.map_err(told)?;
+            Ok(count)
+        })
+    }
+
     /// Carries a write out, or forbids it; where one of the two was done before, tells which.
     pub(super) fn settle(&self, table: Arc<Table>, once: &Once, apply: bool) -> Result<Fate, HoldingError> {
         let checked = |row: &Map<String, Value>| check_row(&table.spec, 0, row).map(|c| (c, row.clone()));
@@ -63,7 +104,8 @@ impl PostgresHolding {
             let mut client = take(&pool).await?;
             let there = client.query_typed("SELECT to_regclass($1) IS NOT NULL", &[(&writes, Type::TEXT)]).await;
             if !there.map_err(told)?.first().is_some_and(|r| r.get(0)) {
-                let make = format!("CREATE TABLE IF NOT EXISTS {writes} (id bytea PRIMARY KEY, done boolean NOT NULL)");
+                let make =
+                    format!("CREATE TABLE IF NOT EXISTS {writes} (id bytea PRIMARY KEY, done boolean NOT NULL, {AT})");
                 client.batch_execute(&make).await.map_err(told)?;
             }
             let id = once.id.to_vec();

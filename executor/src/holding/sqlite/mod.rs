@@ -23,7 +23,7 @@ use serde_json::{Map, Value};
 use super::fence::Bound;
 use super::page::Page;
 use super::row::check_row;
-use super::{Checked, Expect, Fate, Once, Version, Written};
+use super::{Checked, Ended, Expect, Fate, Once, Version, Written};
 use super::{DatasetSpec, Health, Holding, HoldingError, Plan, PutReport, Row, Rows, checks};
 use crate::lease::{Answer, Bid};
 use crate::limits::{LOCK_TIMEOUT, READERS, STATEMENT_TIMEOUT};
@@ -233,6 +233,10 @@ impl Holding for SqliteHolding {
 
     fn void(&self, dataset: &str, once: &Once) -> Result<Fate, HoldingError> {
         self.settle(&*self.table(dataset)?, once, false)
+    }
+
+    fn forget_writes(&self, kept: Duration, ended: &Ended<'_>) -> Result<u64, HoldingError> {
+        self.prune(kept, ended)
     }
 
     fn lease(&self, bid: &Bid) -> Result<Answer, HoldingError> {

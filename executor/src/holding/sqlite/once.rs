@@ -1,11 +1,15 @@
 //! Writes that are carried out once: their ids are kept beside the rows, in the same transaction.
 
+use std::time::Duration;
+
+use concordat_protocol::hash::Hash;
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
 
 use super::pool::{held, told};
 use super::{SqliteHolding, Table, exchange, lease};
 use crate::holding::row::check_row;
-use crate::holding::{Fate, HoldingError, Once};
+use crate::holding::{Ended, Fate, HoldingError, Once, only_ended};
+use crate::limits::WRITE_IDS_AT_ONCE;
 
 impl SqliteHolding {
     /// Carries a write out, or forbids it; where one of the two was done before, tells which.
@@ -26,9 +30,30 @@ impl SqliteHolding {
             Some(Ok(_)) => Fate::Done,
             Some(Err(e)) => return Err(e),
         };
-        let keep = "INSERT INTO writes (id, done) VALUES (?, ?)";
+        let keep = "INSERT INTO writes (id, done, at) VALUES (?, ?, unixepoch())";
         tx.execute(keep, params![&once.id[..], fate == Fate::Done]).map_err(told)?;
         tx.commit().map_err(told)?;
         Ok(fate)
+    }
+
+    /// Forgets ids that are old enough and ended.
+    pub(super) fn prune(&self, kept: Duration, ended: &Ended<'_>) -> Result<u64, HoldingError> {
+        let old: Vec<Hash> = {
+            let conn = held(&self.writer);
+            let sql = "SELECT id FROM writes WHERE at <= unixepoch() - ? ORDER BY at LIMIT ?";
+            let mut all = conn.prepare_cached(sql).map_err(told)?;
+            let seconds = i64::try_from(kept.as_secs()).unwrap_or(i64::MAX);
+            let rows = all.query_map(params![seconds, WRITE_IDS_AT_ONCE], |r| r.get(0)).map_err(told)?;
+            rows.collect::<Result<_, _>>().map_err(told)?
+        };
+        let gone = only_ended(old, ended)?;
+        let mut conn = held(&self.writer);
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(told)?;
+        lease::check(&tx, self.bound.term())?;
+        for id in &gone {
+            tx.execute("DELETE FROM writes WHERE id = ?", [&id[..]]).map_err(told)?;
+        }
+        tx.commit().map_err(told)?;
+        Ok(gone.len() as u64)
     }
 }

@@ -35,9 +35,15 @@ pub(super) fn load(conn: &mut Connection) -> Result<BTreeMap<String, Arc<Table>>
     }
     // Ids of writes that were carried out once. An older program never looks at them.
     tx.execute_batch(
-        "CREATE TABLE IF NOT EXISTS writes (id BLOB PRIMARY KEY NOT NULL, done INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+        "CREATE TABLE IF NOT EXISTS writes (id BLOB PRIMARY KEY NOT NULL, done INTEGER NOT NULL,
+           at INTEGER NOT NULL DEFAULT 0) STRICT, WITHOUT ROWID",
     )
     .map_err(told)?;
+    let at = "SELECT count(*) FROM pragma_table_info('writes') WHERE name = 'at'";
+    if tx.query_row(at, [], |r| r.get::<_, i64>(0)).map_err(told)? == 0 {
+        tx.execute_batch("ALTER TABLE writes ADD COLUMN at INTEGER NOT NULL DEFAULT 0").map_err(told)?;
+    }
+    tx.execute_batch("CREATE INDEX IF NOT EXISTS writes_at ON writes (at)").map_err(told)?;
     tx.execute_batch(lease::TABLE).map_err(told)?;
     let mut tables = BTreeMap::new();
     {
