@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, Response, StatusCode};
+use axum::http::{HeaderMap, Response};
 use axum::routing::{get, post};
 use concordat_adapters::contract::{Checkpoint, ErrorClass, Level, Next, Source};
 use concordat_adapters::dead_letter::{DeadLetters, list};

@@ -19,7 +19,7 @@ fn yaml(port: u16, more: &str) -> String {
 }
 
 fn line(n: usize) -> String {
-    format!(r#"{{"n": {n}, "p": {n}50, "t": "2026-01-01T{:02}:{:02}:00Z"}}"#, n / 60 % 24, n % 60)
+    format!(r#"{{"n": {n}, "p": {}, "t": "2026-01-01T{:02}:{:02}:00Z"}}"#, n * 100 + 50, n / 60 % 24, n % 60)
 }
 
 fn lines(range: std::ops::Range<usize>) -> Vec<String> {

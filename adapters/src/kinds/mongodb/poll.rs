@@ -132,7 +132,12 @@ impl PollSource {
         let field = self.field.as_str();
         let behind = |(value, id): &(String, String)| {
             let (value, id) = (kept(value).ok_or_else(bad)?, kept(id).ok_or_else(bad)?);
-            Ok(doc! {"$or": [{field: {"$gt": value.clone()}}, {field: value, "_id": {"$gt": id}}]})
+            let later = types_after(&id);
+            Ok(doc! {"$or": [
+                {field: {"$gt": value.clone()}},
+                {field: value.clone(), "_id": {"$gt": id}},
+                {field: value, "_id": {"$type": later}},
+            ]})
         };
         match (&self.scan, &self.place.at) {
             (Some(at), _) => behind(at),
@@ -226,6 +231,27 @@ fn is_past(at: Option<&(String, String)>, value: &Bson, id: &Bson) -> bool {
     match (kept(furthest), value) {
         (Some(Bson::DateTime(a)), Bson::DateTime(b)) => (*b, keep(id)) > (a, furthest_id.clone()),
         _ => true,
+    }
+}
+
+/// Types that sort after that of an `_id`: a comparison finds values of the same type alone.
+fn types_after(id: &Bson) -> Vec<&'static str> {
+    const ORDER: [&str; 8] = ["number", "string", "object", "binData", "objectId", "bool", "date", "timestamp"];
+    let at = match id {
+        Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Decimal128(_) => 1,
+        Bson::String(_) | Bson::Symbol(_) => 2,
+        Bson::Document(_) => 3,
+        Bson::Binary(_) => 4,
+        Bson::ObjectId(_) => 5,
+        Bson::Boolean(_) => 6,
+        Bson::DateTime(_) => 7,
+        Bson::Timestamp(_) => 8,
+        _ => 0,
+    };
+    match ORDER.get(at..) {
+        Some(rest) if !rest.is_empty() => rest.to_vec(),
+        // Nothing sorts after it; a list must not be empty.
+        _ => vec!["maxKey"],
     }
 }
 

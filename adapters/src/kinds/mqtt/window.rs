@@ -11,10 +11,15 @@ use concordat_protocol::hash::sha256;
 use super::client::{Message, Token};
 use crate::contract::{AdapterError, Checkpoint};
 
-/// Most messages that are handed out and not acknowledged: so many fingerprints fit a checkpoint of 2,900 bytes.
-pub const OPEN_MAX: usize = 480;
+/// Most fingerprints of a checkpoint, which has at most 2,900 bytes.
+const PRINTS_MAX: usize = 480;
+/// Most messages that are handed out and not acknowledged: as many again may be acknowledged without being heard.
+pub const OPEN_MAX: usize = PRINTS_MAX / 2;
 /// Most messages that wait, handed out or not.
 pub const WAITING_MAX: usize = 4_096;
+
+/// Messages after which nothing of an earlier connection is expected again.
+const EXPECTING: usize = 2_000;
 
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 17;
@@ -84,6 +89,12 @@ pub struct Window {
     waiting: VecDeque<Waiting>,
     /// Durable messages that may come again, and how often.
     known: HashMap<Print, u32>,
+    /// Messages that were acknowledged last; whether the server heard it, nobody says.
+    recent: VecDeque<Print>,
+    /// Of these, what may come again on the connection that stands.
+    again: HashMap<Print, u32>,
+    /// New messages until nothing of the past is expected again.
+    expecting: usize,
     /// The checkpoint of another run that this one goes on from.
     adopted: Option<Checkpoint>,
 }
@@ -91,7 +102,16 @@ pub struct Window {
 impl Window {
     /// An empty window; `run` tells this process's checkpoints from those of others.
     pub fn new(run: RunId) -> Self {
-        Self { run, newest: 0, waiting: VecDeque::new(), known: HashMap::new(), adopted: None }
+        Self {
+            run,
+            newest: 0,
+            waiting: VecDeque::new(),
+            known: HashMap::new(),
+            recent: VecDeque::new(),
+            again: HashMap::new(),
+            expecting: EXPECTING,
+            adopted: None,
+        }
     }
 
     /// Messages that wait for their acknowledgement.
@@ -107,8 +127,11 @@ impl Window {
                 waiting.message.token = None;
             }
         }
-        if !session_kept {
-            self.known.clear();
+        self.again.clear();
+        self.expecting = EXPECTING;
+        match session_kept {
+            true => self.recent.iter().for_each(|print| *self.again.entry(*print).or_default() += 1),
+            false => self.known.clear(),
         }
     }
 
@@ -116,7 +139,8 @@ impl Window {
     pub fn received(&mut self, message: Message) -> Option<Token> {
         let print = print(&message);
         if let Some(token) = message.token {
-            if self.forget(print) {
+            if forget(&mut self.known, print) || forget(&mut self.again, print) {
+                self.remember(print);
                 return Some(token);
             }
             let again = |w: &&mut Waiting| !w.live && w.print == print && w.message.token.is_some();
@@ -126,18 +150,22 @@ impl Window {
                 return None;
             }
         }
+        self.expecting = self.expecting.saturating_sub(1);
+        if self.expecting == 0 {
+            self.known.clear();
+            self.again.clear();
+        }
         self.newest += 1;
         self.waiting.push_back(Waiting { seq: self.newest, print, live: true, message });
         None
     }
 
-    fn forget(&mut self, print: Print) -> bool {
-        let Some(count) = self.known.get_mut(&print) else { return false };
-        *count -= 1;
-        if *count == 0 {
-            self.known.remove(&print);
+    /// An acknowledgement is on its way, and may be lost with the connection.
+    fn remember(&mut self, print: Print) {
+        self.recent.push_back(print);
+        if self.recent.len() > EXPECTING {
+            self.recent.pop_front();
         }
-        true
     }
 
     /// Where a checkpoint stands: the newest message that it covers, and what can be acknowledged because it is durable
@@ -159,7 +187,7 @@ impl Window {
         let mut tokens = Vec::new();
         for waiting in std::mem::take(&mut self.waiting) {
             match waiting.message.token {
-                Some(token) if self.forget(waiting.print) => tokens.extend(waiting.live.then_some(token)),
+                Some(token) if forget(&mut self.known, waiting.print) => tokens.extend(waiting.live.then_some(token)),
                 _ => self.waiting.push_back(waiting),
             }
         }
@@ -184,7 +212,9 @@ impl Window {
         let open = self.waiting.iter().take_while(|w| w.seq <= seq).filter(|w| w.message.token.is_some());
         let mut prints: Vec<Print> = open.map(|w| w.print).collect();
         let known = self.known.iter().flat_map(|(p, n)| std::iter::repeat_n(*p, *n as usize));
-        prints.extend(known.take(OPEN_MAX.saturating_sub(prints.len())));
+        let room = |prints: &[Print]| PRINTS_MAX.saturating_sub(prints.len());
+        prints.extend(known.take(room(&prints)));
+        prints.extend(self.recent.iter().rev().take(room(&prints)));
         prints.sort_unstable();
         Place { run: self.run, seq, prints }.encode()
     }
@@ -199,7 +229,10 @@ impl Window {
         while self.waiting.front().is_some_and(|w| w.seq <= place.seq) {
             let Some(waiting) = self.waiting.pop_front() else { break };
             match waiting.message.token {
-                Some(token) if waiting.live => tokens.push(token),
+                Some(token) if waiting.live => {
+                    tokens.push(token);
+                    self.remember(waiting.print);
+                }
                 // Its connection is gone: it comes again and is known then.
                 Some(_) => *self.known.entry(waiting.print).or_default() += 1,
                 None => {}
@@ -207,6 +240,15 @@ impl Window {
         }
         tokens
     }
+}
+
+fn forget(known: &mut HashMap<Print, u32>, print: Print) -> bool {
+    let Some(count) = known.get_mut(&print) else { return false };
+    *count -= 1;
+    if *count == 0 {
+        known.remove(&print);
+    }
+    true
 }
 
 #[cfg(test)]

@@ -110,3 +110,20 @@ fn checkpoints_of_others_are_refused() {
         assert!(window.place(&Checkpoint(bad.clone())).is_err(), "{bad:?}");
     }
 }
+
+#[test]
+fn an_acknowledgement_that_the_server_did_not_hear_is_said_again() {
+    let mut window = filled(1, 3);
+    let (_, one) = read(&mut window, &Checkpoint::default(), 2);
+    assert_eq!(packets(&window.acknowledged(&one)), [1, 2]);
+    let (_, two) = read(&mut window, &one, 1);
+    window.connected(true);
+    let again: Vec<Option<u16>> = (1..=4).map(|n| window.received(message(n, 2)).map(|t| t.packet)).collect();
+    assert_eq!(again, [Some(1), Some(2), None, None]);
+    assert_eq!(read(&mut window, &one, 9).0, ["payload 3", "payload 4"]);
+    // The next process knows it from the checkpoint.
+    let mut after = Window::new([2; 8]);
+    after.place(&two).unwrap();
+    let again: Vec<bool> = (1..=4).map(|n| after.received(message(n, 1)).is_some()).collect();
+    assert_eq!(again, [true, true, true, false]);
+}

@@ -179,6 +179,9 @@ impl Wire {
     /// Publishes a message; its packet identifier comes back in [`Incoming::Delivered`]. None when it cannot be sent
     /// now: too many are under way, or the topic is none.
     pub fn publish(&mut self, topic: &str, payload: &[u8], qos: Qos, retain: bool) -> Option<u16> {
+        if self.core.get_receive_maximum_vacancy_for_send() == Some(0) {
+            return None;
+        }
         let id = self.core.acquire_packet_id().ok()?;
         let level = core_qos(qos);
         let events = match self.hello.version {
