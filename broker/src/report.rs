@@ -3,18 +3,20 @@
 //! read verdicts from their own node, so that both come to the same.
 
 use crate::gateway::records::{QueryRecord, Records};
-use crate::host::recorded::{Decisions, Kept};
+use crate::host::recorded::{Decisions, Deliveries, Kept};
 use crate::host::subjects::listing::{ListError, Listing, Proven};
 use crate::store::StoreError;
 use concordat_executor::replay::Record;
 use concordat_protocol::cbor;
 use concordat_protocol::codes::{self, Verdict};
-use concordat_protocol::ids::{AgreementId, OpRef};
+use concordat_protocol::ids::{AgencyId, AgreementId, OpRef};
+use concordat_protocol::leaves::{Redacted, commitment as leaf};
 use concordat_protocol::node::AgreementView;
-use concordat_protocol::ops::LogEntry;
-use concordat_protocol::session::Request;
+use concordat_protocol::ops::{LogEntry, Op};
+use concordat_protocol::session::{Released, Request};
 use concordat_protocol::terms::Terms;
-use serde_json::{Value, json};
+use concordat_protocol::verify::report::tally;
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
@@ -51,7 +53,7 @@ impl ReportError {
 }
 
 /// An operation as this agency knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Known {
     /// Global index.
     pub index: u64,
@@ -65,6 +67,12 @@ pub struct Known {
     pub case: String,
     /// Rows of the answer, where something was released.
     pub rows: Option<u64>,
+    /// Whether it was recorded and never released.
+    pub withheld: bool,
+    /// Deliveries and messages of a feed that it covers.
+    pub delivered: Option<(u64, u64)>,
+    /// Canonical operation and the opened leaves of its commitment; empty where this agency keeps none.
+    pub shown: (Vec<u8>, Vec<u8>),
 }
 
 /// The clause of `AGR-2026-0142/C1`, if it is of this agreement.
@@ -95,8 +103,34 @@ impl Known {
             Record { agreement: Some(of), .. } if of == agreement => (None, record.clause.clone()),
             _ => return None,
         };
-        let rows = record.rows.filter(|_| denied.is_none());
-        Some(Self { index: kept.index, clause, denied, purpose: request.purpose, case: request.case, rows })
+        Some(Self {
+            index: kept.index,
+            clause,
+            rows: record.rows.filter(|_| denied.is_none()),
+            denied,
+            purpose: request.purpose,
+            case: request.case,
+            withheld: kept.withheld,
+            shown: (kept.op.clone(), kept.openings.clone()),
+            ..Self::default()
+        })
+    }
+
+    /// What a provider's executor delivered of a feed, if it is about the agreement; what was erased names no clause.
+    fn of_delivery(kept: &Kept, agreement: &AgreementId) -> Option<Self> {
+        let Op::Deliver { count, .. } = cbor::decode(&kept.op).ok()? else { return None };
+        let opened: Redacted = cbor::decode(&kept.openings).ok()?;
+        let text = |name: &str| opened.get(name).and_then(|v| String::from_utf8(v.to_vec()).ok());
+        let clause = text(leaf::CLAUSE)?;
+        let messages = opened.get(leaf::COUNT)?.try_into().ok().map(u64::from_be_bytes)?;
+        Some(Self {
+            index: kept.index,
+            clause: clause_of(agreement, &clause)?.to_owned(),
+            purpose: text(leaf::PURPOSE)?,
+            delivered: Some((count, messages)),
+            shown: (kept.op.clone(), kept.openings.clone()),
+            ..Self::default()
+        })
     }
 
     /// What a consumer's gateway asked, if it is about the agreement.
@@ -109,7 +143,10 @@ impl Known {
         };
         let denied = (r.outcome == "denied").then(|| why["reason"].as_str().unwrap_or_default().to_owned());
         let (purpose, case) = (r.purpose.clone(), r.case_ref.clone());
-        Some(Self { index: r.op?, clause: clause.to_owned(), denied, purpose, case, rows: r.rows })
+        let released = r.released.as_deref().and_then(|b| cbor::decode::<Released>(b).ok());
+        let shown = released.map(|r| (r.op.0, r.openings.0)).unwrap_or_default();
+        let (index, clause) = (r.op?, clause.to_owned());
+        Some(Self { index, clause, denied, purpose, case, rows: r.rows, shown, ..Self::default() })
     }
 }
 
@@ -128,18 +165,21 @@ impl<'a> Counted<'a> {
         let (outcome, reason) = match (entry.verdict, &known.denied) {
             (Verdict::Refused, _) => ("refused", format!("ledger {}: {}", entry.code, codes::text(entry.code))),
             (_, Some(reason)) => ("denied", reason.clone()),
+            (_, None) if known.delivered.is_some() => ("delivered", String::new()),
+            (_, None) if known.withheld => ("withheld", "recorded and never released".to_owned()),
             (_, None) => ("released", String::new()),
         };
         Self { known, entry, outcome, reason }
     }
 
     fn to_json(&self) -> Value {
-        let Known { index, clause, purpose, case, rows, .. } = self.known;
+        let Known { index, clause, purpose, case, rows, delivered, .. } = self.known;
         json!({
             "operation": OpRef(*index).to_string(), "height": self.entry.height, "tick_ms": self.entry.tick_ms,
             "clause": clause, "outcome": self.outcome, "reason": self.reason, "verdict": self.entry.verdict.word(),
             "code": self.entry.code, "purpose": purpose, "case": case,
             "rows": rows.filter(|_| self.outcome == "released"),
+            "deliveries": delivered.map(|d| d.0), "messages": delivered.map(|d| d.1),
         })
     }
 }
@@ -157,12 +197,16 @@ pub struct Span {
 pub struct Sources {
     /// The executor's records, where this agency provides.
     pub decisions: Decisions,
+    /// What its feeds delivered.
+    pub deliveries: Deliveries,
     /// The gateway's records, where it asks.
     pub records: Records,
     /// The own node's proofs.
     pub proofs: Listing,
     /// Agreements as the own node has them.
     pub agreements: Vec<AgreementView>,
+    /// Whose report it is.
+    pub agency: AgencyId,
 }
 
 /// Makes the report of an agreement.
@@ -170,13 +214,15 @@ pub struct Sources {
 /// # Errors
 /// A store or the own node fails, or there are too many operations.
 pub async fn report(sources: &Sources, agreement: &AgreementId, span: Span) -> Result<Value, ReportError> {
-    let decisions = sources.decisions.clone();
-    let kept = tokio::task::spawn_blocking(move || decisions.between(0, u64::MAX)).await;
+    let (decisions, deliveries) = (sources.decisions.clone(), sources.deliveries.clone());
+    let read = move || Ok::<_, rusqlite::Error>((decisions.between(0, u64::MAX)?, deliveries.anchored()?));
     let failed = |e: String| ReportError::Releases(e);
-    let kept = kept.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+    let kept = tokio::task::spawn_blocking(read).await.map_err(|e| failed(e.to_string()))?;
+    let (kept, delivered) = kept.map_err(|e| failed(e.to_string()))?;
     let asked = sources.records.of_agreement(agreement.to_string()).await?;
     let mut known: BTreeMap<u64, Known> = BTreeMap::new();
     known.extend(kept.iter().filter_map(|k| Known::of_decision(k, agreement)).map(|k| (k.index, k)));
+    known.extend(delivered.iter().filter_map(|k| Known::of_delivery(k, agreement)).map(|k| (k.index, k)));
     known.extend(asked.iter().filter_map(|r| Known::of_query(r, agreement)).map(|k| (k.index, k)));
     // What the ledger refused names its clause by the handle alone.
     for r in asked.iter().filter(|r| r.clause.is_empty() && r.agreement.is_empty()) {
@@ -191,7 +237,11 @@ pub async fn report(sources: &Sources, agreement: &AgreementId, span: Span) -> R
     }
     let proven = sources.proofs.proven(&known.keys().copied().collect()).await?;
     let mut out = counted(agreement, span, &known, &proven.entries);
-    out["proof"] = proof(&proven, &out["operations"]);
+    if !provides(&sources.agreements, agreement, &sources.agency) {
+        // A consumer keeps too little of its feeds to count them by the ledger's time.
+        out["feeds"] = Value::Null;
+    }
+    out["proof"] = proof(&proven, &known, &out["operations"]);
     Ok(out)
 }
 
@@ -199,35 +249,33 @@ pub async fn report(sources: &Sources, agreement: &AgreementId, span: Span) -> R
 fn counted(agreement: &AgreementId, span: Span, known: &BTreeMap<u64, Known>, entries: &[(u64, LogEntry)]) -> Value {
     let within = |e: &LogEntry| (span.from_ms..span.to_ms).contains(&e.tick_ms);
     let found = entries.iter().filter(|(_, e)| within(e)).filter_map(|(i, e)| Some(Counted::of(known.get(i)?, e)));
-    let all: Vec<Counted<'_>> = found.collect();
-    let mut clauses: BTreeMap<&str, BTreeMap<&str, u64>> = BTreeMap::new();
-    let mut tally: [BTreeMap<&str, u64>; 3] = Default::default();
-    for c in &all {
-        let clause = if c.known.clause.is_empty() { "none named" } else { &c.known.clause };
-        *clauses.entry(clause).or_default().entry(c.outcome).or_default() += 1;
-        *tally[0].entry(c.entry.verdict.word()).or_default() += 1;
-        if !c.reason.is_empty() {
-            *tally[1].entry(&c.reason).or_default() += 1;
-        }
-        *tally[2].entry(&c.known.purpose).or_default() += 1;
-    }
-    let cases: BTreeSet<&str> = all.iter().map(|c| c.known.case.as_str()).filter(|c| !c.is_empty()).collect();
-    let rows: u64 = all.iter().filter(|c| c.outcome == "released").filter_map(|c| c.known.rows).sum();
-    json!({
-        "agreement": agreement, "from_ms": span.from_ms, "to_ms": span.to_ms, "counted": all.len(),
-        "clauses": clauses, "verdicts": tally[0], "reasons": tally[1], "purposes": tally[2],
-        "cases": cases.len(), "rows": rows, "operations": all.iter().map(Counted::to_json).collect::<Vec<_>>(),
-    })
+    let operations: Vec<Value> = found.map(|c| c.to_json()).collect();
+    let mut out = Map::from_iter([
+        ("agreement".to_owned(), json!(agreement)),
+        ("from_ms".to_owned(), json!(span.from_ms)),
+        ("to_ms".to_owned(), json!(span.to_ms)),
+    ]);
+    out.extend(tally(&operations));
+    out.insert("operations".to_owned(), Value::Array(operations));
+    Value::Object(out)
+}
+
+/// Whether an agency is the provider of an agreement.
+fn provides(views: &[AgreementView], agreement: &AgreementId, agency: &AgencyId) -> bool {
+    let of = views.iter().filter(|v| v.agreement == *agreement);
+    of.filter_map(|v| cbor::decode::<Terms>(&v.terms).ok()).any(|t| t.assigner == *agency)
 }
 
 /// One state of the ledger that holds every counted entry: its header, and a path from each entry to its root.
-fn proof(proven: &Proven, counted: &Value) -> Value {
+fn proof(proven: &Proven, known: &BTreeMap<u64, Known>, counted: &Value) -> Value {
     let named: BTreeSet<&str> =
         counted.as_array().into_iter().flatten().filter_map(|o| o["operation"].as_str()).collect();
     let entries = proven.paths.iter().filter(|(i, ..)| named.contains(OpRef(*i).to_string().as_str()));
     let entries = entries.map(|(index, entry, path)| {
+        let hexed = |b: &Vec<u8>| (!b.is_empty()).then(|| hex::encode(b));
+        let (op, openings) = known.get(index).map(|k| (hexed(&k.shown.0), hexed(&k.shown.1))).unwrap_or_default();
         json!({"operation": OpRef(*index).to_string(), "entry": hex::encode(entry), "sides": path.sides,
-            "hashes": path.hashes.iter().map(hex::encode).collect::<Vec<_>>()})
+            "hashes": path.hashes.iter().map(hex::encode).collect::<Vec<_>>(), "op": op, "openings": openings})
     });
     let roots = &proven.roots;
     json!({
@@ -235,7 +283,7 @@ fn proof(proven: &Proven, counted: &Value) -> Value {
         "roots": {"heads": hex::encode(roots.heads), "log": hex::encode(roots.log), "meta": hex::encode(roots.meta),
             "runs": hex::encode(roots.runs)},
         "header": hex::encode(&proven.header), "validators": hex::encode(&proven.validators),
-        "checkpoint_cosigners": proven.cosigners, "entries": entries.collect::<Vec<_>>(),
+        "checkpoint": proven.checkpoint.as_ref().map(|c| hex::encode(cbor::encode(c))), "entries": entries.collect::<Vec<_>>(),
     })
 }
 
@@ -262,6 +310,7 @@ mod tests {
             purpose: "purp:pending-case".into(),
             case: case.into(),
             rows: Some(3),
+            ..Known::default()
         };
         let all = [known(1, None, "a"), known(2, Some("purpose"), ""), known(3, None, "a"), known(4, None, "b")];
         let all: BTreeMap<u64, Known> = all.into_iter().map(|k| (k.index, k)).collect();

@@ -324,6 +324,14 @@ pub enum Verify {
         #[arg(long, value_name = "FILE")]
         trust: PathBuf,
     },
+    /// Check a report of an agreement (`agreement report --file`) with nothing but itself and trust.json
+    Report {
+        /// The report
+        file: PathBuf,
+        /// trust.json
+        #[arg(long, value_name = "FILE")]
+        trust: PathBuf,
+    },
     /// Check a receipt with nothing but itself and trust.json; no network, no node
     Receipt {
         /// The receipt

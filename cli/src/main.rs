@@ -8,7 +8,7 @@ use concordat_cli::args::{
 use concordat_cli::commands::{
     Ctx, adapter, agreement, break_glass, dataset, dead_letter, evidence, feed, key, ledger_export,
     ledger_timestamp, message, node, notice, op, pod, query, record, replay, role_map, stats, subject, subscription,
-    trust, verify, verify_list, verify_report,
+    trust, verify, verify_list, verify_report, verify_report,
 };
 use concordat_cli::demo;
 use concordat_cli::failure::Failure;
@@ -110,6 +110,7 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Verify(Verify::Bundle { file, trust }) => evidence::verify(ctx, file, trust),
         Command::Evidence(Evidence::Export(e)) => evidence::export(ctx, e).await,
         Command::Verify(Verify::List { file, trust }) => verify_list::list(ctx, file, trust),
+        Command::Verify(Verify::Report { file, trust }) => verify_report::report(ctx, file, trust),
         Command::Verify(Verify::Report { file, trust }) => verify_report::report(ctx, file, trust),
         Command::RoleMap(r) => role_map::run(ctx, r).await,
         Command::Subject(s) => subject::run(ctx, s).await,

@@ -16,6 +16,8 @@ mod hosted;
 mod looked;
 #[path = "verify/record.rs"]
 mod record;
+#[path = "verify/report.rs"]
+mod report;
 #[path = "verify/rules.rs"]
 mod rules;
 #[path = "verify/tamper.rs"]

@@ -5,7 +5,7 @@ use super::body::Params;
 use super::openapi::Doc;
 use super::{AppState, Caller, Problem, Side};
 use crate::evidence::Shelf;
-use crate::host::recorded::Decisions;
+use crate::host::recorded::{Decisions, Deliveries};
 use crate::host::subjects::listing::Listing;
 use crate::ledger::node_client::NodeClient;
 use crate::report::{ReportError, Sources, Span, report};
@@ -28,7 +28,7 @@ pub(super) fn docs() -> Vec<Doc> {
         200,
         "The report.",
         "agreement:str from_ms:int to_ms:int counted:int clauses:obj verdicts:obj reasons:obj purposes:obj cases:int \
-             rows:int operations:[obj] proof:obj",
+             rows:int withheld:int feeds:obj? operations:[obj] proof:obj",
     )]
 }
 
@@ -66,7 +66,9 @@ async fn of_agreement(
     let node = NodeClient::new(state.cfg.node_socket());
     let proofs = Listing::new(&state.cfg, node, state.rpc.clone(), Shelf::new(state.store.clone()));
     let decisions = Decisions::new(state.cfg.releases());
-    let sources = Sources { decisions, records: state.gateway.records().clone(), proofs, agreements: known };
+    let deliveries = Deliveries::new(state.cfg.path("executor/feeds.sqlite"));
+    let (records, agency) = (state.gateway.records().clone(), state.cfg.agency.clone());
+    let sources = Sources { decisions, deliveries, records, proofs, agreements: known, agency };
     Ok(Json(report(&sources, &agreement, span).await?))
 }
 

@@ -32,6 +32,7 @@ pub mod trust;
 pub mod verify;
 pub mod verify_list;
 pub mod verify_report;
+pub mod verify_report;
 
 use crate::args::Global;
 use crate::context::{Api, resolve};

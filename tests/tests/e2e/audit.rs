@@ -114,6 +114,9 @@ pub fn both_parties_report_the_same_of_an_agreement(world: &World) {
         assert_eq!(list, named);
         proven(made);
     }
+    for agency in ["police", "court"] {
+        forged_reports_are_refused(world, agency, &agreement.id);
+    }
     // Nobody else's: grid is no party.
     assert_eq!(report(city, "grid", &agreement.id)["counted"], 0);
     let text =
@@ -124,6 +127,67 @@ pub fn both_parties_report_the_same_of_an_agreement(world: &World) {
     assert!(before.out.contains("0 operations"), "{}", before.out);
     city.at("court", &["agreement", "report", &agreement.id, "--from", "soon", "--to", "2090-01-01"]).ends(2);
     city.at("court", &["agreement", "report", "AGR-2026-0000", "--from", "2020-01-01", "--to", "2090-01-01"]).ends(5);
+}
+
+/// What a feed delivered stands in its provider's report, by the ledger's own operations; and nothing of it in the consumer's.
+pub fn a_provider_s_report_counts_its_feeds(world: &World) {
+    let city = world.shared();
+    let messages = || report(city, "grid", "AGR-2026-0143")["feeds"]["messages"].as_u64().expect("a number");
+    let before = messages();
+    let ran = city.at("grid", &["adapter", "run", "load", "--pace", "max", "--rows", "30", "--output", "json"]).done();
+    assert_eq!(ran.json()["accepted"], 30, "{}", ran.out);
+    until("the messages are delivered and counted", SOON, || match messages() - before {
+        30 => Ok(()),
+        counted => Err(format!("{counted} of 30")),
+    });
+    let made = report(city, "grid", "AGR-2026-0143");
+    let deliveries = made["operations"].as_array().unwrap().iter().filter(|o| o["outcome"] == "delivered");
+    let sum: u64 = deliveries.map(|o| o["deliveries"].as_u64().unwrap()).sum();
+    assert_eq!(made["feeds"]["deliveries"], sum, "{made}");
+    assert!(made["clauses"].to_string().contains("delivered") && made["withheld"] == 0, "{}", made["clauses"]);
+    proven(&made);
+    assert_eq!(report(city, "transport", "AGR-2026-0143")["feeds"], Value::Null);
+    let folder = world.folder("report-feeds");
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (file, trust) = (path("r.json"), path("trust.json"));
+    city.at("court", &["trust", "export", &trust]).done();
+    let verify = |r: &Value| {
+        std::fs::write(&file, r.to_string()).unwrap();
+        city.run(&["verify", "report", &file, "--trust", &trust, "--output", "json"])
+    };
+    verify(&made).done();
+    let mut forged = made;
+    let one = forged["operations"].as_array_mut().unwrap().iter_mut().find(|o| o["outcome"] == "delivered").unwrap();
+    let more = one["messages"].as_u64().unwrap() + 1;
+    one["messages"] = json!(more);
+    assert_eq!(verify(&forged).ends(4).json()["check"], "commitment");
+}
+
+/// A report as a file proves itself elsewhere, and one that was changed does not.
+fn forged_reports_are_refused(world: &World, agency: &str, agreement: &str) {
+    let (city, folder) = (world.shared(), world.folder(&format!("report-{agency}")));
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (file, trust, forged) = (path("r.json"), path("trust.json"), path("forged.json"));
+    let span = ["--from", "2020-01-01", "--to", "2090-01-01", "--file", &file];
+    city.at(agency, &[&["agreement", "report", agreement][..], &span].concat()).done();
+    city.at("grid", &["trust", "export", &trust]).done();
+    let verify = |file: &str| city.run(&["verify", "report", file, "--trust", &trust, "--output", "json"]);
+    let found = verify(&file).done().json();
+    assert_eq!((&found["valid"], &found["counted"]), (&json!(true), &json!(5)), "{found}");
+    // A consumer is not given what opens a denial.
+    assert_eq!(found["opened"], if agency == "police" { 5 } else { 3 }, "{found}");
+    let honest: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let forge = |pointer: &str, value: Value| {
+        let mut r = honest.clone();
+        *r.pointer_mut(pointer).unwrap() = value;
+        std::fs::write(&forged, r.to_string()).unwrap();
+        verify(&forged).ends(4).json()["check"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(forge("/rows", json!(0)), "counts");
+    assert_eq!(forge("/operations/0/case", json!("26-CR-9999")), "commitment");
+    assert_eq!(forge("/operations/0/verdict", json!("refused")), "entry");
+    assert_eq!(forge("/operations", json!([])), "entry");
+    assert_eq!(forge("/to_ms", honest["operations"][1]["tick_ms"].clone()), "span");
 }
 
 /// Follows every path to the log's root and the roots to the app hash, by the formats of the protocol alone.

@@ -2,6 +2,7 @@
 //! the own executor, the header from CometBFT.
 
 pub use super::proven::Proven;
+use super::proven::State;
 use super::replay::BlockOps;
 use super::wire::{Ask, OpAsked, OpTold, Told, ask};
 use super::{EXECUTOR_SOCKET, serve};
@@ -125,15 +126,6 @@ pub struct Forgotten {
     pub records: u64,
 }
 
-/// A height at which everything is proven.
-struct At {
-    height: u64,
-    roots: StoreRoots,
-    header: Vec<u8>,
-    validators: Vec<u8>,
-    checkpoint: Option<CheckpointPart>,
-}
-
 /// What the runs name: operations by index.
 pub(super) type Found = BTreeSet<u64>;
 
@@ -199,7 +191,7 @@ impl Listing {
     /// Every run that is in state at the height, with what it holds under the subject's tags and under the bulk tag.
     async fn runs(
         &self,
-        at: &At,
+        at: &State,
         dataset: &DatasetId,
         key: &[u8; 32],
         from_ms: u64,
@@ -238,7 +230,7 @@ impl Listing {
         number: u64,
         tag: &Tag,
         proof: &RunProof,
-        at: &At,
+        at: &State,
         found: &mut Found,
     ) -> Result<RunView, ListError> {
         let bad = |e| ListError::Proof(number, e);
@@ -282,22 +274,27 @@ impl Listing {
         BlockOps::of(&txs).of_entry(entry).map(cbor::encode).ok_or(ListError::NoBody(index))
     }
 
-    /// The height of the newest final checkpoint; before there is one, the newest that a header covers.
-    async fn at(&self) -> Result<At, ListError> {
-        let mut kept = self.shelf.newest().await?;
-        kept.retain(|k| k.last);
-        if let Some(k) = kept.into_iter().max_by_key(|k| k.view.checkpoint.height) {
+    /// The newest final checkpoint; before there is one, the newest state that a header covers.
+    async fn at(&self) -> Result<State, ListError> {
+        match self.checkpoint().await? {
+            Some(at) => Ok(at),
+            None => self.newest().await,
+        }
+    }
+
+    /// The state of the newest final checkpoint.
+    pub(super) async fn checkpoint(&self) -> Result<Option<State>, ListError> {
+        let kept = self.shelf.newest().await?;
+        let newest = kept.into_iter().filter(|k| k.last).max_by_key(|k| k.view.checkpoint.height);
+        Ok(newest.map(|k| {
             let of = k.view.checkpoint;
             let mut cosignatures = k.view.cosignatures;
             cosignatures.sort_by(|a, b| a.agency.cmp(&b.agency));
             let part = CheckpointPart { tick_ms: of.tick_ms, log_size: of.log_size, cosignatures };
             let (header, validators) = (k.header, k.validators);
-            return Ok(At { height: of.height, roots: of.roots, header, validators, checkpoint: Some(part) });
-        }
-        // Entry 0 is always there: its proof names the height.
-        let first = self.node.proof(0, 0, vec![], 0).await?;
-        let (header, validators) = self.header(first.height, &first.roots).await?;
-        Ok(At { height: first.height, roots: first.roots, header, validators, checkpoint: None })
+            let (height, log_size) = (of.height, of.log_size);
+            State { height, roots: of.roots, log_size, header, validators, checkpoint: Some(part) }
+        }))
     }
 
     /// The header that carries the app hash, with its validators, packed for a proof.

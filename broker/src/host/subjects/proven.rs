@@ -5,10 +5,9 @@ use crate::ledger::LedgerError;
 use concordat_protocol::cbor;
 use concordat_protocol::codes::Verdict;
 use concordat_protocol::hash::Hash;
-use concordat_protocol::ids::AgencyId;
 use concordat_protocol::node::StoreRoots;
 use concordat_protocol::ops::{LogEntry, Op, log_key};
-use concordat_protocol::receipt::{Path, app_hash};
+use concordat_protocol::receipt::{CheckpointPart, Path, app_hash};
 use concordat_protocol::tree::{TreeError, value_leaf};
 use std::collections::BTreeSet;
 
@@ -25,8 +24,8 @@ pub struct Proven {
     pub header: Vec<u8>,
     /// The validators that voted.
     pub validators: Vec<u8>,
-    /// Who cosigned the state; empty where no checkpoint is of it.
-    pub cosigners: Vec<AgencyId>,
+    /// Who cosigned the state; none where no final checkpoint is of it.
+    pub checkpoint: Option<CheckpointPart>,
     /// The entries, by index.
     pub entries: Vec<(u64, LogEntry)>,
     /// Their canonical bytes with their paths to the log's root.
@@ -37,8 +36,11 @@ impl Listing {
     /// These entries of the log, as they are proven at the newest height that covers them. Those that no header covers yet
     /// are left out.
     pub async fn proven(&self, indexes: &BTreeSet<u64>) -> Result<Proven, ListError> {
-        // The newest header: a checkpoint may be too old for the newest entries.
-        let at = self.newest().await?;
+        // A final checkpoint, where it covers them all; else the newest header.
+        let at = match self.checkpoint().await? {
+            Some(at) if indexes.last().is_none_or(|last| *last < at.log_size) => at,
+            _ => self.newest().await?,
+        };
         let covered = indexes.iter().copied().filter(|i| *i < at.log_size).collect();
         let logged = self.logged(&covered, at.height).await?;
         let (mut entries, mut paths) = (Vec::with_capacity(logged.len()), Vec::with_capacity(logged.len()));
@@ -54,8 +56,8 @@ impl Listing {
         }
         let app_hash = app_hash(&at.roots);
         let (header, validators) = (at.header, at.validators);
-        let cosigners = at.cosigners;
-        Ok(Proven { height: at.height, roots: at.roots, app_hash, header, validators, cosigners, entries, paths })
+        let checkpoint = at.checkpoint;
+        Ok(Proven { height: at.height, roots: at.roots, app_hash, header, validators, checkpoint, entries, paths })
     }
 
     /// The operation of an entry that the ledger refused; none of another.
@@ -65,25 +67,23 @@ impl Listing {
         Ok(cbor::decode(&self.body(index, entry).await?).ok())
     }
 
-    async fn newest(&self) -> Result<Newest, ListError> {
+    pub(super) async fn newest(&self) -> Result<State, ListError> {
         let first = self.node.proof(0, 0, vec![], 0).await?;
         let (header, validators) = self.header(first.height, &first.roots).await?;
-        let kept = self.shelf.newest().await?;
-        let of = kept.into_iter().find(|k| k.view.checkpoint.height == first.height);
-        let cosigners = of.map(|k| k.view.cosignatures.iter().map(|c| c.agency.clone()).collect()).unwrap_or_default();
         let log_size = first.entry.size;
         if log_size == 0 {
             return Err(LedgerError::Protocol("the log is empty".into()).into());
         }
-        Ok(Newest { height: first.height, roots: first.roots, log_size, header, validators, cosigners })
+        Ok(State { height: first.height, roots: first.roots, log_size, header, validators, checkpoint: None })
     }
 }
 
-struct Newest {
-    height: u64,
-    roots: StoreRoots,
-    log_size: u64,
-    header: Vec<u8>,
-    validators: Vec<u8>,
-    cosigners: Vec<AgencyId>,
+/// A state that entries are proven in.
+pub(super) struct State {
+    pub(super) height: u64,
+    pub(super) roots: StoreRoots,
+    pub(super) log_size: u64,
+    pub(super) header: Vec<u8>,
+    pub(super) validators: Vec<u8>,
+    pub(super) checkpoint: Option<CheckpointPart>,
 }

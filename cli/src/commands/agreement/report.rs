@@ -46,12 +46,24 @@ fn text(r: &Value) -> String {
         r["rows"],
         r["cases"]
     );
+    if let Some(feeds) = r["feeds"].as_object() {
+        out.push_str(&format!("feeds: {} deliveries with {} messages\n", feeds["deliveries"], feeds["messages"]));
+    }
+    if r["withheld"].as_u64().unwrap_or_default() > 0 {
+        out.push_str(&format!("{} recorded and never released\n", r["withheld"]));
+    }
     let clauses = r["clauses"].as_object().into_iter().flatten();
     let rows: Vec<Value> = clauses
-        .map(|(clause, n)| json!({"clause": clause, "released": n["released"], "denied": n["denied"], "refused": n["refused"]}))
+        .map(|(clause, n)| {
+            json!({"clause": clause, "released": n["released"], "delivered": n["delivered"], "denied": n["denied"],
+            "refused": n["refused"], "withheld": n["withheld"]})
+        })
         .collect();
     if !rows.is_empty() {
-        out.push_str(&format!("\n{}\n", table(&rows, &["clause", "released", "denied", "refused"])));
+        out.push_str(&format!(
+            "\n{}\n",
+            table(&rows, &["clause", "released", "delivered", "denied", "refused", "withheld"])
+        ));
     }
     for (title, name) in [("verdict", "verdicts"), ("reason", "reasons"), ("purpose", "purposes")] {
         let counts = r[name].as_object().into_iter().flatten();
@@ -62,7 +74,7 @@ fn text(r: &Value) -> String {
     }
     let operations = r["operations"].as_array().cloned().unwrap_or_default();
     if !operations.is_empty() {
-        let columns = ["operation", "height", "clause", "outcome", "reason", "purpose", "case", "rows"];
+        let columns = ["operation", "height", "clause", "outcome", "reason", "purpose", "case", "rows", "messages"];
         out.push_str(&format!("\n{}\n", table(&operations, &columns)));
     }
     out.push_str(&format!(
