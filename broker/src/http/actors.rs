@@ -1,8 +1,9 @@
 //! `/admin/v1/actors`: who stands behind a pseudonym, for oversight. Every look is kept with its reason.
 
 use super::auth::{AUDITOR, DATA_PROTECTION};
-use super::body::{self, Body};
+use super::body::{self, Body, Params};
 use super::openapi::Doc;
+use super::pages::{Page, page};
 use super::{AppState, Caller, Problem};
 use axum::extract::State;
 use axum::routing::{get, post};
@@ -23,8 +24,6 @@ CREATE TABLE IF NOT EXISTS actor_opening (
 ";
 /// Longest reason, bytes.
 const REASON_MAX: usize = 500;
-/// Looks shown at once, the newest first.
-const SHOWN: u32 = 1_000;
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/admin/v1/actors/open", post(open)).route("/admin/v1/actors/openings", get(openings))
@@ -41,11 +40,9 @@ pub(super) fn docs() -> Vec<Doc> {
         )
         .takes::<Opening>()
         .gives(200, "The person.", "name:str pseudonym:str provider:str month:str operations:[str]"),
-        Doc::new("get", "/admin/v1/actors/openings", "Who looked behind pseudonyms, and why.", who).gives(
-            200,
-            "The newest thousand.",
-            "openings:[obj]",
-        ),
+        Doc::new("get", "/admin/v1/actors/openings", "Who looked behind pseudonyms, and why.", who)
+            .query::<Page>()
+            .gives(200, "A page, the newest first.", "openings:[obj] next_cursor:str?"),
     ]
 }
 
@@ -103,18 +100,25 @@ async fn open(State(state): State<AppState>, caller: Caller, Body(bytes): Body) 
         "operations": operations})))
 }
 
-async fn openings(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {
+async fn openings(
+    State(state): State<AppState>,
+    caller: Caller,
+    Params(asked): Params<Page>,
+) -> Result<Json<Value>, Problem> {
     caller.require(&[AUDITOR, DATA_PROTECTION])?;
-    let looks = state.store.run(|db| {
+    let older = asked.older()?;
+    let looks = state.store.run(move |db| {
         let mut kept = db.prepare_cached(
-            "SELECT at_ms, by, reason, pseudonym, provider, month, found FROM actor_opening ORDER BY id DESC LIMIT ?1",
+            "SELECT at_ms, by, reason, pseudonym, provider, month, found, id FROM actor_opening WHERE id < ?1
+             ORDER BY id DESC LIMIT ?2",
         )?;
         let look = |r: &rusqlite::Row<'_>| {
             let word = |i| r.get::<_, String>(i);
-            Ok(json!({"at_ms": r.get::<_, i64>(0)?, "by": word(1)?, "reason": word(2)?, "pseudonym": word(3)?,
-                "provider": word(4)?, "month": word(5)?, "found": r.get::<_, bool>(6)?}))
+            let look = json!({"at_ms": r.get::<_, i64>(0)?, "by": word(1)?, "reason": word(2)?, "pseudonym": word(3)?,
+                "provider": word(4)?, "month": word(5)?, "found": r.get::<_, bool>(6)?});
+            Ok((r.get::<_, i64>(7)?, look))
         };
-        kept.query_map([SHOWN], look)?.collect::<rusqlite::Result<Vec<_>>>()
+        kept.query_map(params![older.than, older.most], look)?.collect::<rusqlite::Result<Vec<_>>>()
     });
-    Ok(Json(json!({"openings": looks.await?})))
+    Ok(Json(page("openings", looks.await?, older)))
 }

@@ -2,9 +2,10 @@
 //! representatives looked at.
 
 use super::auth::{AUDITOR, DATA_PROTECTION, OPERATOR};
-use super::body::{self, Body};
+use super::body::{self, Body, Params};
 use super::me::{hidden_holder, hidden_subject, now_ms};
 use super::openapi::Doc;
+use super::pages::{Page, page};
 use super::subjects::dataset_of;
 use super::{AppState, Caller, Problem};
 use crate::people::mandates::{self, Mandate};
@@ -37,11 +38,9 @@ pub(super) fn docs() -> Vec<Doc> {
         Doc::new("post", path, "Registers who represents a person; ids are kept as keyed hashes.", who)
             .takes::<Given>()
             .gives(200, "The mandate.", "mandate:str until:str"),
-        Doc::new("get", path, "Mandates, without the persons.", "data-protection, operator, auditor").gives(
-            200,
-            "The newest thousand.",
-            "mandates:[obj]",
-        ),
+        Doc::new("get", path, "Mandates, without the persons.", "data-protection, operator, auditor")
+            .query::<Page>()
+            .gives(200, "A page, the newest first.", "mandates:[obj] next_cursor:str?"),
         Doc::new("post", "/admin/v1/subjects/mandates/revoke", "Ends a mandate at once.", who).takes::<Ended>().gives(
             200,
             "It ended.",
@@ -53,7 +52,8 @@ pub(super) fn docs() -> Vec<Doc> {
             "What citizens and representatives looked at.",
             "data-protection, operator, auditor",
         )
-        .gives(200, "The newest thousand.", "looks:[obj]"),
+        .query::<Page>()
+        .gives(200, "A page, the newest first.", "looks:[obj] next_cursor:str?"),
     ]
 }
 
@@ -139,15 +139,25 @@ async fn revoke(State(state): State<AppState>, caller: Caller, Body(bytes): Body
     Ok(Json(json!({"mandate": mandate, "revoked": true})))
 }
 
-async fn list(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {
+async fn list(
+    State(state): State<AppState>,
+    caller: Caller,
+    Params(asked): Params<Page>,
+) -> Result<Json<Value>, Problem> {
     caller.require(&[DATA_PROTECTION, OPERATOR, AUDITOR])?;
     let now = now_ms();
-    Ok(Json(json!({"mandates": state.store.run(move |db| mandates::list(db, now)).await?})))
+    let older = asked.older()?;
+    Ok(Json(page("mandates", state.store.run(move |db| mandates::list(db, now, older)).await?, older)))
 }
 
-async fn looks(State(state): State<AppState>, caller: Caller) -> Result<Json<Value>, Problem> {
+async fn looks(
+    State(state): State<AppState>,
+    caller: Caller,
+    Params(asked): Params<Page>,
+) -> Result<Json<Value>, Problem> {
     caller.require(&[DATA_PROTECTION, OPERATOR, AUDITOR])?;
-    Ok(Json(json!({"looks": state.store.run(mandates::looks).await?})))
+    let older = asked.older()?;
+    Ok(Json(page("looks", state.store.run(move |db| mandates::looks(db, older)).await?, older)))
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod notices;
 pub(crate) mod openapi;
 mod operations;
 mod overrides;
+pub(crate) mod pages;
 mod queries;
 pub mod rates;
 mod records;

@@ -3,6 +3,7 @@
 //! A clerk of the agency registers a mandate after seeing the document. Nobody stands here by name: the person and the
 //! holder are kept as keyed hashes ([`super::Actors`]), so that the table tells nothing to who has it alone.
 
+use crate::http::pages::Older;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ CREATE TABLE IF NOT EXISTS citizen_look (
   mandate TEXT, what TEXT NOT NULL) STRICT;
 CREATE INDEX IF NOT EXISTS citizen_look_subject ON citizen_look (subject);
 ";
-/// Looks and mandates shown at once, the newest first.
+/// Looks under mandates that a person is shown, the newest first.
 const SHOWN: u32 = 1_000;
 
 /// A keyed hash of somebody.
@@ -108,25 +109,27 @@ pub fn by_others(db: &Connection, dataset: &str, subject: &Hidden) -> rusqlite::
     kept.query_map(params![dataset, subject, SHOWN], look)?.collect()
 }
 
-/// All looks, the newest first.
-pub fn looks(db: &Connection) -> rusqlite::Result<Vec<Value>> {
+/// Looks with their numbers, the newest first.
+pub fn looks(db: &Connection, page: Older) -> rusqlite::Result<Vec<(i64, Value)>> {
     let mut kept = db.prepare_cached(
-        "SELECT at_ms, dataset, hex(subject), hex(who), mandate, what FROM citizen_look ORDER BY id DESC LIMIT ?1",
+        "SELECT at_ms, dataset, hex(subject), hex(who), mandate, what, id FROM citizen_look WHERE id < ?1
+         ORDER BY id DESC LIMIT ?2",
     )?;
     let look = |r: &rusqlite::Row<'_>| {
         let hidden = |i| r.get::<_, String>(i).map(|h| h.to_lowercase());
-        Ok(json!({"time": time(r.get(0)?), "dataset": r.get::<_, String>(1)?, "subject": hidden(2)?, "who": hidden(3)?,
-            "mandate": r.get::<_, Option<String>>(4)?, "what": r.get::<_, String>(5)?}))
+        let look = json!({"time": time(r.get(0)?), "dataset": r.get::<_, String>(1)?, "subject": hidden(2)?,
+            "who": hidden(3)?, "mandate": r.get::<_, Option<String>>(4)?, "what": r.get::<_, String>(5)?});
+        Ok((r.get(6)?, look))
     };
-    kept.query_map([SHOWN], look)?.collect()
+    kept.query_map(params![page.than, page.most], look)?.collect()
 }
 
-/// All mandates, the newest first.
-pub fn list(db: &Connection, now_ms: i64) -> rusqlite::Result<Vec<Value>> {
+/// Mandates with their numbers, the newest first.
+pub fn list(db: &Connection, now_ms: i64, page: Older) -> rusqlite::Result<Vec<(i64, Value)>> {
     let mut kept = db.prepare_cached(
         "SELECT id, dataset, until_ms, document, by, at_ms, revoked_ms, revoked_by,
-         (SELECT count(*) FROM citizen_look l WHERE l.mandate = m.id)
-         FROM mandate m ORDER BY at_ms DESC, id LIMIT ?1",
+         (SELECT count(*) FROM citizen_look l WHERE l.mandate = m.id), rowid
+         FROM mandate m WHERE rowid < ?1 ORDER BY rowid DESC LIMIT ?2",
     )?;
     let mandate = |r: &rusqlite::Row<'_>| {
         let (until, revoked) = (r.get::<_, i64>(2)?, r.get::<_, Option<i64>>(6)?);
@@ -137,12 +140,13 @@ pub fn list(db: &Connection, now_ms: i64) -> rusqlite::Result<Vec<Value>> {
         } else {
             "runs"
         };
-        Ok(json!({"mandate": r.get::<_, String>(0)?, "dataset": r.get::<_, String>(1)?, "state": state,
+        let mandate = json!({"mandate": r.get::<_, String>(0)?, "dataset": r.get::<_, String>(1)?, "state": state,
             "until": time(until), "document_sha256": r.get::<_, Option<String>>(3)?, "by": r.get::<_, String>(4)?,
             "since": time(r.get(5)?), "revoked": revoked.and_then(time), "revoked_by": r.get::<_, Option<String>>(7)?,
-            "used": r.get::<_, i64>(8)?}))
+            "used": r.get::<_, i64>(8)?});
+        Ok((r.get(9)?, mandate))
     };
-    kept.query_map([SHOWN], mandate)?.collect()
+    kept.query_map(params![page.than, page.most], mandate)?.collect()
 }
 
 #[cfg(test)]
@@ -182,8 +186,11 @@ mod tests {
         assert!(!revoke(&db, "mnd-9", "clerk", 0).unwrap());
         assert!(revoke(&db, "mnd-2", "clerk", 500).unwrap());
         assert_eq!(covers("ds:a/b@1", 3, 2, 600), None);
-        let states: Vec<Value> = list(&db, 1_500).unwrap().iter().map(|m| m["state"].clone()).collect();
-        assert_eq!(states, ["over", "revoked"]);
+        let of = |than, most| list(&db, 1_500, Older { than, most }).unwrap();
+        let states: Vec<Value> = of(i64::MAX, 9).iter().map(|(_, m)| m["state"].clone()).collect();
+        assert_eq!(states, ["revoked", "over"]);
+        let newest = of(i64::MAX, 1).remove(0);
+        assert_eq!((&newest.1["mandate"], of(newest.0, 9).len()), (&json!("mnd-2"), 1), "the next page");
     }
 
     #[test]
@@ -208,6 +215,7 @@ mod tests {
         let others = by_others(&db, "ds:a/b@1", &[1; 32]).unwrap();
         assert_eq!(others.len(), 1);
         assert_eq!((&others[0]["mandate"], &others[0]["what"]), (&json!("mnd-1"), &json!("proof")));
-        assert_eq!(looks(&db).unwrap().len(), 4);
+        let of = |than, most| looks(&db, Older { than, most }).unwrap();
+        assert_eq!((of(i64::MAX, 9).len(), of(of(i64::MAX, 3)[2].0, 9).len()), (4, 1), "page by page");
     }
 }

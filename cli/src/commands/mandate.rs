@@ -4,7 +4,7 @@ use super::Ctx;
 use crate::args::Mandate;
 use crate::failure::{Exit, Failure};
 use concordat_protocol::hash::sha256;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Where mandates are.
 const PATH: &str = "/admin/v1/subjects/mandates";
@@ -27,8 +27,7 @@ pub async fn run(ctx: &Ctx, command: &Mandate) -> Result<(), Failure> {
             ctx.out.result(&answer, || format!("{id} runs until {until}, end of day UTC"));
         }
         Mandate::List => {
-            let answer = ctx.api(ROLE)?.get(PATH).await?;
-            let rows = answer["mandates"].as_array().cloned().unwrap_or_default();
+            let rows = all(ctx, PATH, "mandates").await?;
             ctx.out.list(&rows, &["mandate", "dataset", "state", "until", "by", "used"]);
         }
         Mandate::Revoke { mandate } => {
@@ -39,10 +38,23 @@ pub async fn run(ctx: &Ctx, command: &Mandate) -> Result<(), Failure> {
     Ok(())
 }
 
+/// All pages of a list.
+async fn all(ctx: &Ctx, path: &str, name: &str) -> Result<Vec<Value>, Failure> {
+    let api = ctx.api(ROLE)?;
+    let (mut rows, mut next) = (Vec::new(), path.to_owned());
+    loop {
+        let page = api.get(&next).await?;
+        rows.extend(page[name].as_array().cloned().unwrap_or_default());
+        match page["next_cursor"].as_str() {
+            Some(cursor) => next = format!("{path}?cursor={cursor}"),
+            None => return Ok(rows),
+        }
+    }
+}
+
 /// `subject looks`
 pub async fn looks(ctx: &Ctx) -> Result<(), Failure> {
-    let answer = ctx.api(ROLE)?.get("/admin/v1/subjects/looks").await?;
-    let rows = answer["looks"].as_array().cloned().unwrap_or_default();
+    let rows = all(ctx, "/admin/v1/subjects/looks", "looks").await?;
     ctx.out.list(&rows, &["time", "dataset", "what", "subject", "who", "mandate"]);
     Ok(())
 }
