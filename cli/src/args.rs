@@ -9,6 +9,7 @@ mod nodes;
 pub mod outside;
 mod record;
 pub mod role_map;
+pub mod sinks;
 pub mod subjects;
 
 pub use agreements::{AgreementTool, StopKind};
@@ -20,6 +21,7 @@ pub use nodes::{Demo, Node, Pod, PodPart};
 pub use outside::Ledger;
 pub use record::{Record, RecordDelete, RecordInsert, RecordModify, Under};
 pub use role_map::RoleMap;
+pub use sinks::Sink;
 pub use subjects::{Mandate, Subject, Who};
 
 use crate::output::Format;
@@ -113,6 +115,15 @@ pub enum Command {
     /// Adapters: connect a source
     #[command(subcommand)]
     Adapter(Adapter),
+    /// Bring a folder's datasets, schemas and adapters into this node, each document checked first
+    Apply {
+        /// A folder with datasets/, schemas/ and adapters/
+        #[arg(short = 'f', long = "file", value_name = "FOLDER")]
+        folder: std::path::PathBuf,
+        /// Only show what would change
+        #[arg(long)]
+        diff: bool,
+    },
     /// Datasets: register, list, show
     #[command(subcommand)]
     Dataset(Dataset),
@@ -125,6 +136,9 @@ pub enum Command {
     /// Subscriptions to feeds of other agencies
     #[command(subcommand)]
     Subscription(Subscription),
+    /// Sinks: deliver a subscription to files, a table, an MQTT server or an address
+    #[command(subcommand)]
+    Sink(Sink),
     /// Rows that adapters refused
     #[command(subcommand)]
     DeadLetter(DeadLetter),

@@ -2,13 +2,12 @@
 
 use clap::{CommandFactory, Parser};
 use concordat_cli::args::{
-    Agreement, Cli, Command, Demo, Evidence, Feed, Ledger, Message, Node, Notice, Op, Query, StopKind, Trust,
-    Verify,
+    Agreement, Cli, Command, Demo, Evidence, Feed, Ledger, Message, Node, Notice, Op, Query, StopKind, Trust, Verify,
 };
 use concordat_cli::commands::{
-    Ctx, adapter, agreement, break_glass, dataset, dead_letter, evidence, feed, key, ledger_export,
-    ledger_timestamp, message, node, notice, op, pod, query, record, replay, role_map, stats, subject, subscription,
-    trust, verify, verify_list, verify_report, verify_report,
+    Ctx, adapter, agreement, apply, break_glass, dataset, dead_letter, evidence, feed, key, ledger_export,
+    ledger_timestamp, message, node, notice, op, pod, query, record, replay, role_map, sink, stats, subject,
+    subscription, trust, verify, verify_list, verify_report,
 };
 use concordat_cli::demo;
 use concordat_cli::failure::Failure;
@@ -56,7 +55,9 @@ fn keep_private(command: &Command) {
         Command::Node(_)
             | Command::Demo(_)
             | Command::Adapter(_)
+            | Command::Sink(_)
             | Command::Dataset(_)
+            | Command::Apply { .. }
             | Command::Pod(_)
             | Command::Key(_)
             | Command::Evidence(_)
@@ -111,7 +112,6 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Evidence(Evidence::Export(e)) => evidence::export(ctx, e).await,
         Command::Verify(Verify::List { file, trust }) => verify_list::list(ctx, file, trust),
         Command::Verify(Verify::Report { file, trust }) => verify_report::report(ctx, file, trust),
-        Command::Verify(Verify::Report { file, trust }) => verify_report::report(ctx, file, trust),
         Command::RoleMap(r) => role_map::run(ctx, r).await,
         Command::Subject(s) => subject::run(ctx, s).await,
         Command::Why { what } => op::why(ctx, what).await,
@@ -125,9 +125,11 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Adapter(command) => adapter::command(ctx, command).await,
         Command::Feed(Feed::Tail { subscription, tail }) => feed::tail(ctx, subscription.as_deref(), tail).await,
         Command::Feed(Feed::Stats { watch }) => stats::stats(ctx, *watch).await,
+        Command::Apply { folder, diff } => apply::apply(ctx, folder, *diff).await,
         Command::Dataset(d) => dataset::run(ctx, d).await,
         Command::Message(Message::Publish(p)) => message::publish(ctx, p).await,
         Command::Subscription(s) => subscription::run(ctx, s).await,
+        Command::Sink(s) => sink::run(ctx, s).await,
         Command::DeadLetter(d) => dead_letter::run(ctx, d),
         Command::Trust(Trust::Show { trust: file }) => trust::show(ctx, file.as_deref()).await,
         Command::Trust(Trust::Export { file }) => trust::export(ctx, file).await,

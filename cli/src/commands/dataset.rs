@@ -19,17 +19,17 @@ const EXISTS: u64 = concordat_protocol::codes::DATASET_EXISTS as u64;
 
 /// A checked document with its schema.
 #[derive(Debug)]
-struct Checked {
-    doc: DatasetDoc,
+pub(super) struct Checked {
+    pub doc: DatasetDoc,
     /// As the document names it, below the node's folder.
-    schema_path: String,
-    yaml: String,
-    schema: String,
-    hash: Hash,
+    pub schema_path: String,
+    pub yaml: String,
+    pub schema: String,
+    pub hash: Hash,
 }
 
 /// Reads a document; its schema lies where it says, below the node's folder or the folder that holds `datasets/`.
-fn check(file: &Path, node: &Path) -> Result<Checked, Failure> {
+pub(super) fn check(file: &Path, node: &Path) -> Result<Checked, Failure> {
     let yaml = read_text(file)?;
     let wrong = |e: &dyn std::fmt::Display| Failure::usage(format!("{}: {e}", file.display()));
     let parsed = DatasetFile::parse(&yaml).map_err(|e| wrong(&e))?;
@@ -80,7 +80,7 @@ fn same(found: &Value, c: &Checked) -> Result<(), Failure> {
 }
 
 /// Writes a file that is not there yet; the same content is fine.
-fn install_file(path: &Path, text: &str) -> Result<(), Failure> {
+pub(super) fn install_file(path: &Path, text: &str) -> Result<(), Failure> {
     match std::fs::read_to_string(path) {
         Ok(there) if there == text => Ok(()),
         Ok(_) => Err(Failure::new(
@@ -98,14 +98,14 @@ fn install_file(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 /// Where a document of this dataset lies, or would be put.
-fn target(node: &Path, c: &Checked) -> PathBuf {
+pub(super) fn target(node: &Path, c: &Checked) -> PathBuf {
     let id = c.doc.id.as_str();
     let version = id.rsplit('@').next().unwrap_or("1");
     node.join("datasets").join(format!("{}@{version}.yaml", c.doc.id.name()))
 }
 
 /// The document in the node's folder that says the same dataset.
-fn installed(node: &Path, c: &Checked) -> Option<PathBuf> {
+pub(super) fn installed(node: &Path, c: &Checked) -> Option<PathBuf> {
     let entries = std::fs::read_dir(node.join("datasets")).ok()?;
     let mut yaml =
         entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.extension().is_some_and(|e| e == "yaml"));
@@ -115,41 +115,61 @@ fn installed(node: &Path, c: &Checked) -> Option<PathBuf> {
     })
 }
 
+/// What became of a dataset that was put on the ledger.
+pub(super) struct Put {
+    /// It was not there before.
+    pub fresh: bool,
+    /// The operation, where it was put there now.
+    pub operation: Value,
+    /// The document in the node's folder, where there was one.
+    there: Option<PathBuf>,
+}
+
+/// A dataset is registered by its owner alone.
+pub(super) fn owned(side: &Side, c: &Checked) -> Result<(), Failure> {
+    let id = &c.doc.id;
+    if id.owner() == side.cfg.agency {
+        return Ok(());
+    }
+    let (owner, here) = (id.owner(), &side.cfg.agency);
+    let text = format!("{id} belongs to {owner}, this is the node of {here}: only the owner registers it");
+    Err(Failure::usage(text))
+}
+
+/// Puts a checked dataset on the ledger, its schema into the node's folder.
+pub(super) async fn put(node: &Path, side: &Side, c: &Checked, install: bool) -> Result<Put, Failure> {
+    let id = &c.doc.id;
+    let there = installed(node, c);
+    if install && there.is_none() {
+        // The schema first: a document without one would keep the node from starting.
+        install_file(&node.join(&c.schema_path), &c.schema)?;
+    }
+    let known = registered(&side.api, id.as_str()).await?;
+    let mut put = Put { fresh: known.is_none(), operation: Value::Null, there };
+    match known {
+        Some(found) => same(&found, c)?,
+        None => match side.act(keys::GATEWAY, ActBody::Dataset { id: id.clone(), schema_hash: c.hash }).await {
+            Ok(answer) => put.operation = answer["operation"].clone(),
+            // Someone else was quicker: what counts is what stands there now.
+            Err(e) if e.problem.as_ref().is_some_and(|p| p["ledger_code"] == EXISTS) => {
+                let found = registered(&side.api, id.as_str()).await?.ok_or(e)?;
+                same(&found, c)?;
+                put.fresh = false;
+            }
+            Err(e) => return Err(e),
+        },
+    }
+    Ok(put)
+}
+
 /// `dataset register`
 async fn register(ctx: &Ctx, file: &Path, install: bool) -> Result<(), Failure> {
     let node = ctx.dir()?;
     let side = Side::open(&node)?;
     let c = check(file, &node)?;
     let id = c.doc.id.clone();
-    if id.owner() != side.cfg.agency {
-        let text = format!(
-            "{id} belongs to {}, this is the node of {}: only the owner registers it",
-            id.owner(),
-            side.cfg.agency
-        );
-        return Err(Failure::usage(text));
-    }
-    let there = installed(&node, &c);
-    if install && there.is_none() {
-        // The schema first: a document without one would keep the node from starting.
-        install_file(&node.join(&c.schema_path), &c.schema)?;
-    }
-    let known = registered(&side.api, id.as_str()).await?;
-    let mut operation = Value::Null;
-    let mut fresh = known.is_none();
-    match known {
-        Some(found) => same(&found, &c)?,
-        None => match side.act(keys::GATEWAY, ActBody::Dataset { id: id.clone(), schema_hash: c.hash }).await {
-            Ok(answer) => operation = answer["operation"].clone(),
-            // Someone else was quicker: what counts is what stands there now.
-            Err(e) if e.problem.as_ref().is_some_and(|p| p["ledger_code"] == EXISTS) => {
-                let found = registered(&side.api, id.as_str()).await?.ok_or(e)?;
-                same(&found, &c)?;
-                fresh = false;
-            }
-            Err(e) => return Err(e),
-        },
-    }
+    owned(&side, &c)?;
+    let Put { fresh, operation, there } = put(&node, &side, &c, install).await?;
     let place = match there {
         Some(path) => path,
         None if install => {

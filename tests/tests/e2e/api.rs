@@ -188,10 +188,20 @@ fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 
-/// The commands of a page: its blocks of `sh`, in their order.
-fn commands(page: &str) -> String {
-    let blocks = page.split("\n```sh\n").skip(1).map(|b| b.split_once("\n```").expect("a closed block").0);
-    blocks.collect::<Vec<_>>().join("\n")
+/// Runs the blocks of `sh` of a page of docs/, in their order, in one shell and an empty folder; gives what was said.
+pub fn run_page(world: &World, city: &City, page: &str, more: &[(&str, &Path)]) -> String {
+    let text = std::fs::read_to_string(checkout().join("docs").join(page)).unwrap();
+    let blocks = text.split("\n```sh\n").skip(1).map(|b| b.split_once("\n```").expect("a closed block").0);
+    let script = format!("set -euo pipefail\n{}", blocks.collect::<Vec<_>>().join("\n"));
+    assert!(script.contains("concordat demo up"), "{page} has no commands: {script}");
+    let path = format!("{}:{}", city.root.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).current_dir(world.folder(page)).env("PATH", path).envs(more.iter().copied());
+    command.env("CONCORDAT", checkout()).env("CONCORDAT_DEMO", &city.root).env_remove("CONCORDAT_DIR");
+    let out = command.output().expect("bash");
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{page}: {said}");
+    said
 }
 
 /// The packages of the Python verifier as files, fetched once, so that the page can be run without a network.
@@ -216,19 +226,8 @@ pub fn the_page_for_applications_runs_as_it_stands(world: &World) {
         Ok(folder) => folder,
         Err(why) => return eprintln!("SKIPPED page: the_page_for_applications_runs_as_it_stands: {why}"),
     };
-    let city = world.shared();
-    let page = std::fs::read_to_string(checkout().join("docs/connect-your-application.md")).unwrap();
-    let script = format!("set -euo pipefail\n{}", commands(&page));
-    assert!(script.contains("concordat verify receipt") && script.contains("ask.py"), "{script}");
-    let folder = world.folder("application");
-    let path = format!("{}:{}", city.root.parent().unwrap().display(), std::env::var("PATH").unwrap());
-    let mut command = Command::new("bash");
-    command.args(["-c", &script]).current_dir(&folder).env("PATH", path);
-    command.env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", wheels);
-    command.env("CONCORDAT", checkout()).env("CONCORDAT_DEMO", &city.root).env_remove("CONCORDAT_DIR");
-    let out = command.output().expect("bash");
-    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-    assert!(out.status.success(), "{said}");
+    let more = [("PIP_NO_INDEX", Path::new("1")), ("PIP_FIND_LINKS", wheels.as_path())];
+    let said = run_page(world, world.shared(), "connect-your-application.md", &more);
     assert!(said.contains("VALID (") && said.contains("denied (denied):"), "{said}");
 }
 

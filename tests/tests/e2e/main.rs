@@ -17,6 +17,7 @@ mod checkpoints;
 mod citizens;
 mod commands;
 mod complaint;
+mod connect;
 mod crash;
 mod epochs;
 mod executors;
@@ -335,6 +336,7 @@ const TESTS: &[(&str, &str, Test)] = &[
     ),
     ("keys", "a_root_key_is_replaced_after_its_delay", keys::a_root_key_is_replaced_after_its_delay),
     ("keys", "a_gateway_key_in_a_token_signs_acts", keys::a_gateway_key_in_a_token_signs_acts),
+    ("connect", "the_page_for_sources_runs_as_it_stands", connect::the_page_for_sources_runs_as_it_stands),
     ("supervision", "a_folder_has_one_supervisor", supervision::a_folder_has_one_supervisor),
     ("supervision", "a_taken_port_is_named", supervision::a_taken_port_is_named),
     ("supervision", "stop_leaves_no_process", supervision::stop_leaves_no_process),
