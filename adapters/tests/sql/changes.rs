@@ -96,7 +96,7 @@ fn rows_that_are_there_then_every_change_in_order() {
 #[test]
 fn killed_at_any_batch_every_change_comes_once() {
     let Some(db) = Db::of(Kind::Postgres, "changes killed") else { return };
-    for durable in 0..8 {
+    for durable in [0, 1, 3, 5, 6, 10, 13, 14] {
         let t = table(&db);
         let mut reader = Reader::open(&db, &t.yaml, Checkpoint::default());
         until(&mut reader, 30, 256, true);
@@ -104,7 +104,7 @@ fn killed_at_any_batch_every_change_comes_once() {
         for range in ["41, 45", "51, 59", "61, 61"] {
             db.sql(&format!("INSERT INTO {} SELECT n FROM generate_series({range}) n", t.name));
         }
-        let mut got = if durable > 0 { until(&mut reader, durable * 2, 2, true) } else { vec![] };
+        let mut got = until(&mut reader, durable, 1, true);
         let at = reader.at.clone();
         until(&mut reader, 1, 1, false);
         drop(reader);
@@ -123,9 +123,9 @@ fn the_slot_never_runs_before_what_is_durable() {
     let mut reader = Reader::open(&db, &t.yaml, Checkpoint::default());
     until(&mut reader, 30, 256, true);
     quiet(&mut reader);
-    let before = now(&db);
     db.sql(&format!("INSERT INTO {} VALUES (50); INSERT INTO {} VALUES (51)", t.name, t.name));
-    until(&mut reader, 2, 256, false);
+    let rows = until(&mut reader, 2, 256, false);
+    let before = i64::from_str_radix(&rows[0]["position"].as_str().unwrap()[..16], 16).unwrap();
     quiet(&mut reader);
     let at = reader.at.clone();
     drop(reader);

@@ -152,7 +152,7 @@ async fn outcomes(kind: Kind, way: Way) -> Option<Vec<Outcome>> {
         Ok(Box::new(table) as Box<dyn Rig>)
     };
     let kit = Kit { make: Box::new(make), patience: Duration::from_secs(30), scratch: scratch.path().to_owned() };
-    Some(battery(&kit, |_| {}).await)
+    Some(battery(&kit, |o| eprintln!("{kind:?} {way:?}: {} {:?}", o.check, o.verdict)).await)
 }
 
 fn failed(all: &[Outcome]) -> Vec<(&'static str, String)> {

@@ -5,6 +5,7 @@
 
 mod changes;
 mod conform;
+#[allow(dead_code)]
 #[path = "../it/fake_broker.rs"]
 mod fake_broker;
 mod poll;

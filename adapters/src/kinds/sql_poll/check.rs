@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::document::{Deletes, SqlPollDoc, TlsMode, Way};
-use super::session::{Cause, Column, Failure, Relation, Session, Shape};
 use super::ready::Ready;
+use super::session::{Cause, Column, Failure, Relation, Session, Shape};
 use super::sql::{Ask, Begin, page};
 use crate::contract::{self, AdapterError, Discovery, Finding};
 use crate::discover;

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::document::{MAX_ROWS, SqlPollDoc, Way};
 use super::memory::{Mark, mark};
+use super::ready::{Ready, wants_op};
 use super::rows_kept::{Change, Kept, Print};
 use super::session::{Failure, Line, Session};
-use super::ready::{Ready, wants_op};
 use super::sql::{Ask, Begin, page};
 use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Next, Origin, Row, Source};
 use crate::document::DocumentError;
