@@ -250,6 +250,8 @@ struct Link<'a> {
     wire: Wire,
     timers: HashMap<u8, (TimerKind, Instant)>,
     session_kept: bool,
+    /// Messages that came before the connection stood: a kept session sends at once.
+    early: Vec<Message>,
     publishing: usize,
 }
 
@@ -257,7 +259,16 @@ async fn connection(server: &Server, number: u64, shared: &Shared) -> Result<(),
     let late = |_| server.gone(Stage::Reach, "no connection within 10 seconds");
     let mut stream = timeout(CONNECT_TIMEOUT, connect(server)).await.map_err(late)??;
     let wire = Wire::new(server.hello.clone(), number);
-    let mut link = Link { server, shared, number, wire, timers: HashMap::new(), session_kept: false, publishing: 0 };
+    let mut link = Link {
+        server,
+        shared,
+        number,
+        wire,
+        timers: HashMap::new(),
+        session_kept: false,
+        early: vec![],
+        publishing: 0,
+    };
     let mut buffer = vec![0; READ_BYTES];
     // Nothing of the server is waited for longer than this before the connection stands.
     let greeted = Instant::now() + CONNECT_TIMEOUT;
@@ -368,9 +379,14 @@ impl Link<'_> {
                 Incoming::Connected { session_kept } => self.session_kept = session_kept,
                 Incoming::Subscribed => {
                     state.up = true;
-                    // Before the messages that came between connecting and subscribing.
-                    state.news.push_front(News::Up { connection: self.number, session_kept: self.session_kept });
+                    // Before any message of the connection, so that what comes again is seen as that.
+                    state.news.push_back(News::Up { connection: self.number, session_kept: self.session_kept });
+                    for message in self.early.drain(..) {
+                        state.bytes += size(&message);
+                        state.news.push_back(News::Message(message));
+                    }
                 }
+                Incoming::Message(message) if !state.up => self.early.push(message),
                 Incoming::Message(message) => {
                     state.bytes += size(&message);
                     state.news.push_back(News::Message(message));

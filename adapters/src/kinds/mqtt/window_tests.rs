@@ -100,7 +100,7 @@ fn no_more_is_handed_out_than_a_checkpoint_can_name() {
     assert_eq!(read(&mut window, &checkpoint, 256).0.len(), 0);
     assert!(window.has_behind(OPEN_MAX as u64));
     assert_eq!(window.acknowledged(&checkpoint).len(), OPEN_MAX);
-    assert_eq!(read(&mut window, &checkpoint, 256).0.len(), 256);
+    assert_eq!(read(&mut window, &checkpoint, 256).0.len(), OPEN_MAX);
 }
 
 #[test]
