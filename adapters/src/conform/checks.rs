@@ -215,8 +215,15 @@ impl Run<'_> {
     async fn posts(&self, script: fn(u64) -> Act, killed: bool) -> Result<Verdict, String> {
         let (mut rig, broker) = (self.rig()?, broker(script).await?);
         if killed {
+            // One batch is durable and said so, one is durable in silence, the others are on their way when it is killed.
+            broker.script(|n| match n {
+                1 => Act::Serve,
+                2 => Act::DropAfter,
+                _ => Act::DropBefore,
+            });
             let (ended, _) = drive(&mut *rig, &broker, &self.scratch, Until::Posts(3), self.kit.patience).await?;
             ended.map_err(|e| text(&e))?;
+            broker.script(script);
         }
         self.settle(&mut *rig, &broker).await?;
         Ok(Verdict::Passed)

@@ -34,12 +34,15 @@ impl CsvForm {
     }
 }
 
+/// Makes the mapping of the columns that a header has.
+pub type MapColumns = Box<dyn Fn(&[String]) -> Result<Mapper, DocumentError> + Send>;
+
 /// What the header must be, and what its columns become.
 pub enum Head {
     /// Exactly these columns in this order.
     Exactly(Vec<String>, Arc<Mapper>),
     /// Any columns that the mapping accounts for.
-    Mapped(Box<dyn Fn(&[String]) -> Result<Mapper, DocumentError> + Send>),
+    Mapped(MapColumns),
 }
 
 /// Reads the rows of one text in order.

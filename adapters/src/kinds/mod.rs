@@ -25,25 +25,27 @@ use crate::strict::nearest;
 
 /// All kinds that this program was built with, by name.
 pub fn kinds() -> Vec<&'static dyn Kind> {
-    let mut all: Vec<&'static dyn Kind> = vec![];
-    #[cfg(feature = "external")]
-    all.push(&external::ExternalKind);
-    #[cfg(feature = "file")]
-    all.push(&file::FileKind);
-    #[cfg(feature = "file-drop")]
-    all.push(&file_drop::DropKind);
-    #[cfg(feature = "http-poll")]
-    all.push(&http_poll::HttpPollKind);
-    #[cfg(feature = "mongodb")]
-    all.push(&mongodb::MongoKind);
-    #[cfg(feature = "webhook")]
-    all.push(&webhook::WebhookKind);
-    #[cfg(feature = "mqtt")]
-    all.push(&mqtt::MqttKind);
-    #[cfg(feature = "sql-poll")]
-    all.push(&sql_poll::SqlPollKind);
-    #[cfg(feature = "postgres-changes")]
-    all.push(&postgres_changes::PostgresChangesKind);
+    let all: &[&'static dyn Kind] = &[
+        #[cfg(feature = "external")]
+        &external::ExternalKind,
+        #[cfg(feature = "file")]
+        &file::FileKind,
+        #[cfg(feature = "file-drop")]
+        &file_drop::DropKind,
+        #[cfg(feature = "http-poll")]
+        &http_poll::HttpPollKind,
+        #[cfg(feature = "mongodb")]
+        &mongodb::MongoKind,
+        #[cfg(feature = "webhook")]
+        &webhook::WebhookKind,
+        #[cfg(feature = "mqtt")]
+        &mqtt::MqttKind,
+        #[cfg(feature = "sql-poll")]
+        &sql_poll::SqlPollKind,
+        #[cfg(feature = "postgres-changes")]
+        &postgres_changes::PostgresChangesKind,
+    ];
+    let mut all = all.to_vec();
     all.sort_by_key(|k| k.spec().kind);
     all
 }
