@@ -98,6 +98,8 @@ fn terms(version: u64) -> Terms {
         yaml_hash: [1; 32],
         rows_hash: [2; 32],
         text_hash: [3; 32],
+        paper_hashes: vec![[4; 32]],
+        compiler_version: 1,
     }
 }
 
