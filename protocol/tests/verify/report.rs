@@ -56,7 +56,7 @@ fn report(spec: &Spec) -> Value {
     out.extend(tally(&operations));
     out.insert("operations".into(), json!(operations));
     let proof = json!({
-        "height": spec.height - 1, "app_hash": hex::encode(app_hash(roots)),
+        "height": spec.height, "app_hash": hex::encode(app_hash(roots)),
         "roots": {"heads": hex::encode(roots.heads), "log": hex::encode(roots.log), "meta": hex::encode(roots.meta),
             "runs": hex::encode(roots.runs)},
         "header": hex::encode(&l.header.0), "validators": hex::encode(&l.validators.0), "entries": entries,
