@@ -227,6 +227,8 @@ fn gone(ready: &Ready, keyset: &[String], cells: &str) -> Line {
 
 impl Source for DiffSource {
     fn read(&mut self, from: &Checkpoint, max: usize) -> Result<Batch, AdapterError> {
+        // What is kept is touched only once the source answers.
+        self.connect()?;
         let note = if self.expected.as_ref() == Some(from) { None } else { self.reset(from)? };
         let every = self.doc.poll.every.map_or(EVERY, |p| p.0);
         if self.buffer.is_empty() {

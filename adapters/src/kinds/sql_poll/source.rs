@@ -111,10 +111,10 @@ impl SqlSource {
     }
 
     fn failed(&mut self, failure: Failure) -> AdapterError {
-        if failure.cause == Cause::Missing {
-            if let Some(named) = self.drift() {
-                return named;
-            }
+        if failure.cause == Cause::Missing
+            && let Some(named) = self.drift()
+        {
+            return named;
         }
         // A statement that was stopped leaves the session usable, but a new one costs little and is sure.
         self.session = None;
@@ -325,6 +325,8 @@ fn overlap_rule(doc: &SqlPollDoc) -> AdapterError {
 
 impl Source for SqlSource {
     fn read(&mut self, from: &Checkpoint, max: usize) -> Result<Batch, AdapterError> {
+        // What is kept is touched only once the source answers.
+        self.connect()?;
         let note = if self.expected.as_ref() == Some(from) { None } else { self.reset(from)? };
         let every = self.doc.poll.every.map_or(EVERY, |p| p.0);
         let mut next = Next::More;
