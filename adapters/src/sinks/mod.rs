@@ -68,11 +68,13 @@ pub trait Sink: Send + 'static {
     fn deliver(&mut self, page: &[Message]) -> Result<Vec<Reject>, AdapterError>;
 }
 
+type Open = dyn Fn(&Path) -> Result<Box<dyn Sink>, AdapterError> + Send;
+
 /// A sink as its document describes it.
 pub struct Described {
     /// What every sink's document says.
     pub head: Head,
-    open: Box<dyn Fn(&Path) -> Result<Box<dyn Sink>, AdapterError> + Send>,
+    open: Box<Open>,
 }
 
 impl Described {

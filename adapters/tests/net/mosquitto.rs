@@ -29,7 +29,7 @@ impl Mosquitto {
         }
         let mut server = Self { port: free_port(), dir: tempfile::tempdir().unwrap(), child: None };
         let mut text = format!(
-            "persistence true\npersistence_location {}/\nautosave_on_changes true\nautosave_interval 1\n\
+            "persistence true\npersistence_location {}/\n\
              max_queued_messages 0\nlistener {} 127.0.0.1\n",
             server.dir.path().display(),
             server.port

@@ -131,7 +131,10 @@ async fn a_restart_before_the_acknowledgement_neither_loses_nor_doubles() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_and_comes_back_neither_loses_nor_doubles() {
     for hard in [false, true] {
-        let Some(mut server) = Mosquitto::start("mqtt server dies", "") else { return };
+        let Some(mut server) = Mosquitto::start("mqtt server dies", "autosave_on_changes true\nautosave_interval 1\n")
+        else {
+            return;
+        };
         let (dir, broker) = (tempfile::tempdir().unwrap(), broker().await);
         let yaml = yaml(server.port, "");
         make_session(dir.path(), &yaml, &broker, &server).await;

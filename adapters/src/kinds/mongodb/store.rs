@@ -18,6 +18,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a change stream waits for something new.
 const AWAIT: Duration = Duration::from_millis(400);
 
+/// A change, and the token behind it.
+pub type Change = (ChangeStreamEvent<Document>, Option<ResumeToken>);
+
 /// A runtime that can be dropped anywhere.
 struct Own(Option<Runtime>);
 
@@ -174,7 +177,7 @@ impl Store {
     }
 
     /// The next change, if one comes soon, and the token behind it.
-    pub fn change(&mut self) -> Result<Option<(ChangeStreamEvent<Document>, Option<ResumeToken>)>, AdapterError> {
+    pub fn change(&mut self) -> Result<Option<Change>, AdapterError> {
         let Some(mut stream) = self.stream.take() else { return Ok(None) };
         let event = self.wait(stream.next_if_any())?;
         let token = stream.resume_token();

@@ -14,7 +14,7 @@ use super::topics;
 use super::wire::{Hello, Version};
 use crate::adapter_document;
 use crate::contract::AdapterError;
-use crate::document::{Common, DocumentError, FieldMap, Period, Secret};
+use crate::document::{Common, DocumentError, Period, Secret};
 use crate::json_rows::JsonRows;
 use crate::mapping::Mapper;
 use crate::tls;
@@ -164,7 +164,7 @@ impl MqttDoc {
         for (topic, (filter, _)) in self.topics.iter().zip(filters) {
             let mut common = common.clone();
             for (target, path) in &topic.map {
-                let field = common.map.entry(target.clone()).or_insert_with(FieldMap::default);
+                let field = common.map.entry(target.clone()).or_default();
                 field.from = Some(path.clone());
             }
             let rows = JsonRows::new(Mapper::open(&common)?, Word::parse)?;

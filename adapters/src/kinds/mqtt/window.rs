@@ -119,6 +119,11 @@ impl Window {
         self.waiting.len()
     }
 
+    /// True when none waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// A new connection: nothing of the one before can be acknowledged. Without a kept session nothing comes again.
     pub fn connected(&mut self, session_kept: bool) {
         for waiting in &mut self.waiting {

@@ -345,7 +345,7 @@ impl Wire {
             .filters
             .iter()
             .map(|(filter, qos)| {
-                let options = if self.hello.version == Version::V5 { options.clone() } else { SubOpts::new() };
+                let options = if self.hello.version == Version::V5 { options } else { SubOpts::new() };
                 SubEntry::new(filter.as_str(), options.set_qos(core_qos(*qos)))
             })
             .collect();
