@@ -376,6 +376,7 @@ mod tests {
         /// A kind with a member of its own.
         pub struct Doc {
             /// Where.
+            #[allow(dead_code, reason = "only read from the document")]
             pub path: String,
         }
     }

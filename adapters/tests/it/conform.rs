@@ -223,10 +223,10 @@ impl Source for TableSource {
                 batch.next = Next::Idle(Duration::from_millis(5));
                 break;
             }
-            if !self.misses(line, &world.lines[..at]) {
-                if let Some(row) = self.row(line)? {
-                    batch.push(row);
-                }
+            if !self.misses(line, &world.lines[..at])
+                && let Some(row) = self.row(line)?
+            {
+                batch.push(row);
             }
             at += 1;
         }

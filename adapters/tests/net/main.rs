@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../it/fake_broker.rs"]
+#[allow(dead_code, reason = "these tests need no broker that hangs")]
 mod fake_broker;
 mod http;
 mod mongodb;

@@ -169,7 +169,8 @@ async fn files_hold_each_message_once_whatever_happens() {
 async fn a_webhook_is_signed_tried_again_and_its_refusals_are_kept() {
     let (dir, feed) = (tempfile::tempdir().unwrap(), Feed::with(30));
     let gateway = feed.serve().await;
-    let got: Arc<Mutex<Vec<(String, Vec<u64>)>>> = Arc::default();
+    type Posted = Vec<(String, Vec<u64>)>;
+    let got: Arc<Mutex<Posted>> = Arc::default();
     let (kept, listener) = (got.clone(), tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
     let url = format!("http://{}/in", listener.local_addr().unwrap());
     let mut calls = 0;

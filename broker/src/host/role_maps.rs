@@ -67,7 +67,7 @@ impl RoleMaps {
         named: &Hash,
         tick_ms: u64,
     ) -> Result<Option<Denied>, LedgerError> {
-        let mut found = standing(&*self.of(node, consumer)?, named, tick_ms);
+        let mut found = standing(&self.of(node, consumer)?, named, tick_ms);
         if found == Standing::Unknown
             && let Ok(_turn) = self.waits.try_lock()
         {
@@ -75,7 +75,7 @@ impl RoleMaps {
             while found == Standing::Unknown && Instant::now() < end {
                 std::thread::sleep(LOOK);
                 self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(consumer);
-                found = standing(&*self.of(node, consumer)?, named, tick_ms);
+                found = standing(&self.of(node, consumer)?, named, tick_ms);
             }
         }
         let why = match found {

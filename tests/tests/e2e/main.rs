@@ -303,11 +303,7 @@ const TESTS: &[(&str, &str, Test)] = &[
         "another_takes_over_and_a_former_one_has_no_effect",
         executors::another_takes_over_and_a_former_one_has_no_effect,
     ),
-    (
-        "hosted",
-        "a_hosted_provider_releases_on_proof_alone",
-        hosted::a_hosted_provider_releases_on_proof_alone,
-    ),
+    ("hosted", "a_hosted_provider_releases_on_proof_alone", hosted::a_hosted_provider_releases_on_proof_alone),
     ("kills", "nothing_acknowledged_is_lost_or_doubled", kills::nothing_acknowledged_is_lost_or_doubled),
     ("crash", "every_fail_point_of_the_ledger_recovers", crash::every_fail_point_of_the_ledger_recovers),
     ("crash", "one_validator_survives_random_kills", crash::one_validator_survives_random_kills),

@@ -21,8 +21,9 @@ use crate::tls;
 
 /// Largest packet that is taken from the server.
 const PACKET_MAX: u32 = 16 * 1024 * 1024;
-/// Messages the server may send without an acknowledgement.
-const RECEIVE_MAX: u16 = 1_024;
+/// Messages the server may send without an acknowledgement: all that have a number. What is read ahead is bounded by not
+/// reading from the connection; a smaller number is one that servers pass when a session goes on.
+const RECEIVE_MAX: u16 = u16::MAX;
 
 adapter_document! {
     /// An MQTT source as written.
