@@ -33,12 +33,35 @@ pub fn sha256(parts: &[&[u8]]) -> Hash {
 /// HMAC-SHA256 (RFC 2104) of the concatenation of `parts` under a key of 32 bytes.
 #[must_use]
 pub fn hmac_sha256(key: &[u8; 32], parts: &[&[u8]]) -> Hash {
+    hmac_sha256_of(key, parts)
+}
+
+/// HMAC-SHA256 (RFC 2104) under a secret of any length, as others' formats have it.
+#[must_use]
+pub fn hmac_sha256_of(secret: &[u8], parts: &[&[u8]]) -> Hash {
     // HMAC takes a key of any length.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; 32] };
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return [0; 32] };
     for part in parts {
         mac.update(part);
     }
     mac.finalize().into_bytes().into()
+}
+
+/// SHA-256 of what comes piece by piece, such as a file.
+#[derive(Clone, Default)]
+pub struct Hasher(Sha256);
+
+impl Hasher {
+    /// The next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The hash of all pieces.
+    #[must_use]
+    pub fn finish(self) -> Hash {
+        self.0.finalize().into()
+    }
 }
 
 fn long(parts: &[&[u8]]) -> Hash {

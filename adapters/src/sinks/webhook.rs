@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use concordat_protocol::hash::hmac_sha256_of;
 use reqwest::{StatusCode, Url, header};
 use serde::Deserialize;
 use serde_json::json;
@@ -188,15 +189,7 @@ impl Sink for WebhookSink {
 
 /// HMAC with SHA-256 (RFC 2104) in hexadecimal.
 fn sign(secret: &[u8], body: &[u8]) -> String {
-    use concordat_protocol::hash::sha256;
-    let hashed = sha256(&[secret]);
-    let key = if secret.len() > 64 { &hashed[..] } else { secret };
-    let pad = |byte: u8| {
-        let mut block = [byte; 64];
-        block.iter_mut().zip(key).for_each(|(b, k)| *b ^= k);
-        block
-    };
-    hex::encode(sha256(&[&pad(0x5c), &sha256(&[&pad(0x36), body])]))
+    hex::encode(hmac_sha256_of(secret, &[body]))
 }
 
 #[cfg(test)]

@@ -6,8 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use concordat_protocol::hash::Hash;
-use sha2::{Digest, Sha256};
+use concordat_protocol::hash::{Hash, Hasher};
 
 use super::document::{Ready, Watch};
 use crate::contract::{AdapterError, ErrorClass};
@@ -136,7 +135,7 @@ impl Folder {
         let shown = self.shown(&file.name);
         let io = |source| AdapterError::Io { file: shown.clone(), action: "read", source };
         let mut input = std::fs::File::open(&file.path).map_err(io)?;
-        let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 64 * 1024]);
+        let (mut hasher, mut buffer) = (Hasher::default(), vec![0; 64 * 1024]);
         loop {
             let n = input.read(&mut buffer).map_err(io)?;
             if n == 0 {
@@ -144,7 +143,7 @@ impl Folder {
             }
             hasher.update(buffer.get(..n).unwrap_or_default());
         }
-        let hash: Hash = hasher.finalize().into();
+        let hash = hasher.finish();
         self.hashes.insert(file.name.clone(), (file.stamp, hash));
         Ok(hash)
     }

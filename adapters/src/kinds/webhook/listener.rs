@@ -11,10 +11,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use axum::routing::post;
-use concordat_protocol::hash::sha256;
-use hmac::{Hmac, KeyInit, Mac};
+use concordat_protocol::hash::{hmac_sha256_of, sha256};
 use serde_json::json;
-use sha2::Sha256;
 use tokio::sync::oneshot;
 
 use crate::document::Secret;
@@ -314,7 +312,5 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 fn signed(headers: &HeaderMap, name: &HeaderName, prefix: &str, secret: &[u8], body: &[u8]) -> bool {
     let given = headers.get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix(prefix));
     let Some(given) = given.and_then(|v| hex::decode(v.trim()).ok()) else { return false };
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return false };
-    mac.update(body);
-    mac.verify_slice(&given).is_ok()
+    same(&hmac_sha256_of(secret, &[body]), &given)
 }
