@@ -7,6 +7,8 @@ mod kind;
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use error::{AdapterError, ErrorClass};
@@ -26,6 +28,28 @@ impl Checkpoint {
     /// True for the start of the source.
     pub fn is_start(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// A place as JSON. Its member `v` is the version of what it holds, 1 so far.
+    pub fn of_json<T: Serialize>(place: &T) -> Self {
+        Self(serde_json::to_vec(place).unwrap_or_default())
+    }
+
+    /// The place that [`Checkpoint::of_json`] wrote.
+    ///
+    /// # Errors
+    /// Other bytes, or another version.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, AdapterError> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u8,
+        }
+        let bad = |detail: String| AdapterError::Checkpoint { detail };
+        let Version { v } = serde_json::from_slice(&self.0).map_err(|e| bad(e.to_string()))?;
+        if v != 1 {
+            return Err(bad(format!("version {v} is not known")));
+        }
+        serde_json::from_slice(&self.0).map_err(|e| bad(e.to_string()))
     }
 }
 
@@ -98,6 +122,16 @@ pub enum Row {
     Good(Record),
     /// A row for the dead letters.
     Bad(Reject),
+}
+
+impl Row {
+    /// Approximate bytes, for bounding a batch.
+    pub fn size_hint(&self) -> usize {
+        match self {
+            Self::Good(record) => record.size_hint(),
+            Self::Bad(reject) => reject.raw.len(),
+        }
+    }
 }
 
 /// When to ask a source again.
@@ -174,5 +208,30 @@ impl Source for Box<dyn Source> {
 
     fn ack(&mut self, durable: &Checkpoint) -> Result<(), AdapterError> {
         (**self).ack(durable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Place {
+        v: u8,
+        row: u64,
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_version_or_adapter_is_refused() {
+        let place = Place { v: 1, row: 7 };
+        assert_eq!(Checkpoint::of_json(&place).json::<Place>().unwrap(), place);
+        let refused = |text: &str| Checkpoint(text.into()).json::<Place>().unwrap_err();
+        for other in [r#"{"v":2,"row":7}"#, r#"{"v":2,"new":1}"#, r#"{"v":1,"file":"a"}"#, r#"{"row":7}"#, "[]", ""] {
+            let error = refused(other);
+            assert_eq!((error.code(), error.class()), ("adapter.checkpoint", ErrorClass::Permanent), "{other}");
+        }
+        assert!(refused(r#"{"v":2,"new":1}"#).to_string().contains("version 2 is not known"));
     }
 }

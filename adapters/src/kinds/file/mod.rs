@@ -39,13 +39,7 @@ struct Place {
 
 impl Place {
     fn decode(checkpoint: &Checkpoint) -> Result<Self, AdapterError> {
-        let place: Self =
-            serde_json::from_slice(&checkpoint.0).map_err(|e| AdapterError::Checkpoint { detail: e.to_string() })?;
-        if place.v != 1 {
-            let detail = format!("version {} is not known", place.v);
-            return Err(AdapterError::Checkpoint { detail });
-        }
-        Ok(place)
+        checkpoint.json()
     }
 }
 
@@ -76,7 +70,7 @@ impl RowReader {
     fn checkpoint(&self) -> Checkpoint {
         let (row, chain) = (self.rows.row(), hex::encode(self.rows.chain()));
         let place = Place { v: 1, file: self.plan.path.clone(), row, chain };
-        Checkpoint(serde_json::to_vec(&place).unwrap_or_default())
+        Checkpoint::of_json(&place)
     }
 
     /// Passes over the rows before `checkpoint`, making sure that they are the same ones.

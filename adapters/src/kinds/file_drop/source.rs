@@ -14,9 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::document::{Drop, Form};
 use super::ledger::{Ledger, What};
 use super::watch::{Folder, Found, Stamp};
-use crate::contract::{
-    AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, ErrorClass, Next, Origin, Reject, Row, Source,
-};
+use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, ErrorClass, Next, Origin, Reject, Source};
 use crate::document::OnData;
 use crate::files::csv::CsvReader;
 use crate::files::json::JsonReader;
@@ -54,9 +52,7 @@ impl Place {
         if checkpoint.is_start() {
             return Ok(Self::default());
         }
-        let bad = |detail: String| AdapterError::Checkpoint { detail };
-        let place: Self = serde_json::from_slice(&checkpoint.0).map_err(|e| bad(e.to_string()))?;
-        if place.v == 1 { Ok(place) } else { Err(bad(format!("version {} is not known", place.v))) }
+        checkpoint.json()
     }
 
     fn done(&self) -> Result<BTreeMap<Hash, bool>, AdapterError> {
@@ -263,10 +259,7 @@ impl DropSource {
             };
             match open.rows.next_row()? {
                 Some(row) => {
-                    bytes += match &row {
-                        Row::Good(record) => record.size_hint(),
-                        Row::Bad(reject) => reject.raw.len(),
-                    };
+                    bytes += row.size_hint();
                     batch.push(row);
                 }
                 None => {
@@ -288,7 +281,7 @@ impl DropSource {
             row: open.rows.row(),
             chain: hex::encode(open.rows.chain()),
         });
-        Checkpoint(serde_json::to_vec(&Place { v: 1, done, file }).unwrap_or_default())
+        Checkpoint::of_json(&Place { v: 1, done, file })
     }
 
     /// Moves a file to where it belongs and says so in the ledger.

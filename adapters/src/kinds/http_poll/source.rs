@@ -56,16 +56,11 @@ impl Place {
         if from.is_start() {
             return Ok(Self { v: 1, done: true, ..Self::default() });
         }
-        let place: Self =
-            serde_json::from_slice(&from.0).map_err(|e| AdapterError::Checkpoint { detail: e.to_string() })?;
-        match place.v {
-            1 => Ok(place),
-            v => Err(AdapterError::Checkpoint { detail: format!("version {v} is not known") }),
-        }
+        from.json()
     }
 
     fn encode(&self) -> Checkpoint {
-        Checkpoint(serde_json::to_vec(self).unwrap_or_default())
+        Checkpoint::of_json(self)
     }
 }
 

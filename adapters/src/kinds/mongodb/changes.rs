@@ -58,15 +58,11 @@ impl ChangesSource {
     }
 
     fn reset(&mut self, from: &Checkpoint) -> Result<(), AdapterError> {
-        let bad = |detail: String| AdapterError::Checkpoint { detail };
         self.store = None;
         self.place = match from.is_start() {
             true => Place { v: 1, load: Some(BEGIN.to_owned()), ..Place::default() },
-            false => serde_json::from_slice(&from.0).map_err(|e| bad(e.to_string()))?,
+            false => from.json()?,
         };
-        if self.place.v != 1 {
-            return Err(bad(format!("version {} is not known", self.place.v)));
-        }
         self.expected = Some(from.clone());
         Ok(())
     }
@@ -90,10 +86,7 @@ impl ChangesSource {
         for document in page {
             self.place.n += 1;
             let row = self.row(&document, "upsert");
-            bytes += match &row {
-                Row::Good(record) => record.size_hint(),
-                Row::Bad(reject) => reject.raw.len(),
-            };
+            bytes += row.size_hint();
             batch.push(row);
             taken += 1;
             self.place.load = Some(keep(document.get("_id").unwrap_or(&Bson::Null)));
@@ -175,7 +168,7 @@ impl ChangesSource {
             }
         }
         if batch.rows() > 0 {
-            batch.checkpoint = Checkpoint(serde_json::to_vec(&self.place).unwrap_or_default());
+            batch.checkpoint = Checkpoint::of_json(&self.place);
         }
         self.expected = Some(batch.checkpoint.clone());
         Ok(batch)

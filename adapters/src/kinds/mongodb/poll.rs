@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::document::MongoDoc;
 use super::store::Store;
 use super::values::{json, keep, kept};
-use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Next, Origin, Row, Source};
+use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Next, Origin, Source};
 use crate::json_rows::JsonRows;
 use crate::kinds::sql_poll::memory::{Memory, mark};
 use crate::mapping::Cell;
@@ -36,16 +36,11 @@ impl Place {
         if from.is_start() {
             return Ok(Self { v: 1, ..Self::default() });
         }
-        let place: Self =
-            serde_json::from_slice(&from.0).map_err(|e| AdapterError::Checkpoint { detail: e.to_string() })?;
-        match place.v {
-            1 => Ok(place),
-            v => Err(AdapterError::Checkpoint { detail: format!("version {v} is not known") }),
-        }
+        from.json()
     }
 
     fn encode(&self) -> Checkpoint {
-        Checkpoint(serde_json::to_vec(self).unwrap_or_default())
+        Checkpoint::of_json(self)
     }
 }
 
@@ -285,10 +280,7 @@ impl Source for PollSource {
             self.place.n += 1;
             let text = json(&found.document).to_string().into_bytes();
             let row = self.rows.row(Origin::row(self.doc.place(), self.place.n), &text, &text, &|()| Cell::Null);
-            bytes += match &row {
-                Row::Good(record) => record.size_hint(),
-                Row::Bad(reject) => reject.raw.len(),
-            };
+            bytes += row.size_hint();
             batch.push(row);
             if found.past {
                 self.place.at = Some(found.at);

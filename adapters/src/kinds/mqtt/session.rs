@@ -1,19 +1,20 @@
 //! A [`Client`] on a thread of its own: it keeps the connection alive whatever its owner does, and stops reading from
 //! the server while its owner takes nothing.
 
+#[path = "dial.rs"]
+mod dial;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dial::{Stream, connect};
 use mqtt_protocol_core::mqtt::prelude::TimerKind;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::TlsConnector;
 
 use super::client::{Client, LinkError, Message, News, Qos, Stage, Token};
 use super::wire::{Hello, Incoming, Wire};
@@ -219,28 +220,6 @@ fn keep(server: &Server, number: u64, shared: &Shared) {
         Err(error) => error,
     });
     shared.news.notify_all();
-}
-
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
-async fn connect(server: &Server) -> Result<Box<dyn Stream>, LinkError> {
-    let tcp = TcpStream::connect((server.host.as_str(), server.port)).await;
-    let tcp = tcp.map_err(|e| server.gone(Stage::Reach, format!("no connection: {e}")))?;
-    let _ = tcp.set_nodelay(true);
-    let Some(config) = &server.tls else { return Ok(Box::new(tcp)) };
-    let name = ServerName::try_from(server.host.clone()).map_err(|_| {
-        server.failed(Stage::Tls, ErrorClass::Permanent, "its name is none that a certificate could have")
-    })?;
-    match TlsConnector::from(Arc::clone(config)).connect(name, tcp).await {
-        Ok(stream) => Ok(Box::new(stream)),
-        // A certificate does not become another one by waiting.
-        Err(e) if e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
-            let detail = format!("TLS: {e}; check `ca`, the host's name and the server's certificate");
-            Err(server.failed(Stage::Tls, ErrorClass::Auth, detail))
-        }
-        Err(e) => Err(server.gone(Stage::Tls, format!("TLS: {e}"))),
-    }
 }
 
 struct Link<'a> {

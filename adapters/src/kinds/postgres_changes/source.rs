@@ -49,11 +49,11 @@ impl Place {
         if checkpoint.is_start() {
             return Ok(Self { v: 1, look: Some(Vec::new()), ..Self::default() });
         }
-        serde_json::from_slice(&checkpoint.0).map_err(|e| AdapterError::Checkpoint { detail: e.to_string() })
+        checkpoint.json()
     }
 
     fn encode(&self) -> Checkpoint {
-        Checkpoint(serde_json::to_vec(self).unwrap_or_default())
+        Checkpoint::of_json(self)
     }
 
     /// Where this stands among the commits.
@@ -213,7 +213,7 @@ impl ChangesSource {
             let own = ["snapshot".to_owned(), String::new(), String::new()];
             let cells: Vec<Cell<'_>> = line.cells.iter().map(|c| Cell::from(c.as_deref())).collect();
             let row = look.ready.row(&cells, &own, Origin::row(&self.doc.table.value, self.place.n));
-            bytes += size(&row);
+            bytes += row.size_hint();
             batch.push(row);
             self.place.look = Some(line.keyset);
         }
@@ -256,7 +256,7 @@ impl ChangesSource {
                     self.place.n += 1;
                     let (commit, number) = (row.commit, row.number);
                     let row = self.row(*row)?;
-                    bytes += size(&row);
+                    bytes += row.size_hint();
                     batch.push(row);
                     (self.place.commit, self.place.told) = (commit, number);
                 }
@@ -316,13 +316,6 @@ impl ChangesSource {
         if let (Some(place), Some(live)) = (place, &self.live) {
             live.confirm(place);
         }
-    }
-}
-
-fn size(row: &Row) -> usize {
-    match row {
-        Row::Good(record) => record.size_hint(),
-        Row::Bad(reject) => reject.raw.len(),
     }
 }
 

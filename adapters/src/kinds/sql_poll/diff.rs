@@ -13,7 +13,7 @@ use super::ready::{Ready, wants_op};
 use super::rows_kept::{Change, Kept, Print};
 use super::session::{Failure, Line, Session};
 use super::sql::{Ask, Begin, page};
-use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Next, Origin, Row, Source};
+use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Next, Origin, Source};
 use crate::document::DocumentError;
 
 const EVERY: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ impl Place {
         if checkpoint.is_start() {
             return Ok(Self { v: 1, n: 0 });
         }
-        serde_json::from_slice(&checkpoint.0).map_err(|e| AdapterError::Checkpoint { detail: e.to_string() })
+        checkpoint.json()
     }
 }
 
@@ -241,14 +241,11 @@ impl Source for DiffSource {
             let Some((line, op)) = self.buffer.pop_front() else { break };
             self.place.n += 1;
             let row = ready.row(&line, Origin::row(self.doc.relation_name(), self.place.n), Some(op));
-            bytes += match &row {
-                Row::Good(record) => record.size_hint(),
-                Row::Bad(reject) => reject.raw.len(),
-            };
+            bytes += row.size_hint();
             batch.push(row);
         }
         if batch.rows() > 0 {
-            batch.checkpoint = Checkpoint(serde_json::to_vec(&self.place).unwrap_or_default());
+            batch.checkpoint = Checkpoint::of_json(&self.place);
         }
         if self.over && self.buffer.is_empty() {
             batch.next = Next::Idle(every);

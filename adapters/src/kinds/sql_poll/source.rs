@@ -16,7 +16,7 @@ use super::ready::Ready;
 use super::session::{Cause, Dialect, Failure, Line, Relation, Session};
 use super::shift::{Overlap, back, before};
 use super::sql::{Ask, Begin, page};
-use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Next, Origin, Row, Source};
+use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Next, Origin, Source};
 use crate::document::DocumentError;
 
 /// How long one read looks for something new among what was told.
@@ -39,13 +39,11 @@ impl Place {
         if checkpoint.is_start() {
             return Ok(Self { v: 1, ..Self::default() });
         }
-        let bad = |detail: String| AdapterError::Checkpoint { detail };
-        let place: Self = serde_json::from_slice(&checkpoint.0).map_err(|e| bad(e.to_string()))?;
-        if place.v == 1 { Ok(place) } else { Err(bad(format!("version {} is not known", place.v))) }
+        checkpoint.json()
     }
 
     fn encode(&self) -> Checkpoint {
-        Checkpoint(serde_json::to_vec(self).unwrap_or_default())
+        Checkpoint::of_json(self)
     }
 }
 
@@ -348,10 +346,7 @@ impl Source for SqlSource {
             let Some(line) = self.buffer.pop_front() else { break };
             self.place.n += 1;
             let row = ready.row(&line, Origin::row(self.doc.relation_name(), self.place.n), None);
-            bytes += match &row {
-                Row::Good(record) => record.size_hint(),
-                Row::Bad(reject) => reject.raw.len(),
-            };
+            bytes += row.size_hint();
             batch.push(row);
             if line.past {
                 self.place.at = Some(line.keyset);
