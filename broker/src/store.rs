@@ -1,9 +1,10 @@
 //! The broker's store, `broker/broker.sqlite`: what was asked, and what a receipt needs. One thread writes; jobs that
 //! wait together share one transaction and one fsync, and each is answered after it is durable.
 
+use crate::gateway::asked::{self, Asked};
 use rusqlite::Connection;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -59,6 +60,8 @@ type Job = Box<dyn FnOnce(&Connection) -> Finish + Send>;
 #[derive(Clone)]
 pub struct Store {
     jobs: mpsc::Sender<Job>,
+    /// What this process asked, which is known before it is durable.
+    pub(crate) asked: Arc<Asked>,
 }
 
 impl Store {
@@ -75,6 +78,7 @@ impl Store {
         )
         .map_err(failed)?;
         db.execute_batch(SCHEMA).map_err(failed)?;
+        db.execute_batch(asked::TABLES).map_err(failed)?;
         db.execute_batch(crate::evidence::shelf::TABLES).map_err(failed)?;
         db.execute_batch(crate::gateway::promises::TABLES).map_err(failed)?;
         db.execute_batch(crate::overrides::TABLES).map_err(failed)?;
@@ -84,7 +88,7 @@ impl Store {
         db.execute_batch(crate::outside::timestamp::TABLES).map_err(failed)?;
         let (jobs, rx) = mpsc::channel::<Job>();
         std::thread::Builder::new().name("store".into()).spawn(move || work(&db, &rx)).map_err(failed)?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, asked: Arc::default() })
     }
 
     /// Runs a job in the store's thread; what it wrote is durable when this returns.
@@ -94,18 +98,24 @@ impl Store {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (tx, rx) = oneshot::channel();
+        // The caller may be gone: then nobody needs to know.
+        self.post(job, move |done| drop(tx.send(done)))?;
+        rx.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Hands a job to the store's thread and goes on; `then` is told in that thread what came of it, once it is durable.
+    /// Jobs are done, and told of, in the order in which they were handed over.
+    pub fn post<T, F, G>(&self, job: F, then: G) -> Result<(), StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        G: FnOnce(Result<T, StoreError>) + Send + 'static,
+    {
         let job: Job = Box::new(move |db| {
             let result = one(db, job);
-            Box::new(move |group| {
-                // The caller may be gone: then nobody needs to know.
-                let _ = tx.send(match group {
-                    Some(e) => Err(e),
-                    None => result,
-                });
-            })
+            Box::new(move |group| then(group.map_or(result, Err)))
         });
-        self.jobs.send(job).map_err(|_| StoreError::Stopped)?;
-        rx.await.map_err(|_| StoreError::Stopped)?
+        self.jobs.send(job).map_err(|_| StoreError::Stopped)
     }
 }
 

@@ -2,6 +2,7 @@
 //! was checked, what is denied, checkpoints with their leaves.
 
 use super::judge::Accused;
+use crate::gateway::asked::{Asked, asked_before};
 use crate::store::{Store, StoreError};
 use concordat_protocol::cbor;
 use concordat_protocol::evidence::{CheckpointView, LeavesProof};
@@ -10,8 +11,6 @@ use rusqlite::{Connection, OptionalExtension};
 
 /// Tables of this module, made when the store opens.
 pub(crate) const TABLES: &str = "
-CREATE TABLE IF NOT EXISTS asked (
-  session INTEGER NOT NULL, n INTEGER NOT NULL, PRIMARY KEY (session, n)) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS query_place ON query (session, n);
 CREATE TABLE IF NOT EXISTS evidence_mark (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS dispute (
@@ -99,7 +98,8 @@ impl Shelf {
 
     /// What is known of places in sessions, in the order asked.
     pub async fn places(&self, places: Vec<(u64, u64)>) -> Result<Vec<Place>, StoreError> {
-        self.store.run(move |db| places.iter().map(|(s, n)| place(db, *s as i64, *n as i64)).collect()).await
+        let asked = self.store.asked.clone();
+        self.store.run(move |db| places.iter().map(|(s, n)| place(db, &asked, *s, *n)).collect()).await
     }
 
     /// Everything up to `end` was compared: sessions used, with their newest operation, and what is denied.
@@ -249,13 +249,16 @@ fn salt() -> Result<[u8; 16], StoreError> {
     Ok(salt)
 }
 
-fn place(db: &Connection, session: i64, n: i64) -> rusqlite::Result<Place> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM asked WHERE session = ?1 AND n = ?2)
-                   OR EXISTS (SELECT 1 FROM query WHERE session = ?1 AND n = ?2),
-               (SELECT op FROM query WHERE session = ?1 AND n = ?2 AND released IS NOT NULL ORDER BY id DESC LIMIT 1)";
-    db.prepare_cached(sql)?.query_row((session, n), |r| {
-        Ok(Place { asked: r.get::<_, i64>(0)? != 0, released: r.get::<_, Option<i64>>(1)?.map(|op| op as u64) })
-    })
+fn place(db: &Connection, now: &Asked, session: u64, n: u64) -> rusqlite::Result<Place> {
+    let at = (session as i64, n as i64);
+    let sql = "SELECT iif(released IS NULL, NULL, op) FROM query WHERE session = ?1 AND n = ?2
+               ORDER BY released IS NULL, id DESC LIMIT 1";
+    let kept: Option<Option<i64>> = db.prepare_cached(sql)?.query_row(at, |r| r.get(0)).optional()?;
+    let asked = match now.covers(session, n) {
+        Some(asked) => asked,
+        None => asked_before(db, at.0, at.1)?,
+    };
+    Ok(Place { asked: asked || kept.is_some(), released: kept.flatten().map(|op| op as u64) })
 }
 
 fn insert_dispute(db: &Connection, reference: u64, salt: &[u8; 16], reason: &str, by: &str) -> rusqlite::Result<()> {

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::gateway::asked::AHEAD;
 use crate::gateway::records::{QueryRecord, Records};
 use concordat_protocol::ids::AgencyId;
 use concordat_protocol::keys::{Signature, Suite};
@@ -52,6 +53,21 @@ async fn what_was_asked_is_known_before_and_after_its_answer() {
     let found = shelf.places(vec![(7, 1), (7, 2), (7, 3), (6, 9)]).await.unwrap();
     let asked = Place { asked: true, released: None };
     assert_eq!(found, [asked, Place { released: Some(40), ..asked }, Place::default(), asked]);
+}
+
+#[tokio::test]
+async fn what_may_have_been_asked_before_a_crash_is_not_disputed() {
+    let (dir, shelf, records) = shelf();
+    let places = vec![(7, 300), (7, 301), (7, 300 + AHEAD), (7, 301 + AHEAD), (8, 1)];
+    for n in 1..=300 {
+        records.asked(7, n).await.unwrap();
+    }
+    let asked = |found: Vec<Place>| found.iter().map(|p| p.asked).collect::<Vec<_>>();
+    assert_eq!(asked(shelf.places(places.clone()).await.unwrap()), [true, false, false, false, false]);
+    let again = Shelf::new(Store::open(&dir.path().join("b.sqlite")).unwrap());
+    let found = asked(again.places(places).await.unwrap());
+    assert_eq!(found[..2], [true, true], "nothing that was asked, and what may have been");
+    assert_eq!(found[3..], [false, false], "no more than what runs ahead");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! The consumer's side of a query: it signs under a session, asks the provider, and checks everything before a byte
 //! goes to an application (PROTOCOL 4 and 5).
 
+pub(crate) mod asked;
 pub mod check;
 pub mod erasures;
 pub mod error;

@@ -227,8 +227,7 @@ impl Records {
 
     /// A request was signed at this place. Kept before it is sent, so that nothing asked here is ever denied.
     pub async fn asked(&self, session: u64, n: u64) -> Result<(), StoreError> {
-        let sql = "INSERT OR IGNORE INTO asked (session, n) VALUES (?1, ?2)";
-        self.store.run(move |db| db.prepare_cached(sql)?.execute((session as i64, n as i64)).map(drop)).await
+        super::asked::asked(&self.store, session, n).await
     }
 
     async fn one(

@@ -96,7 +96,8 @@ impl City {
         Ok(())
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// The shipped program with these arguments, in this city.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(args).env("CONCORDAT_DEMO", &self.root);
         command

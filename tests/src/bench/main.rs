@@ -2,6 +2,7 @@
 #![allow(missing_docs, reason = "a program, not a library")]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod adapters;
 mod bounded;
 mod check;
 mod city;

@@ -188,6 +188,15 @@ const MEANING: &str = "
   its time runs. `raw_feed_*_ms` is plain JetStream at the same pace, published to received.
 - `fanout_50_msgs`: messages a second handed on to 50 subscriptions of one feed in all, until each has every message; `fanout_1_msgs`
   is one subscription. `fanout_50_*_ms`: latency as above at 200 messages a second, 50 times each.
+- `csv_rows`, `csv_wide_rows`: rows a second of a CSV file from the start of `concordat adapter run --once` to its end, after the
+  broker's last durable acknowledgement: parsed, mapped to seven typed fields (33 in the wide file), posted, checked against the schema,
+  hashed, signed, synced. `*_plain` is a CSV reader alone in the same run, which has every field and does nothing with it.
+- `postgres_rows`: the first load of a table by `sql-poll`, likewise; `_plain` is PostgreSQL's own client copying the table out as text.
+- `mqtt_messages`: messages of QoS 1 that waited in mosquitto, likewise, acknowledged to it after the broker's own acknowledgement;
+  `_plain` is `mosquitto_sub` taking as many.
+- `postgres_change_*_ms`: from before an `INSERT` to the message at the application of another agency that follows the feed, one change at
+  a time, by logical replication; beside `feed_*_ms`, which begins at the broker.
+- `memory_adapter_*`: largest resident memory of the adapter's process in that run.
 - `memory_*`: largest resident memory of the process of that kind, under the load of the row it names.
 - `cpu_*`: percent of one core over the measured stretch, all processes of the kind together.
 ";

@@ -1,5 +1,6 @@
 //! Which figures are measured, in which order.
 
+use super::adapters;
 use super::bounded;
 use super::chain::{Kind, Network, Programs, Spec};
 use super::city::City;
@@ -55,6 +56,8 @@ pub enum Part {
     Feeds,
     /// Decisions on agreements, without servers.
     Decisions,
+    /// Adapters, from their sources to the broker's acknowledgement.
+    Adapters,
 }
 
 /// What was asked for.
@@ -102,6 +105,9 @@ pub async fn run(plan: &Plan) -> Result<(), BenchError> {
     }
     if plan.has(Part::Feeds) {
         feed::run(plan.quick, &programs, &mut results).await?;
+    }
+    if plan.has(Part::Adapters) {
+        adapters::run(plan.quick, &programs, &mut results).await?;
     }
     match &plan.out {
         Some(out) => results.write(out),

@@ -21,7 +21,7 @@ pub use documents::Agreement;
 pub use feeds::{Feed, FeedAgreement, own_envelope_stream, put, row, seen};
 pub use follow::{Follower, digest};
 pub use ledger::{Rpc, act, batch_tx, register_key, register_writer, submit_act};
-pub use postgres::Cluster;
+pub use postgres::{Cluster, Psql};
 pub use relay::{Lie, Relay};
 pub use session::{OwnSession, exchange_streams, jetstream, provider_call, streams, subject};
 pub use stopped::Stopped;

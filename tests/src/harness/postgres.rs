@@ -1,8 +1,9 @@
 //! A PostgreSQL of a test's own: a cluster in a temporary folder, on a socket there, run by a user who is not root.
 
 use concordat_executor::holding::{PostgresHolding, PostgresOptions};
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A running cluster. Its shell stops it when this process ends, however that happens: its standard input closes.
@@ -17,7 +18,7 @@ set -eu
 trap 'kill -INT "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; rm -rf "$1"' EXIT
 pid=
 "$2/initdb" -D "$1/data" -U owner -A trust -E UTF8 --locale=C --no-sync >"$1/log" 2>&1
-"$2/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off >>"$1/log" 2>&1 &
+"$2/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c wal_level="$3" >>"$1/log" 2>&1 &
 pid=$!
 read -r _ || true
 "#;
@@ -34,6 +35,15 @@ fn programs() -> Option<PathBuf> {
 impl Cluster {
     /// Starts one; none where PostgreSQL is not installed.
     pub fn start(word: &str) -> Option<Self> {
+        Self::start_as(word, "replica")
+    }
+
+    /// One whose changes can be followed.
+    pub fn with_changes(word: &str) -> Option<Self> {
+        Self::start_as(word, "logical")
+    }
+
+    fn start_as(word: &str, wal_level: &str) -> Option<Self> {
         let programs = programs()?;
         let folder = std::env::temp_dir().join(format!("concordat-pg-{word}-{}", std::process::id()));
         std::fs::create_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
@@ -48,7 +58,7 @@ impl Cluster {
         } else {
             Command::new("bash")
         };
-        command.args(["-c", RUN, "postgres"]).arg(&folder).arg(&programs).current_dir("/");
+        command.args(["-c", RUN, "postgres"]).arg(&folder).arg(&programs).arg(wal_level).current_dir("/");
         let shell = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("a shell");
         let cluster = Self { shell, folder };
         let end = Instant::now() + Duration::from_secs(60);
@@ -64,6 +74,56 @@ impl Cluster {
     pub fn uri(&self) -> String {
         let host = self.folder.display().to_string().replace('/', "%2F");
         format!("postgresql://owner@{host}:5432/postgres")
+    }
+
+    fn psql(&self) -> Command {
+        let program = programs().map_or_else(|| "psql".into(), |p| p.join("psql"));
+        let mut command = Command::new(program);
+        command.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-U", "owner", "-d", "postgres", "-h"]);
+        command.arg(&self.folder).stderr(Stdio::inherit());
+        command
+    }
+
+    /// Runs statements; what they return is read and dropped.
+    pub fn sql(&self, text: &str) -> std::io::Result<()> {
+        let ended = self.psql().args(["-c", text]).stdout(Stdio::null()).status()?;
+        if ended.success() { Ok(()) } else { Err(std::io::Error::other(format!("psql: {ended}"))) }
+    }
+
+    /// A session that stays open.
+    pub fn session(&self) -> std::io::Result<Psql> {
+        let mut child = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (Some(ask), Some(said)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(std::io::Error::other("psql has no pipes"));
+        };
+        Ok(Psql { ask: Some(ask), said: BufReader::new(said), child })
+    }
+}
+
+/// An open session.
+#[derive(Debug)]
+pub struct Psql {
+    ask: Option<ChildStdin>,
+    said: BufReader<ChildStdout>,
+    child: Child,
+}
+
+impl Psql {
+    /// Runs a statement that returns nothing; when this returns it is committed.
+    pub fn run(&mut self, statement: &str) -> std::io::Result<()> {
+        let ask = self.ask.as_mut().ok_or_else(|| std::io::Error::other("the session is closed"))?;
+        writeln!(ask, "{statement};\n\\echo done")?;
+        ask.flush()?;
+        let mut line = String::new();
+        self.said.read_line(&mut line)?;
+        if line == "done\n" { Ok(()) } else { Err(std::io::Error::other(format!("psql said {line:?}"))) }
+    }
+}
+
+impl Drop for Psql {
+    fn drop(&mut self) {
+        drop(self.ask.take());
+        let _ = self.child.wait();
     }
 }
 

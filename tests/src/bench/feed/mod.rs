@@ -5,7 +5,7 @@ mod latency;
 mod lines;
 mod post;
 mod raw;
-mod receive;
+pub mod receive;
 mod verify;
 
 use super::chain::Programs;
@@ -190,7 +190,7 @@ impl Bench {
         let length = Duration::from_secs(a.paced);
         let raw = raw::latency(&js, length).await?;
         both(results, "raw_feed", &raw, None);
-        let subscription = receive::default_subscription(&self.city).await?;
+        let subscription = receive::default_subscription(&self.city, AGREEMENT).await?;
         let meter = CpuMeter::start(self.city.groups());
         let found = latency::paced(&self.city, &self.paced, &[subscription], latency::FULL, length).await?;
         let cpu = meter.stop();
@@ -200,7 +200,7 @@ impl Bench {
     }
 
     async fn fan_out(&self, a: Amount, results: &mut Results) -> Result<(), BenchError> {
-        let first = receive::default_subscription(&self.city).await?;
+        let first = receive::default_subscription(&self.city, AGREEMENT).await?;
         let mut all = vec![first];
         let alone = fanout::flood(&self.city, &self.paced, &all, a.fanout).await?;
         results.add("fanout_1_msgs", alone, "messages/s", None);

@@ -139,13 +139,13 @@ fn read<T: DeserializeOwned>(what: &str, answer: &crate::http::Answer) -> Result
 }
 
 /// The subscription that the agreement gives the consumer by itself.
-pub async fn default_subscription(city: &City) -> Result<String, BenchError> {
+pub async fn default_subscription(city: &City, agreement: &str) -> Result<String, BenchError> {
     let operator = Operator::of(city)?;
     let (mut connection, begun) = (Connection::new(&operator.addr), Instant::now());
     while begun.elapsed() < PATIENCE {
         let answer = connection.get_with("/v1/subscriptions", &operator.headers).await.map_err(io)?;
         let all: Value = read("listing subscriptions", &answer)?;
-        let ours = all["subscriptions"].as_array().into_iter().flatten().filter(|s| s["agreement"] == AGREEMENT);
+        let ours = all["subscriptions"].as_array().into_iter().flatten().filter(|s| s["agreement"] == agreement);
         if let Some(id) = ours.min_by_key(|s| s["subscription"].as_u64()).and_then(|s| s["id"].as_str()) {
             return Ok(id.to_owned());
         }
