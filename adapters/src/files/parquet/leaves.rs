@@ -1,6 +1,7 @@
 //! The columns of a Parquet file, row by row. Some hundred rows are in memory at once, and one page of each column.
 
 use std::io::{BufReader, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use parquet::basic::{Compression, Repetition};
@@ -85,6 +86,10 @@ impl Leaves {
     /// Reads what stands at the end of a file; `name` is what errors call it.
     pub fn open(name: &str, content: &Content) -> Result<Self, AdapterError> {
         check_ends(name, content)?;
+        guarded(name, 0, || Self::parse(name, content))
+    }
+
+    fn parse(name: &str, content: &Content) -> Result<Self, AdapterError> {
         let file = SerializedFileReader::new(content.from(0)).map_err(|e| damaged(name, 0, &e))?;
         let meta = file.metadata();
         check_ways(name, meta)?;
@@ -111,21 +116,26 @@ impl Leaves {
     /// Reads every page and keeps nothing: a file that is damaged is refused before a row of it is read.
     pub fn check_pages(&self) -> Result<(), AdapterError> {
         let bad = |e: ParquetError| damaged(&self.name, 0, &e);
-        for group in 0..self.file.num_row_groups() {
-            let group = self.file.get_row_group(group).map_err(bad)?;
-            for leaf in &self.leaves {
-                let mut pages = group.get_column_page_reader(leaf.index).map_err(bad)?;
-                while pages.get_next_page().map_err(bad)?.is_some() {}
+        guarded(&self.name, 0, || {
+            for group in 0..self.file.num_row_groups() {
+                let group = self.file.get_row_group(group).map_err(bad)?;
+                for leaf in &self.leaves {
+                    let mut pages = group.get_column_page_reader(leaf.index).map_err(bad)?;
+                    while pages.get_next_page().map_err(bad)?.is_some() {}
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// The values of the next row, by leaf; false at the end of the file.
     pub fn next(&mut self, values: &mut Vec<Value>) -> Result<bool, AdapterError> {
         values.clear();
-        if self.chunk.first().is_none_or(Vec::is_empty) && !self.fill()? {
-            return Ok(false);
+        if self.chunk.first().is_none_or(Vec::is_empty) {
+            let (name, row) = (self.name.clone(), self.row);
+            if !guarded(&name, row, || self.fill())? {
+                return Ok(false);
+            }
         }
         values.extend(self.chunk.iter_mut().map(|values| values.pop().unwrap_or(Value::None)));
         Ok(true)
@@ -261,6 +271,13 @@ fn check_ways(name: &str, meta: &ParquetMetaData) -> Result<(), AdapterError> {
         }
     }
     Ok(())
+}
+
+/// The library asserts where a damaged file breaks its own rules: that is an error of the file here, and what was open of
+/// it is not used again.
+fn guarded<T>(name: &str, row: u64, read: impl FnOnce() -> Result<T, AdapterError>) -> Result<T, AdapterError> {
+    let panicked = |_| Err(damaged(name, row, &ParquetError::General(String::new())));
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(panicked)
 }
 
 /// The library's words may hold values: they are not repeated.

@@ -13,7 +13,7 @@ table = pa.table({
     "id": pa.array(rows, pa.int64()),
     "mw": pa.array([Decimal(i * 1001).scaleb(-3) if i % 7 else None for i in rows], pa.decimal128(18, 3)),
     "wide": pa.array([Decimal("-1234567890123456789012345678.0123456789")] * 20, pa.decimal128(38, 10)),
-    "at": pa.array([dt.datetime(2026, 3, 1, 10, 0, i, 123456, utc) for i in rows], pa.timestamp("us", "Europe/Berlin")),
+    "at": pa.array([dt.datetime(2026, 3, 1, 10, 0, i, 123000, utc) for i in rows], pa.timestamp("us", "Europe/Berlin")),
     "clock": pa.array([dt.datetime(2026, 3, 1, 10, i) for i in rows], pa.timestamp("ms")),
     "nanos": pa.array([1772359200000000001 + i for i in rows], pa.timestamp("ns", "UTC")),
     "day": pa.array([dt.date(2026, 3, 1 + i) for i in rows], pa.date32()),
@@ -31,7 +31,7 @@ table = pa.table({
     "tags": pa.array([[1, 2, i] for i in rows], pa.list_(pa.int32())),
     "extra": pa.array([[("k", 1)]] * 20, pa.map_(pa.string(), pa.int32())),
 })
-plain = {"write_statistics": False, "store_schema": False, "row_group_size": 9}
+plain = {"write_statistics": False, "store_schema": False, "row_group_size": 9, "write_page_checksum": True}
 pq.write_table(table, folder / "pyarrow.parquet", compression="zstd", data_page_version="2.0", **plain)
 times = table.select(["id", "clock"])
 pq.write_table(times, folder / "int96.parquet", compression="snappy", use_deprecated_int96_timestamps=True, **plain)
