@@ -314,3 +314,37 @@ fn a_check_says_step_by_step_what_it_found_and_writes_nothing() {
     let drafts = parse(&good).unwrap().discover(folder.dir.path()).unwrap();
     assert_eq!(drafts.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["id", "mw", "note"]);
 }
+
+/// `cargo test -p concordat-adapters --test net -- --ignored --nocapture two_gigabytes`: it needs 4 GB of disk.
+#[test]
+#[ignore = "two gigabytes over a line"]
+fn two_gigabytes_take_no_more_memory_than_a_few_rows() {
+    let test = "two_gigabytes_take_no_more_memory_than_a_few_rows";
+    let Some(server) = Sshd::start(test, "internal-sftp") else { return };
+    let mut folder = folder(&server, server.port);
+    let lines: String = (0..100_000).map(|n| format!("{n};1,5;{}\n", "x".repeat(80))).collect();
+    let part = folder.path("big.csv.part");
+    let mut out = std::fs::File::create(&part).unwrap();
+    std::io::Write::write_all(&mut out, b"id;mw;note\n").unwrap();
+    for _ in 0..(2_u64 << 30) / lines.len() as u64 {
+        std::io::Write::write_all(&mut out, lines.as_bytes()).unwrap();
+    }
+    std::fs::rename(part, folder.path("big.csv")).unwrap();
+    folder.expected.clear();
+    drop(lines);
+    let (begun, mut longest) = (std::time::Instant::now(), Duration::ZERO);
+    let mut source = folder.source();
+    loop {
+        let asked = std::time::Instant::now();
+        let rows = source.read(&Checkpoint::default(), 256).unwrap().rows();
+        if rows > 0 {
+            break;
+        }
+        longest = longest.max(asked.elapsed());
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let most: u64 =
+        status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok()).unwrap();
+    println!("2 GiB in {:?}, longest call while copying {longest:?}, most memory {most} kB", begun.elapsed());
+    assert!(most < 150_000, "{most} kB");
+}
