@@ -117,6 +117,11 @@ impl DropConnector {
             (Some(path), None) => Box::new(Local::new(base, &path.value)),
             #[cfg(feature = "sftp")]
             (None, Some(doc)) => Box::new(sftp::Remote::new(base, doc)?),
+            #[cfg(not(feature = "sftp"))]
+            (None, Some(_)) => {
+                let detail = "this program was built without the feature `sftp`";
+                return Err(DocumentError::rule("watch.sftp", detail).into());
+            }
             _ => return Err(DocumentError::rule("watch", "name one of `path` and `sftp`").into()),
         };
         Ok(Folder::new(place, watch))
