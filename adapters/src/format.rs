@@ -29,6 +29,11 @@ pub struct CsvFormat {
     pub columns: Vec<Spanned<String>>,
 }
 
+/// A Parquet file says itself how it is written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParquetFormat {}
+
 fn comma() -> String {
     ",".to_owned()
 }

@@ -51,6 +51,14 @@ pub enum AdapterError {
         /// All differences in one sentence.
         detail: String,
     },
+    /// The columns of a file that knows their types are not the expected ones.
+    #[error("{file}: {detail}; correct the file, or the mapping")]
+    Columns {
+        /// The file.
+        file: String,
+        /// What differs, in one sentence.
+        detail: String,
+    },
     /// The file is not in the encoding the document names.
     #[error("{file}: {detail}")]
     Encoding {
@@ -59,8 +67,8 @@ pub enum AdapterError {
         /// What was found.
         detail: String,
     },
-    /// A compressed file ends early.
-    #[error("{file}: the compressed file ends early after row {row}; wait until it is complete, or send it again")]
+    /// A compressed file, or one of Parquet, ends early.
+    #[error("{file}: the file ends early after row {row}; wait until it is complete, or send it again")]
     Truncated {
         /// The file.
         file: String,
@@ -135,7 +143,7 @@ pub enum AdapterError {
         /// What to do about it.
         class: ErrorClass,
         /// Stable code, `source.` and a word: `unreachable`, `tls`, `login`, `rights`, `missing`, `changed`, `timeout`,
-        /// `protocol`, `limit`, `secret`.
+        /// `protocol`, `limit`, `secret`, `host-key`.
         code: &'static str,
         /// One sentence with place, reason and what to do; never a secret.
         message: String,
@@ -181,6 +189,7 @@ impl AdapterError {
             Self::Source { class, .. } => *class,
             Self::Document(_)
             | Self::Header { .. }
+            | Self::Columns { .. }
             | Self::Encoding { .. }
             | Self::Changed { .. }
             | Self::Checkpoint { .. }
@@ -195,6 +204,7 @@ impl AdapterError {
             Self::Document(e) => e.code(),
             Self::Io { .. } => "adapter.io",
             Self::Header { .. } => "adapter.header",
+            Self::Columns { .. } => "adapter.columns",
             Self::Encoding { .. } => "adapter.encoding",
             Self::Truncated { .. } => "adapter.truncated",
             Self::Changed { .. } => "adapter.changed",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use concordat_protocol::hash::Hash;
 
-use super::{Input, Rows, chain_of, link, marked, read_error};
+use super::{Input, MapColumns, Rows, chain_of, link, marked, read_error};
 use crate::contract::{AdapterError, Origin, Reject, Row};
 use crate::convert::Fault;
 use crate::document::DocumentError;
@@ -34,10 +34,8 @@ impl CsvForm {
     }
 }
 
-/// Makes the mapping of the columns that a header has.
-pub type MapColumns = Box<dyn Fn(&[String]) -> Result<Mapper, DocumentError> + Send>;
-
 /// What the header must be, and what its columns become.
+#[derive(Clone)]
 pub enum Head {
     /// Exactly these columns in this order.
     Exactly(Vec<String>, Arc<Mapper>),
@@ -88,11 +86,6 @@ impl CsvReader {
         };
         let chain = chain_of(scanner.raw());
         Ok(Self { name: name.to_owned(), encoding, columns, mapper, scanner, row: 0, chain })
-    }
-
-    /// The columns of the header.
-    pub fn columns(&self) -> &[String] {
-        &self.columns
     }
 
     fn advance(&mut self) -> Result<Option<Framed>, AdapterError> {
@@ -164,6 +157,10 @@ impl Rows for CsvReader {
 
     fn skip_row(&mut self) -> Result<bool, AdapterError> {
         Ok(self.advance()?.is_some())
+    }
+
+    fn columns(&self) -> &[String] {
+        &self.columns
     }
 
     fn row(&self) -> u64 {

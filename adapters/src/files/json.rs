@@ -85,6 +85,10 @@ impl Rows for JsonReader {
         self.advance()
     }
 
+    fn columns(&self) -> &[String] {
+        &[]
+    }
+
     fn row(&self) -> u64 {
         self.row
     }

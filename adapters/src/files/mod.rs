@@ -1,15 +1,25 @@
-//! Reading files: plain or gzip, in any encoding, as CSV or as JSON lines; rows come mapped, with their place.
+//! Reading files: CSV or JSON lines, plain or gzip, in any encoding, or Parquet; rows come mapped, with their place.
 
+pub mod content;
 pub mod csv;
+pub mod draft;
+mod form;
 pub mod json;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 
 use std::io::{BufRead, BufReader, Read};
+use std::sync::Arc;
 
 use concordat_protocol::hash::{Hash, sha256};
 use encoding_rs::{Decoder, DecoderResult};
 
 use crate::contract::{AdapterError, Row};
+use crate::document::DocumentError;
 use crate::format::Encoding;
+use crate::mapping::Mapper;
+
+pub use form::Form;
 
 const BUFFER_BYTES: usize = 64 * 1024;
 /// Stands in the text where the source's bytes made no sense: never part of UTF-8, so that the value is refused.
@@ -18,12 +28,17 @@ const NO_TEXT: u8 = 0xff;
 /// A stream of a file's bytes.
 pub type Input = Box<dyn BufRead + Send>;
 
+/// Makes the mapping of the columns that a file has.
+pub type MapColumns = Arc<dyn Fn(&[String]) -> Result<Mapper, DocumentError> + Send + Sync>;
+
 /// Rows of one file in order.
 pub trait Rows: Send {
     /// The next row, or `None` at the end of the file.
     fn next_row(&mut self) -> Result<Option<Row>, AdapterError>;
     /// Passes over the next row; false at the end of the file.
     fn skip_row(&mut self) -> Result<bool, AdapterError>;
+    /// The columns, as far as the file has a fixed list of them.
+    fn columns(&self) -> &[String];
     /// Rows read or passed over.
     fn row(&self) -> u64;
     /// Hash chain over the header and every row so far: the same file, the same chain.

@@ -4,9 +4,12 @@
 
 mod bad_files;
 mod conform;
+mod drop_rig;
 mod external;
 mod fake_broker;
 mod file_drop;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod real_files;
 mod runs;
 

@@ -1,7 +1,9 @@
 //! Sources and sinks over the network, each against the real thing where it is installed.
-#![cfg(all(feature = "mqtt", feature = "http-poll", feature = "webhook", feature = "mongodb"))]
+#![cfg(all(feature = "mqtt", feature = "http-poll", feature = "webhook", feature = "mongodb", feature = "sftp"))]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../it/drop_rig.rs"]
+mod drop_rig;
 #[path = "../it/fake_broker.rs"]
 #[allow(dead_code, reason = "these tests need no broker that hangs")]
 mod fake_broker;
@@ -10,5 +12,7 @@ mod mongodb;
 mod mosquitto;
 mod mqtt;
 mod running;
+mod sftp;
 mod sinks;
+mod sshd;
 mod webhook;

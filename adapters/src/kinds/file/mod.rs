@@ -7,7 +7,6 @@
 
 pub mod plan;
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,15 +16,11 @@ use crate::contract::{
     AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Connector, Discovery, Finding, Kind, Next, Row, Setting, Source,
     Spec,
 };
-use crate::discover;
 use crate::document::{Common, DocumentError};
-use crate::files::csv::{CsvForm, CsvReader, sample};
-use crate::files::{Rows as _, unpacked};
+use crate::files::content::Content;
+use crate::files::{Rows, draft};
 
 use plan::{FileDoc, Plan};
-
-/// Rows that a draft is made from.
-const SAMPLE_ROWS: usize = 1_000;
 
 /// The contents of a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,19 +41,14 @@ impl Place {
 /// Reads the rows of one file in order.
 pub struct RowReader {
     plan: Arc<Plan>,
-    rows: CsvReader,
+    rows: Box<dyn Rows>,
 }
 
 impl RowReader {
     /// Opens the plan's file below `base` (the node folder) and checks its header.
     pub fn open(base: &Path, plan: Arc<Plan>) -> Result<Self, AdapterError> {
-        let io = |action| {
-            let file = plan.path.clone();
-            move |source| AdapterError::Io { file, action, source }
-        };
-        let file = File::open(base.join(&plan.path)).map_err(io("open"))?;
-        let input = unpacked(file).map_err(io("read"))?;
-        let rows = CsvReader::open(&plan.path, input, &plan.form, &plan.head())?;
+        let content = content(base, &plan.path)?;
+        let rows = plan.form.open(&plan.path, &content)?;
         Ok(Self { plan, rows })
     }
 
@@ -90,6 +80,11 @@ impl RowReader {
         }
         if hex::encode(self.rows.chain()) == place.chain { Ok(()) } else { Err(changed()) }
     }
+}
+
+fn content(base: &Path, path: &str) -> Result<Content, AdapterError> {
+    let io = |source| AdapterError::Io { file: path.to_owned(), action: "open", source };
+    Content::open(&base.join(path)).map_err(io)
 }
 
 /// A file as a source of batches.
@@ -185,9 +180,14 @@ pub struct FileKind;
 const SETTINGS: &[Setting] = &[
     Setting { name: "path", required: true, about: "The file, relative to the node folder; gzip is recognised." },
     Setting {
-        name: "format.csv.columns",
+        name: "format",
         required: true,
-        about: "The columns of the file in order, as its header has them.",
+        about: "`{csv: {columns, encoding, delimiter, decimal, nulls}}` or `{parquet: {}}`.",
+    },
+    Setting {
+        name: "format.csv.columns",
+        required: false,
+        about: "The columns of a CSV file in order, as its header has them; mandatory for CSV.",
     },
     Setting {
         name: "format.csv.encoding",
@@ -211,7 +211,7 @@ impl Kind for FileKind {
     fn spec(&self) -> Spec {
         Spec {
             kind: "file",
-            title: "one CSV file that does not change, plain or gzip",
+            title: "one file that does not change: CSV, plain or gzip, or Parquet",
             settings: SETTINGS,
             example: include_str!("example.yaml"),
             readme: include_str!("README.md"),
@@ -244,20 +244,21 @@ impl Connector for FileConnector {
             Ok(plan) => Arc::new(plan),
             Err(e) => return vec![Finding::failed("mapping", &e.into())],
         };
-        let columns = plan.columns.len();
         match RowReader::open(base, plan) {
-            Ok(_) => vec![Finding::ok("file", format!("{} has the {columns} expected columns", self.doc.path))],
+            Ok(reader) => {
+                let columns = reader.rows.columns().len();
+                vec![Finding::ok("file", format!("{} has the {columns} expected columns", self.doc.path))]
+            }
             Err(e) => vec![Finding::failed("file", &e)],
         }
     }
 
     fn discover(&self, base: &Path) -> Result<Discovery, AdapterError> {
-        let io = |source| AdapterError::Io { file: self.doc.path.clone(), action: "open", source };
-        let input = File::open(base.join(&self.doc.path)).and_then(unpacked).map_err(io)?;
-        let form = CsvForm::new(&self.doc.format.csv)?;
-        let found = sample(&self.doc.path, input, &form, SAMPLE_ROWS)?;
-        let columns = discover::guess(&found.columns, form.point, &found.rows);
-        Ok(discover::draft(&self.common, columns, found.rows.len() as u64))
+        let content = content(base, &self.doc.path)?;
+        match (&self.doc.format.value.csv, &self.doc.format.value.parquet) {
+            (Some(csv), _) => draft::csv(&self.common, csv, &self.doc.path, &content),
+            (None, _) => draft::parquet(&self.common, &self.doc.path, &content),
+        }
     }
 
     fn open(&self, base: &Path) -> Result<Box<dyn Source>, AdapterError> {

@@ -1,23 +1,24 @@
 //! The document of a file made ready to run: every column accounted for.
 
-use std::sync::Arc;
-
 use concordat_protocol::ids::DatasetId;
 use serde::Deserialize;
 use serde_saphyr::Spanned;
 
 use crate::adapter_document;
 use crate::document::{Common, DocumentError};
-use crate::files::csv::{CsvForm, Head};
-use crate::format::CsvFormat;
-use crate::mapping::Mapper;
+use crate::files::Form;
+use crate::format::{CsvFormat, ParquetFormat};
 
-/// How the file is written.
+/// How the file is written: one of the two.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Format {
     /// Comma-separated values.
-    pub csv: CsvFormat,
+    #[serde(default)]
+    pub csv: Option<CsvFormat>,
+    /// Parquet.
+    #[serde(default)]
+    pub parquet: Option<ParquetFormat>,
 }
 
 adapter_document! {
@@ -26,7 +27,7 @@ adapter_document! {
         /// The file, relative to the node folder.
         pub path: String,
         /// How the file is written.
-        pub format: Format,
+        pub format: Spanned<Format>,
     }
 }
 
@@ -42,40 +43,34 @@ pub struct Plan {
     /// The file as the document names it.
     pub path: String,
     /// How it is written.
-    pub form: CsvForm,
-    /// Columns of the file in order.
-    pub columns: Vec<String>,
+    pub form: Form,
     /// Fields that identify a record.
     pub key: Vec<String>,
     /// Field that is the event's time.
     pub time: Option<String>,
-    /// From cells to records.
-    pub mapper: Arc<Mapper>,
 }
 
 impl Plan {
     /// Checks the meaning of a document.
     pub fn new(doc: &FileDoc) -> Result<Self, DocumentError> {
-        let (csv, common) = (&doc.format.csv, doc.common());
-        let columns = columns(&csv.columns)?;
-        let form = CsvForm::new(csv)?;
-        let mapper = Mapper::of_columns(&common, &columns, "`format.csv.columns`")?.written(&form.nulls, form.point);
+        let (format, common) = (&doc.format.value, doc.common());
+        let form = match (&format.csv, &format.parquet) {
+            (Some(csv), None) => {
+                check_columns(&csv.columns)?;
+                Form::csv(&common, csv)?
+            }
+            (None, Some(_)) => Form::parquet(&common)?,
+            _ => return Err(DocumentError::at(&doc.format, "format", "say one of `csv: {..}` and `parquet: {}`")),
+        };
         Ok(Self {
             adapter: common.adapter.value.clone(),
             dataset: common.into.clone(),
             path: doc.path.clone(),
             form,
-            columns,
-            key: mapper.key().to_vec(),
-            time: mapper.time().map(str::to_owned),
-            mapper: Arc::new(mapper),
+            key: common.key.iter().map(|k| k.value.clone()).collect(),
+            time: common.time.as_ref().map(|t| t.value.clone()),
             common,
         })
-    }
-
-    /// What the header must be.
-    pub(crate) fn head(&self) -> Head {
-        Head::Exactly(self.columns.clone(), Arc::clone(&self.mapper))
     }
 
     /// Parses and checks a document in one go.
@@ -85,7 +80,7 @@ impl Plan {
 }
 
 /// The columns of a document, which it must list, each once.
-pub(crate) fn columns(list: &[Spanned<String>]) -> Result<Vec<String>, DocumentError> {
+fn check_columns(list: &[Spanned<String>]) -> Result<(), DocumentError> {
     let field = "format.csv.columns";
     if list.is_empty() {
         return Err(DocumentError::rule(field, "list the columns of the file in order"));
@@ -95,7 +90,7 @@ pub(crate) fn columns(list: &[Spanned<String>]) -> Result<Vec<String>, DocumentE
             return Err(DocumentError::at(name, field, format!("`{}` stands twice", name.value)));
         }
     }
-    Ok(list.iter().map(|c| c.value.clone()).collect())
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,31 +3,62 @@
 
 mod document;
 mod ledger;
+mod place;
+#[cfg(feature = "sftp")]
+mod sftp;
 mod source;
 mod watch;
 
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::contract::{AdapterError, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
-use crate::discover;
+use crate::contract::{AdapterError, Connector, Discovery, ErrorClass, Finding, Kind, Level, Setting, Source, Spec};
 use crate::document::{Common, DocumentError};
-use crate::files::csv::{CsvForm, CsvReader, sample};
+use crate::files::content::Content;
+use crate::files::draft::{self, SAMPLE_ROWS};
 use crate::files::unpacked;
 use crate::json_sample::Sample;
 
-use document::{Drop, DropDoc, Form, Ready};
+use document::{Drop, DropDoc, Ready};
+use place::{Local, Place};
 use source::DropSource;
 use watch::{Folder, Found};
-
-/// Rows that a draft is made from.
-const SAMPLE_ROWS: usize = 1_000;
 
 /// The kind `file-drop`.
 pub struct DropKind;
 
 const SETTINGS: &[Setting] = &[
-    Setting { name: "watch.path", required: true, about: "The folder, relative to the node folder." },
+    Setting {
+        name: "watch.path",
+        required: false,
+        about: "The folder, relative to the node folder; one of `path` and `sftp` must be there.",
+    },
+    Setting {
+        name: "watch.sftp.url",
+        required: false,
+        about: "A folder on an SFTP server: `sftp://USER@HOST:PORT/FOLDER`, or `/~/FOLDER` below the account's home.",
+    },
+    Setting {
+        name: "watch.sftp.host_key",
+        required: false,
+        about: "Fingerprint of the server's key, `SHA256:…`; mandatory with `sftp`, and no other key is taken.",
+    },
+    Setting {
+        name: "watch.sftp.key",
+        required: false,
+        about: "The account's Ed25519 or ECDSA key by reference, and `passphrase` where it is encrypted.",
+    },
+    Setting { name: "watch.sftp.password", required: false, about: "The account's password by reference." },
+    Setting {
+        name: "watch.sftp.timeout",
+        required: false,
+        about: "Longest wait for a connection with its login, and for any answer; 20s when left out.",
+    },
+    Setting {
+        name: "watch.sftp.bytes_max",
+        required: false,
+        about: "Most bytes of a file, each is copied to this machine while it is read; 4 GiB when left out.",
+    },
     Setting { name: "watch.glob", required: false, about: "Names of the files with `*` and `?`; all when left out." },
     Setting {
         name: "watch.ready",
@@ -37,7 +68,7 @@ const SETTINGS: &[Setting] = &[
     Setting {
         name: "format",
         required: true,
-        about: "`{csv: {delimiter, encoding, decimal, nulls, columns}}` or `{json-lines: {}}`.",
+        about: "`{csv: {delimiter, encoding, decimal, nulls, columns}}`, `{json-lines: {}}` or `{parquet: {}}`.",
     },
     Setting {
         name: "format.csv.columns",
@@ -45,6 +76,7 @@ const SETTINGS: &[Setting] = &[
         about: "The header, exactly; without it any header whose columns are all mapped or ignored.",
     },
     Setting { name: "after.move", required: false, about: "Where a file goes that was read, relative to the folder." },
+    Setting { name: "after.delete", required: false, about: "True removes a file that was read." },
     Setting {
         name: "after.failed",
         required: false,
@@ -57,7 +89,7 @@ impl Kind for DropKind {
     fn spec(&self) -> Spec {
         Spec {
             kind: "file-drop",
-            title: "a folder that files are dropped into: CSV or JSON lines, plain or gzip",
+            title: "a folder that files are dropped into, here or on an SFTP server: CSV, JSON lines, Parquet",
             settings: SETTINGS,
             example: include_str!("example.yaml"),
             readme: include_str!("README.md"),
@@ -66,6 +98,8 @@ impl Kind for DropKind {
 
     fn parse(&self, text: &str) -> Result<Box<dyn Connector>, DocumentError> {
         let doc = DropDoc::parse(text)?;
+        #[cfg(feature = "sftp")]
+        doc.watch.sftp.as_ref().map_or(Ok(()), sftp::checked)?;
         Ok(Box::new(DropConnector { common: doc.common(), doc }))
     }
 }
@@ -77,14 +111,42 @@ struct DropConnector {
 }
 
 impl DropConnector {
+    fn folder(&self, base: &Path) -> Result<Folder, AdapterError> {
+        let watch = &self.doc.watch;
+        let place: Box<dyn Place> = match (&watch.path, &watch.sftp) {
+            (Some(path), None) => Box::new(Local::new(base, &path.value)),
+            #[cfg(feature = "sftp")]
+            (None, Some(doc)) => Box::new(sftp::Remote::new(base, doc)?),
+            #[cfg(not(feature = "sftp"))]
+            (None, Some(_)) => {
+                let detail = "this program was built without the feature `sftp`";
+                return Err(DocumentError::rule("watch.sftp", detail).into());
+            }
+            _ => return Err(DocumentError::rule("watch", "name one of `path` and `sftp`").into()),
+        };
+        Ok(Folder::new(place, watch))
+    }
+
     /// A file to look at: one that is whole if there is one.
-    fn any(&self, folder: &mut Folder) -> Result<Option<Found>, AdapterError> {
+    fn any(folder: &mut Folder) -> Result<Option<Found>, AdapterError> {
         let ready = folder.ready(Instant::now())?;
-        Ok(ready.into_iter().next().or(folder.all()?.into_iter().next()))
+        match ready.into_iter().next() {
+            Some(found) => Ok(Some(found)),
+            None => Ok(folder.all()?.into_iter().next()),
+        }
+    }
+
+    /// The bytes of a file, waited for.
+    fn content(folder: &mut Folder, found: &Found) -> Result<Content, AdapterError> {
+        loop {
+            if let Some(content) = folder.open(found)? {
+                return Ok(content);
+            }
+        }
     }
 
     fn check_folder(&self, folder: &mut Folder) -> Finding {
-        let shown = &self.doc.watch.path.value;
+        let shown = self.place();
         let (all, ready) = match (folder.all(), folder.ready(Instant::now())) {
             (Ok(all), Ok(ready)) => (all.len(), ready.len()),
             (Err(e), _) | (_, Err(e)) => return Finding::failed("folder", &e),
@@ -100,7 +162,7 @@ impl DropConnector {
 
     /// A file's time that lies ahead tells of clocks that differ.
     fn check_clock(found: &Found) -> Option<Finding> {
-        let changed = std::fs::metadata(&found.path).and_then(|m| m.modified()).ok()?;
+        let changed = UNIX_EPOCH + Duration::from_secs(found.stamp.changed.0.try_into().ok()?);
         let ahead = changed.duration_since(SystemTime::now()).ok().filter(|d| d.as_secs() >= 2)?;
         let sentence =
             format!("{}: was written {} s in the future by this machine's clock", found.name, ahead.as_secs());
@@ -114,12 +176,21 @@ impl Connector for DropConnector {
     }
 
     fn place(&self) -> String {
-        self.doc.watch.path.value.clone()
+        let watch = &self.doc.watch;
+        let url = watch.sftp.as_ref().map(|sftp| &sftp.url);
+        watch.path.as_ref().or(url).map(|place| place.value.clone()).unwrap_or_default()
     }
 
     fn check(&self, base: &Path) -> Vec<Finding> {
-        let mut folder = Folder::new(base, &self.doc.watch);
-        let mut found = vec![self.check_folder(&mut folder)];
+        let mut folder = match self.folder(base) {
+            Ok(folder) => folder,
+            Err(e) => return vec![Finding::failed("folder", &e)],
+        };
+        let mut found = folder.check(&self.doc.after);
+        if found.iter().any(|f| f.level == Level::Fail) {
+            return found;
+        }
+        found.push(self.check_folder(&mut folder));
         let plan = match Drop::new(&self.doc) {
             Ok(plan) => plan,
             Err(e) => {
@@ -127,20 +198,12 @@ impl Connector for DropConnector {
                 return found;
             }
         };
-        for to in [&plan.after.moved, &plan.after.failed].into_iter().flatten() {
-            let path = folder.path().join(to);
-            if path.exists() && !path.is_dir() {
-                let sentence = format!("{} is no folder", path.display());
-                found.push(Finding::fail("after", sentence, "name a folder in `after`"));
-            }
-        }
-        let Ok(Some(file)) = self.any(&mut folder) else { return found };
+        let Ok(Some(file)) = Self::any(&mut folder) else { return found };
         found.extend(Self::check_clock(&file));
-        let (name, io) =
-            (folder.shown(&file.name), |source| AdapterError::Io { file: file.name.clone(), action: "open", source });
-        let Form::Csv(form, head) = &plan.form else { return found };
-        let input = std::fs::File::open(&file.path).and_then(unpacked).map_err(io);
-        found.push(match input.and_then(|input| CsvReader::open(&name, input, form, head)) {
+        let name = folder.shown(&file.name);
+        let content = Self::content(&mut folder, &file);
+        found.push(match content.and_then(|content| plan.form.open(&name, &content)) {
+            Ok(rows) if rows.columns().is_empty() => return found,
             Ok(rows) => Finding::ok("file", format!("{name} has the {} expected columns", rows.columns().len())),
             Err(e) => Finding::failed("file", &e),
         });
@@ -148,10 +211,9 @@ impl Connector for DropConnector {
     }
 
     fn discover(&self, base: &Path) -> Result<Discovery, AdapterError> {
-        let mut folder = Folder::new(base, &self.doc.watch);
-        let Some(file) = self.any(&mut folder)? else {
-            let message =
-                format!("{}: no file fits `{}`: drop one to look at", self.doc.watch.path.value, self.doc.watch.glob);
+        let mut folder = self.folder(base)?;
+        let Some(file) = Self::any(&mut folder)? else {
+            let message = format!("{}: no file fits `{}`: drop one to look at", self.place(), self.doc.watch.glob);
             return Err(AdapterError::source_failed(ErrorClass::Permanent, "source.missing", message));
         };
         let name = folder.shown(&file.name);
@@ -159,15 +221,12 @@ impl Connector for DropConnector {
             let file = name.clone();
             move |source| AdapterError::Io { file, action, source }
         };
-        let input = std::fs::File::open(&file.path).and_then(unpacked).map_err(io("open"))?;
-        match &self.doc.format.value.csv {
-            Some(csv) => {
-                let form = CsvForm::new(csv)?;
-                let found = sample(&name, input, &form, SAMPLE_ROWS)?;
-                let columns = discover::guess(&found.columns, form.point, &found.rows);
-                Ok(discover::draft(&self.common, columns, found.rows.len() as u64))
-            }
-            None => {
+        let content = Self::content(&mut folder, &file)?;
+        match (&self.doc.format.value.csv, &self.doc.format.value.parquet) {
+            (None, Some(_)) => draft::parquet(&self.common, &name, &content),
+            (Some(csv), _) => draft::csv(&self.common, csv, &name, &content),
+            (None, None) => {
+                let input = unpacked(content).map_err(io("open"))?;
                 let mut sample = Sample::default();
                 for line in std::io::BufRead::split(input, b'\n').take(SAMPLE_ROWS) {
                     sample.see(&line.map_err(io("read"))?, &[]);
@@ -178,6 +237,6 @@ impl Connector for DropConnector {
     }
 
     fn open(&self, base: &Path) -> Result<Box<dyn Source>, AdapterError> {
-        Ok(Box::new(DropSource::new(base, Drop::new(&self.doc)?)?))
+        Ok(Box::new(DropSource::new(base, Drop::new(&self.doc)?, self.folder(base)?)?))
     }
 }

@@ -5,20 +5,19 @@
 //! whatever became of the ledger or of the folder meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use concordat_protocol::hash::Hash;
 use serde::{Deserialize, Serialize};
 
-use super::document::{Drop, Form};
+use super::document::{Drop, Fate};
 use super::ledger::{Ledger, What};
-use super::watch::{Folder, Found, Stamp};
+use super::watch::{Folder, Found, head, is_gone};
 use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, ErrorClass, Next, Origin, Reject, Source};
 use crate::document::OnData;
-use crate::files::csv::CsvReader;
-use crate::files::json::JsonReader;
-use crate::files::{Rows, unpacked};
+use crate::files::Rows;
+use crate::files::content::Content;
 
 /// Most files that may be read to their end and wait for the broker: a checkpoint has room for their hashes.
 const WAITING_MAX: usize = 24;
@@ -83,12 +82,15 @@ struct Ended {
 struct Open {
     found: Found,
     hash: Hash,
+    content: Content,
     rows: Box<dyn Rows>,
 }
 
 /// What there is to read next.
 enum NextFile {
     Nothing,
+    /// Its bytes are on their way: ask again.
+    Coming,
     Open(Open),
     Bad(Hash, Ended, Reject),
 }
@@ -108,25 +110,14 @@ pub(super) struct DropSource {
 }
 
 impl DropSource {
-    pub fn new(base: &Path, plan: Drop) -> Result<Self, AdapterError> {
+    pub fn new(base: &Path, plan: Drop, folder: Folder) -> Result<Self, AdapterError> {
         let ledger = Ledger::open(base, &plan.common.adapter.value)?;
-        let folder = Folder::new(base, &plan.watch);
         let (ended, reported) = (BTreeMap::new(), BTreeSet::new());
         Ok(Self { plan, folder, ledger, open: None, at: None, ended, reported })
     }
 
-    fn open_rows(&self, found: &Found) -> Result<Box<dyn Rows>, AdapterError> {
-        let name = self.folder.shown(&found.name);
-        let io = |source| AdapterError::Io { file: name.clone(), action: "open", source };
-        let input = std::fs::File::open(&found.path).and_then(unpacked).map_err(io)?;
-        Ok(match &self.plan.form {
-            Form::Csv(form, head) => Box::new(CsvReader::open(&name, input, form, head)?),
-            Form::Json(mapper) => Box::new(JsonReader::open(&name, input, mapper.clone())?),
-        })
-    }
-
-    /// Goes to a place that is not the one behind the last batch.
-    fn go_to(&mut self, from: &Checkpoint, batch: &mut Batch) -> Result<(), AdapterError> {
+    /// Goes to a place that is not the one behind the last batch; false while a file's bytes are on their way.
+    fn go_to(&mut self, from: &Checkpoint, batch: &mut Batch) -> Result<bool, AdapterError> {
         self.open = None;
         let place = Place::decode(from)?;
         let done = place.done()?;
@@ -137,33 +128,34 @@ impl DropSource {
         }
         match place.file {
             Some(file) => self.go_on_in(&file, batch),
-            None => Ok(()),
+            None => Ok(true),
         }
     }
 
     /// Goes on in the file that was being read: the same bytes under any name, or the same first rows under its name.
-    fn go_on_in(&mut self, file: &InFile, batch: &mut Batch) -> Result<(), AdapterError> {
+    fn go_on_in(&mut self, file: &InFile, batch: &mut Batch) -> Result<bool, AdapterError> {
         let hash = hash_of(&file.sha256)?;
         if self.ledger.of(&hash).is_some() {
-            return Ok(());
+            return Ok(true);
         }
         let mut all = self.folder.all()?;
         all.sort_by_key(|found| found.name != file.name);
         for found in all {
-            let same = self.folder.hash(&found)? == hash;
+            let Some(found_hash) = self.folder.hash(&found)? else { return Ok(false) };
+            let same = found_hash == hash;
             if !same && found.name != file.name {
                 continue;
             }
-            let Ok(mut rows) = self.open_rows(&found) else { continue };
+            let Some(content) = self.folder.open(&found)? else { return Ok(false) };
+            let name = self.folder.shown(&found.name);
+            let Ok(mut rows) = self.plan.form.open(&name, &content) else { continue };
             while rows.row() < file.row && rows.skip_row()? {}
             if rows.row() == file.row && hex::encode(rows.chain()) == file.chain {
                 if !same {
-                    let name = self.folder.shown(&found.name);
                     batch.notes.push(format!("{name}: was written to after row {} was read; it is read on", file.row));
                 }
-                let hash = self.folder.hash(&found)?;
-                self.open = Some(Open { found, hash, rows });
-                return Ok(());
+                self.open = Some(Open { found, hash: found_hash, content, rows });
+                return Ok(true);
             }
         }
         let name = self.folder.shown(&file.name);
@@ -171,15 +163,16 @@ impl DropSource {
             format!("the file was taken away or changed after row {} was published; send the rest again", file.row);
         let origin = Origin { file: name, row: file.row, line: file.row + 1 };
         batch.rejects.push(reject(origin, "file.gone", message, Vec::new()));
-        Ok(())
+        Ok(true)
     }
 
     /// The next whole file that was not read yet. Files that were are cleared away.
     fn next_file(&mut self, batch: &mut Batch) -> Result<NextFile, AdapterError> {
         for found in self.folder.ready(Instant::now())? {
             let hash = match self.folder.hash(&found) {
-                Ok(hash) => hash,
-                Err(AdapterError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => continue,
+                Ok(Some(hash)) => hash,
+                Ok(None) => return Ok(NextFile::Coming),
+                Err(error) if is_gone(&error) => continue,
                 Err(error) => return Err(error),
             };
             if let Some(ended) = self.ended.get_mut(&hash) {
@@ -195,10 +188,11 @@ impl DropSource {
             if self.ended.len() >= WAITING_MAX {
                 return Ok(NextFile::Nothing);
             }
-            let opened = self.folder.check_packed(&found).and_then(|()| self.open_rows(&found));
-            match opened {
-                Ok(rows) => return Ok(NextFile::Open(Open { found, hash, rows })),
-                Err(error) => return self.unreadable(&found, hash, error),
+            let Some(content) = self.folder.open(&found)? else { return Ok(NextFile::Coming) };
+            let (name, form) = (self.folder.shown(&found.name), &self.plan.form);
+            match form.check_whole(&name, &content).and_then(|()| form.open(&name, &content)) {
+                Ok(rows) => return Ok(NextFile::Open(Open { found, hash, content, rows })),
+                Err(error) => return self.unreadable(&found, (hash, 0), &content, error),
             }
         }
         Ok(NextFile::Nothing)
@@ -207,11 +201,12 @@ impl DropSource {
     /// A file whose bytes were read before: left over by a crash, or sent again.
     fn again(&mut self, found: &Found, hash: Hash, batch: &mut Batch) -> Result<(), AdapterError> {
         let Some(known) = self.ledger.of(&hash).cloned() else { return Ok(()) };
+        let fate = self.plan.after.fate(known.failed);
         if !known.settled {
-            return self.settle(&found.name, hash, known.failed);
+            self.folder.put_away(&found.name, &fate)?;
+            return self.ledger.add(What::Settled, &found.name, hash, 0);
         }
-        let stays = if known.failed { self.plan.after.failed.is_none() } else { self.plan.after.moved.is_none() };
-        if stays && (known.file == found.name || !self.reported.insert((found.name.clone(), hash))) {
+        if fate == Fate::Stays && (known.file == found.name || !self.reported.insert((found.name.clone(), hash))) {
             return Ok(());
         }
         let (name, other) = (self.folder.shown(&found.name), &known.file);
@@ -219,13 +214,19 @@ impl DropSource {
             .notes
             .push(format!("{name}: has the same bytes as {other}, read at {}; nothing of it is published", known.at));
         self.ledger.add(What::Repeated, &found.name, hash, known.rows)?;
-        self.clear_away(&found.name, known.failed)
+        self.folder.put_away(&found.name, &fate)
     }
 
     /// A file that cannot be read as a whole: a dead letter and away with it, or a stop.
-    fn unreadable(&self, found: &Found, hash: Hash, error: AdapterError) -> Result<NextFile, AdapterError> {
+    fn unreadable(
+        &self,
+        found: &Found,
+        (hash, row): (Hash, u64),
+        content: &Content,
+        error: AdapterError,
+    ) -> Result<NextFile, AdapterError> {
         let rule = match &error {
-            AdapterError::Header { .. } => "file.header",
+            AdapterError::Header { .. } | AdapterError::Columns { .. } => "file.header",
             AdapterError::Encoding { .. } => "file.encoding",
             AdapterError::Truncated { .. } => "file.truncated",
             _ => return Err(error),
@@ -233,9 +234,9 @@ impl DropSource {
         if self.plan.after.failed.is_none() || self.plan.common.on_error.data == OnData::Stop {
             return Err(error);
         }
-        let origin = Origin { file: self.folder.shown(&found.name), row: 0, line: 1 };
-        let ended = Ended { name: found.name.clone(), rows: 0, failed: true };
-        Ok(NextFile::Bad(hash, ended, reject(origin, rule, error.to_string(), self.folder.head(found))))
+        let origin = Origin { file: self.folder.shown(&found.name), row, line: row + 1 };
+        let ended = Ended { name: found.name.clone(), rows: row, failed: true };
+        Ok(NextFile::Bad(hash, ended, reject(origin, rule, error.to_string(), head(content))))
     }
 
     /// Reads on until the batch is full or there is nothing more.
@@ -249,6 +250,7 @@ impl DropSource {
                         self.ended.insert(hash, ended);
                         batch.rejects.push(reject);
                     }
+                    NextFile::Coming => return Ok(()),
                     NextFile::Nothing => {
                         let wait = if self.ended.is_empty() { self.plan.every } else { WAITING.min(self.plan.every) };
                         batch.next = Next::Idle(wait);
@@ -257,12 +259,23 @@ impl DropSource {
                 }
                 continue;
             };
-            match open.rows.next_row()? {
-                Some(row) => {
+            match open.rows.next_row() {
+                Ok(Some(row)) => {
                     bytes += row.size_hint();
                     batch.push(row);
                 }
-                None => {
+                // A file whose damage shows only now: what came before it is published.
+                Err(error) => {
+                    let Some(open) = self.open.take() else { return Err(error) };
+                    let place = (open.hash, open.rows.row());
+                    if let NextFile::Bad(hash, ended, reject) =
+                        self.unreadable(&open.found, place, &open.content, error)?
+                    {
+                        self.ended.insert(hash, ended);
+                        batch.rejects.push(reject);
+                    }
+                }
+                Ok(None) => {
                     let ended = Ended { name: open.found.name.clone(), rows: open.rows.row(), failed: false };
                     self.ended.insert(open.hash, ended);
                     self.open = None;
@@ -284,31 +297,17 @@ impl DropSource {
         Checkpoint::of_json(&Place { v: 1, done, file })
     }
 
-    /// Moves a file to where it belongs and says so in the ledger.
+    /// Puts a file where it belongs, unless another one has its name by now, and says so in the ledger.
     fn settle(&mut self, name: &str, hash: Hash, failed: bool) -> Result<(), AdapterError> {
-        self.clear_away(name, failed)?;
-        self.ledger.add(What::Settled, name, hash, 0)
-    }
-
-    /// Moves a file away, and its marker; one that is not there any more is away.
-    fn clear_away(&self, name: &str, failed: bool) -> Result<(), AdapterError> {
-        let to = if failed { &self.plan.after.failed } else { &self.plan.after.moved };
-        if let Some(to) = to {
-            let folder = self.folder.path().join(to);
-            let (from, io) = (self.folder.path().join(name), |action| {
-                let file = self.folder.shown(name);
-                move |source| AdapterError::Io { file, action, source }
-            });
-            std::fs::create_dir_all(&folder).map_err(io("create the folder for"))?;
-            match std::fs::rename(&from, free(&folder, name)) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io("move")(e)),
-                _ => {}
-            }
-            if let Some(marker) = self.folder.marker(name) {
-                let _ = std::fs::remove_file(marker);
-            }
+        let fate = self.plan.after.fate(failed);
+        if fate != Fate::Stays
+            && !name.is_empty()
+            && let Some(found) = self.folder.now(name)?
+            && self.folder.holds(&found, &hash)?
+        {
+            self.folder.put_away(name, &fate)?;
         }
-        Ok(())
+        self.ledger.add(What::Settled, name, hash, 0)
     }
 }
 
@@ -316,11 +315,11 @@ impl Source for DropSource {
     fn read(&mut self, from: &Checkpoint, max: usize) -> Result<Batch, AdapterError> {
         let mut batch = Batch::at(from, Next::More);
         // After an error the place is not known: it is found again.
-        if self.at.take().as_ref() != Some(from) {
-            self.go_to(from, &mut batch)?;
+        if self.at.take().as_ref() != Some(from) && !self.go_to(from, &mut batch)? {
+            return Ok(batch);
         }
         if let Some(open) = &self.open
-            && Stamp::now(&open.found.path).is_ok_and(|now| now != open.found.stamp)
+            && self.folder.written_to(&open.found)
         {
             let name = self.folder.shown(&open.found.name);
             let message = format!("{name}: is written to while it is read; let the sender write elsewhere and rename");
@@ -361,7 +360,7 @@ impl DropSource {
     /// The name of a file by its bytes; empty when it is not there.
     fn name_of(&mut self, hash: &Hash) -> Result<String, AdapterError> {
         for found in self.folder.all()? {
-            if self.folder.hash(&found)? == *hash {
+            if self.folder.holds(&found, hash)? {
                 return Ok(found.name);
             }
         }
@@ -372,16 +371,4 @@ impl DropSource {
 fn reject(origin: Origin, rule: &str, message: String, raw: Vec<u8>) -> Reject {
     let line = origin.line;
     Reject { origin, line, column: 1, field: None, rule: rule.to_owned(), message, raw, truncated: true }
-}
-
-/// A name in a folder that is not taken.
-fn free(folder: &Path, name: &str) -> PathBuf {
-    let mut path = folder.join(name);
-    for n in 2_u32.. {
-        if !path.exists() {
-            break;
-        }
-        path = folder.join(format!("{name}.{n}"));
-    }
-    path
 }

@@ -2,50 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use concordat_protocol::hash::{Hash, Hasher};
 
-use super::document::{Ready, Watch};
-use crate::contract::{AdapterError, ErrorClass};
-use crate::files::unpacked;
+use super::document::{After, Fate, Ready, Watch};
+use super::place::{Place, Stamp};
+use crate::contract::{AdapterError, Finding};
+use crate::files::content::Content;
 
 /// How much of a file that cannot be read a dead letter keeps.
 const HEAD_BYTES: u64 = 4_096;
-
-/// What tells two states of a file apart without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    size: u64,
-    changed: (i64, i64),
-    node: u64,
-}
-
-impl Stamp {
-    fn of(meta: &std::fs::Metadata) -> Self {
-        Self { size: meta.len(), changed: (meta.mtime(), meta.mtime_nsec()), node: meta.ino() }
-    }
-
-    /// The state of a file now.
-    pub fn now(path: &Path) -> std::io::Result<Self> {
-        std::fs::metadata(path).map(|meta| Self::of(&meta))
-    }
-}
 
 /// A whole file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
     pub name: String,
-    pub path: PathBuf,
     pub stamp: Stamp,
 }
 
 /// Looks into a folder again and again.
 pub(super) struct Folder {
-    path: PathBuf,
-    shown: String,
+    place: Box<dyn Place>,
     watch: Watch,
     /// Since when a file has its state, by this process's own clock: the sender's may be wrong.
     seen: BTreeMap<String, (Stamp, Instant)>,
@@ -53,56 +31,30 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    pub fn new(base: &Path, watch: &Watch) -> Self {
-        let shown = watch.path.value.clone();
-        Self { path: base.join(&shown), shown, watch: watch.clone(), seen: BTreeMap::new(), hashes: BTreeMap::new() }
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn new(place: Box<dyn Place>, watch: &Watch) -> Self {
+        Self { place, watch: watch.clone(), seen: BTreeMap::new(), hashes: BTreeMap::new() }
     }
 
     /// A file's name as errors and origins call it.
     pub fn shown(&self, name: &str) -> String {
-        format!("{}/{name}", self.shown.trim_end_matches('/'))
+        format!("{}/{name}", self.place.shown().trim_end_matches('/'))
     }
 
     /// All files that fit the pattern, whole or not, by name.
-    pub fn all(&self) -> Result<Vec<Found>, AdapterError> {
-        let all = self.list()?.into_iter().filter(|(name, _)| matches(&self.watch.glob, name));
-        Ok(all.map(|(name, stamp)| Found { path: self.path.join(&name), name, stamp }).collect())
-    }
-
-    fn list(&self) -> Result<BTreeMap<String, Stamp>, AdapterError> {
-        let io = |source| AdapterError::Io { file: self.shown.clone(), action: "read the folder", source };
-        let mut all = BTreeMap::new();
-        // A share that is not mounted at present looks so.
-        let missing = || {
-            let message = format!("{}: the folder is not there; mount it, or correct `watch.path`", self.shown);
-            AdapterError::source_failed(ErrorClass::Transient, "source.missing", message)
-        };
-        let entries = std::fs::read_dir(&self.path);
-        let entries = entries.map_err(|e| if e.kind() == ErrorKind::NotFound { missing() } else { io(e) })?;
-        for entry in entries {
-            let entry = entry.map_err(io)?;
-            // A name that is not UTF-8 cannot match; what vanished meanwhile is not there.
-            let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
-            if meta.is_file() {
-                all.insert(name, Stamp::of(&meta));
-            }
-        }
-        Ok(all)
+    pub fn all(&mut self) -> Result<Vec<Found>, AdapterError> {
+        let all = self.place.list()?.into_iter().filter(|(name, _)| matches(&self.watch.glob, name));
+        Ok(all.map(|(name, stamp)| Found { name, stamp }).collect())
     }
 
     /// The whole files, by name.
     pub fn ready(&mut self, now: Instant) -> Result<Vec<Found>, AdapterError> {
-        let all = self.list()?;
+        let all = self.place.list()?;
         self.seen.retain(|name, (stamp, _)| all.get(name) == Some(stamp));
         self.hashes.retain(|name, (stamp, _)| all.get(name) == Some(stamp));
         let mut found = Vec::new();
         for (name, stamp) in &all {
             if matches(&self.watch.glob, name) && self.whole(name, *stamp, &all, now) {
-                found.push(Found { name: name.clone(), path: self.path.join(name), stamp: *stamp });
+                found.push(Found { name: name.clone(), stamp: *stamp });
             }
         }
         Ok(found)
@@ -119,22 +71,24 @@ impl Folder {
         }
     }
 
-    /// The marker that stands beside a file, if there are markers.
-    pub fn marker(&self, name: &str) -> Option<PathBuf> {
-        match &self.watch.ready {
-            Ready::Marker(ending) => Some(self.path.join(format!("{name}{ending}"))),
-            _ => None,
-        }
+    /// The bytes of a file; none while they are on their way.
+    pub fn open(&mut self, file: &Found) -> Result<Option<Content>, AdapterError> {
+        self.place.open(&file.name, file.stamp)
     }
 
-    /// SHA-256 of a file's bytes; read once for each state of the file. A packed file must unpack to its end.
-    pub fn hash(&mut self, file: &Found) -> Result<Hash, AdapterError> {
+    /// True when somebody wrote to a file that is being read.
+    pub fn written_to(&mut self, file: &Found) -> bool {
+        self.place.written_to(&file.name, file.stamp)
+    }
+
+    /// SHA-256 of a file's bytes; read once for each state of the file. None while the bytes are on their way.
+    pub fn hash(&mut self, file: &Found) -> Result<Option<Hash>, AdapterError> {
         if let Some((_, hash)) = self.hashes.get(&file.name).filter(|(stamp, _)| *stamp == file.stamp) {
-            return Ok(*hash);
+            return Ok(Some(*hash));
         }
+        let Some(mut input) = self.place.open(&file.name, file.stamp)? else { return Ok(None) };
         let shown = self.shown(&file.name);
         let io = |source| AdapterError::Io { file: shown.clone(), action: "read", source };
-        let mut input = std::fs::File::open(&file.path).map_err(io)?;
         let (mut hasher, mut buffer) = (Hasher::default(), vec![0; 64 * 1024]);
         loop {
             let n = input.read(&mut buffer).map_err(io)?;
@@ -145,36 +99,57 @@ impl Folder {
         }
         let hash = hasher.finish();
         self.hashes.insert(file.name.clone(), (file.stamp, hash));
-        Ok(hash)
+        Ok(Some(hash))
     }
-}
 
-impl Folder {
-    /// Unpacks a packed file to its end and keeps nothing: one that was cut is refused before a row of it is read.
-    pub fn check_packed(&self, file: &Found) -> Result<(), AdapterError> {
-        let shown = self.shown(&file.name);
-        let io = |source: std::io::Error| match source.kind() {
-            ErrorKind::UnexpectedEof => AdapterError::Truncated { file: shown.clone(), row: 0 },
-            ErrorKind::InvalidInput | ErrorKind::InvalidData => {
-                AdapterError::Encoding { file: shown.clone(), detail: format!("the packed file is damaged: {source}") }
+    /// True when a file's bytes are these. It waits until they are here.
+    pub fn holds(&mut self, file: &Found, hash: &Hash) -> Result<bool, AdapterError> {
+        loop {
+            match self.hash(file) {
+                Ok(Some(found)) => return Ok(found == *hash),
+                Ok(None) => {}
+                Err(error) if is_gone(&error) => return Ok(false),
+                Err(error) => return Err(error),
             }
-            _ => AdapterError::Io { file: shown.clone(), action: "read", source },
-        };
-        let mut magic = [0; 2];
-        let mut input = std::fs::File::open(&file.path).map_err(io)?;
-        if input.read(&mut magic).map_err(io)? == 2 && magic == [0x1f, 0x8b] {
-            let input = std::fs::File::open(&file.path).and_then(unpacked).map_err(io);
-            std::io::copy(&mut input?, &mut std::io::sink()).map_err(io)?;
+        }
+    }
+
+    /// What stands under a name at present.
+    pub fn now(&mut self, name: &str) -> Result<Option<Found>, AdapterError> {
+        Ok(self.place.stamp(name)?.map(|stamp| Found { name: name.to_owned(), stamp }))
+    }
+
+    /// Puts a file away, and its marker.
+    pub fn put_away(&mut self, name: &str, fate: &Fate) -> Result<(), AdapterError> {
+        match fate {
+            Fate::Stays => return Ok(()),
+            Fate::Moves(folder) => self.place.move_to(name, folder)?,
+            Fate::Goes => self.place.remove(name)?,
+        }
+        // What comes under this name next is another file, were its size and its time the same.
+        self.hashes.remove(name);
+        if let Ready::Marker(ending) = &self.watch.ready {
+            self.place.remove(&format!("{name}{ending}"))?;
         }
         Ok(())
     }
 
-    /// The beginning of a file, for a dead letter.
-    pub fn head(&self, file: &Found) -> Vec<u8> {
-        let mut head = Vec::new();
-        let _ = std::fs::File::open(&file.path).and_then(|f| f.take(HEAD_BYTES).read_to_end(&mut head));
-        head
+    /// What can be told of the place without writing.
+    pub fn check(&mut self, after: &After) -> Vec<Finding> {
+        self.place.check(after)
     }
+}
+
+/// True for an error that says that a file is not there.
+pub(super) fn is_gone(error: &AdapterError) -> bool {
+    matches!(error, AdapterError::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+}
+
+/// The beginning of a file, for a dead letter.
+pub(super) fn head(file: &Content) -> Vec<u8> {
+    let mut head = Vec::new();
+    let _ = file.from(0).take(HEAD_BYTES).read_to_end(&mut head);
+    head
 }
 
 /// Whether a name fits a pattern of `*` (any characters) and `?` (one).
