@@ -15,7 +15,7 @@ pub mod subjects;
 pub use agreements::{AgreementTool, StopKind};
 pub use break_glass::BreakGlass;
 pub use evidence::Evidence;
-pub use feeds::{Adapter, Dataset, DeadLetter, Feed, Message, Subscription};
+pub use feeds::{Adapter, Dataset, DeadLetter, Feed, Message, Subscription, Which};
 pub use keys::Key;
 pub use nodes::{Demo, Node, Pod, PodPart};
 pub use outside::Ledger;

@@ -1,14 +1,15 @@
 //! Rows of CSV text: the header compared, cells decoded, rows mapped.
 
 use std::borrow::Cow;
+use std::io::Cursor;
 use std::sync::Arc;
 
 use concordat_protocol::hash::Hash;
 
 use super::{Input, Rows, chain_of, link, marked, read_error};
-use crate::contract::{AdapterError, Origin, Reject, Row};
+use crate::contract::{AdapterError, Beside, Origin, Reject, Row};
 use crate::convert::Fault;
-use crate::document::DocumentError;
+use crate::document::{Common, DocumentError};
 use crate::format::{CsvFormat, Encoding};
 use crate::mapping::{Cell, Mapper};
 use crate::rows::{Framed, Scanner, Span};
@@ -37,6 +38,12 @@ impl CsvForm {
 /// Makes the mapping of the columns that a header has.
 pub type MapColumns = Box<dyn Fn(&[String]) -> Result<Mapper, DocumentError> + Send>;
 
+/// The mapping of whatever columns there are, by a document; `are` says where they are listed, for messages.
+pub fn columns_of(common: &Common, form: &CsvForm, are: &'static str) -> MapColumns {
+    let (common, nulls, point) = (common.clone(), form.nulls.clone(), form.point);
+    Box::new(move |columns| Mapper::of_columns(&common, columns, are).map(|m| m.written(&nulls, point)))
+}
+
 /// What the header must be, and what its columns become.
 pub enum Head {
     /// Exactly these columns in this order.
@@ -49,7 +56,8 @@ pub enum Head {
 pub struct CsvReader {
     name: String,
     encoding: Encoding,
-    columns: Vec<String>,
+    /// The columns of the header.
+    beside: Arc<Beside>,
     mapper: Arc<Mapper>,
     scanner: Scanner<Input>,
     row: u64,
@@ -87,12 +95,22 @@ impl CsvReader {
             }
         };
         let chain = chain_of(scanner.raw());
-        Ok(Self { name: name.to_owned(), encoding, columns, mapper, scanner, row: 0, chain })
+        let beside = Arc::new(Beside { columns, ..Beside::default() });
+        Ok(Self { name: name.to_owned(), encoding, beside, mapper, scanner, row: 0, chain })
+    }
+
+    /// A reader of rows whose header was read before.
+    pub fn of_rows(name: &str, text: &[u8], form: &CsvForm, beside: Arc<Beside>, mapper: Arc<Mapper>) -> Self {
+        // Rows of two-byte encodings are kept as UTF-8.
+        let encoding = if form.encoding.is_utf16() { Encoding::default() } else { form.encoding };
+        let input: Input = Box::new(Cursor::new(text.to_vec()));
+        let scanner = Scanner::new(input, form.delimiter);
+        Self { name: name.to_owned(), encoding, beside, mapper, scanner, row: 0, chain: chain_of(b"") }
     }
 
     /// The columns of the header.
     pub fn columns(&self) -> &[String] {
-        &self.columns
+        &self.beside.columns
     }
 
     fn advance(&mut self) -> Result<Option<Framed>, AdapterError> {
@@ -105,7 +123,7 @@ impl CsvReader {
     }
 
     fn map_row(&self) -> Row {
-        let (spans, columns) = (self.scanner.spans(), self.columns.len());
+        let (spans, columns) = (self.scanner.spans(), self.columns().len());
         if spans.len() != columns {
             let message = format!("the row has {} values, the header {columns}", spans.len());
             let (line, column) = spans.get(columns).map_or((0, 1), |extra| (extra.line, extra.column));
@@ -132,7 +150,8 @@ impl CsvReader {
     }
 
     fn origin(&self) -> Origin {
-        Origin { file: self.name.clone(), row: self.row, line: self.scanner.line() }
+        let beside = Some(Arc::clone(&self.beside));
+        Origin { line: self.scanner.line(), beside, ..Origin::row(self.name.as_str(), self.row) }
     }
 
     fn reject(&self, lines: u64, column: u64, field: Option<String>, fault: Fault) -> Reject {

@@ -1,5 +1,6 @@
 //! Reading files: plain or gzip, in any encoding, as CSV or as JSON lines; rows come mapped, with their place.
 
+pub mod again;
 pub mod csv;
 pub mod json;
 

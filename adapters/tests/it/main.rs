@@ -8,6 +8,7 @@ mod external;
 mod fake_broker;
 mod file_drop;
 mod real_files;
+mod replay;
 mod runs;
 
 use std::path::PathBuf;

@@ -14,13 +14,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{
-    AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Connector, Discovery, Finding, Kind, Next, Row, Setting, Source,
-    Spec,
+    AdapterError, Again, BATCH_BYTES_MAX, Batch, Checkpoint, Connector, Discovery, Finding, Kind, Next, Row, Setting,
+    Source, Spec,
 };
 use crate::discover;
 use crate::document::{Common, DocumentError};
-use crate::files::csv::{CsvForm, CsvReader, sample};
-use crate::files::{Rows as _, unpacked};
+use crate::files::csv::{CsvForm, CsvReader, columns_of, sample};
+use crate::files::{Rows as _, again, unpacked};
 
 use plan::{FileDoc, Plan};
 
@@ -262,5 +262,11 @@ impl Connector for FileConnector {
 
     fn open(&self, base: &Path) -> Result<Box<dyn Source>, AdapterError> {
         Ok(Box::new(FileSource::new(base, Arc::new(Plan::new(&self.doc)?))))
+    }
+
+    fn again(&self) -> Result<Again, AdapterError> {
+        let plan = Plan::new(&self.doc)?;
+        let map = columns_of(&self.common, &plan.form, "the columns of its file");
+        Ok(again::csv(plan.form, plan.columns, map))
     }
 }

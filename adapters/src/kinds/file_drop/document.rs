@@ -8,7 +8,7 @@ use serde_saphyr::Spanned;
 
 use crate::adapter_document;
 use crate::document::{Common, DocumentError, Period};
-use crate::files::csv::{CsvForm, Head};
+use crate::files::csv::{CsvForm, Head, columns_of};
 use crate::files::json::{JsonMapper, json_mapper};
 use crate::format::CsvFormat;
 use crate::mapping::Mapper;
@@ -143,16 +143,12 @@ fn form(doc: &DropDoc, common: &Common) -> Result<Form, DocumentError> {
     match (&doc.format.value.csv, &doc.format.value.json_lines) {
         (Some(csv), None) => {
             let form = CsvForm::new(csv)?;
-            let (nulls, point) = (form.nulls.clone(), form.point);
             if csv.columns.is_empty() {
-                let common = common.clone();
-                let mapper = move |columns: &[String]| {
-                    Mapper::of_columns(&common, columns, "the columns of the file").map(|m| m.written(&nulls, point))
-                };
-                return Ok(Form::Csv(form, Head::Mapped(Box::new(mapper))));
+                let map = columns_of(common, &form, "the columns of the file");
+                return Ok(Form::Csv(form, Head::Mapped(map)));
             }
             let columns: Vec<String> = csv.columns.iter().map(|c| c.value.clone()).collect();
-            let mapper = Mapper::of_columns(common, &columns, "`format.csv.columns`")?.written(&nulls, point);
+            let mapper = columns_of(common, &form, "`format.csv.columns`")(&columns)?;
             Ok(Form::Csv(form, Head::Exactly(columns, Arc::new(mapper))))
         }
         (None, Some(_)) => Ok(Form::Json(Arc::new(json_mapper(Mapper::open(common)?)?))),

@@ -9,11 +9,11 @@ mod watch;
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
-use crate::contract::{AdapterError, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
+use crate::contract::{AdapterError, Again, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
 use crate::discover;
 use crate::document::{Common, DocumentError};
-use crate::files::csv::{CsvForm, CsvReader, sample};
-use crate::files::unpacked;
+use crate::files::csv::{CsvForm, CsvReader, Head, columns_of, sample};
+use crate::files::{again, unpacked};
 use crate::json_sample::Sample;
 
 use document::{Drop, DropDoc, Form, Ready};
@@ -179,5 +179,16 @@ impl Connector for DropConnector {
 
     fn open(&self, base: &Path) -> Result<Box<dyn Source>, AdapterError> {
         Ok(Box::new(DropSource::new(base, Drop::new(&self.doc)?)?))
+    }
+
+    fn again(&self) -> Result<Again, AdapterError> {
+        Ok(match Drop::new(&self.doc)?.form {
+            Form::Json(rows) => again::json(rows),
+            Form::Csv(form, head) => {
+                let columns = if let Head::Exactly(columns, _) = head { columns } else { vec![] };
+                let map = columns_of(&self.common, &form, "the columns of its file");
+                again::csv(form, columns, map)
+            }
+        })
     }
 }

@@ -169,7 +169,7 @@ impl DropSource {
         let name = self.folder.shown(&file.name);
         let message =
             format!("the file was taken away or changed after row {} was published; send the rest again", file.row);
-        let origin = Origin { file: name, row: file.row, line: file.row + 1 };
+        let origin = Origin { line: file.row + 1, ..Origin::row(name, file.row) };
         batch.rejects.push(reject(origin, "file.gone", message, Vec::new()));
         Ok(())
     }
@@ -233,7 +233,7 @@ impl DropSource {
         if self.plan.after.failed.is_none() || self.plan.common.on_error.data == OnData::Stop {
             return Err(error);
         }
-        let origin = Origin { file: self.folder.shown(&found.name), row: 0, line: 1 };
+        let origin = Origin { line: 1, ..Origin::row(self.folder.shown(&found.name), 0) };
         let ended = Ended { name: found.name.clone(), rows: 0, failed: true };
         Ok(NextFile::Bad(hash, ended, reject(origin, rule, error.to_string(), self.folder.head(found))))
     }
