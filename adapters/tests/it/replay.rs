@@ -178,7 +178,7 @@ fn every_kind_maps_its_kept_rows_again() {
     let cells = Beside { cells: Some(r#"{"k": "a", "p": 3}"#.into()), ..Beside::default() };
     let json_map = "map: {k: {from: $.k}, p: {from: $.p, type: decimal}}\n";
     let sql_map = "map: {k: {}, p: {type: decimal}, op: {from: _op}}\nignore: [old]\n";
-    let sql = "kind: sql-poll\nconnect: {dsn: env:DSN}\ntable: t\ncursor: {columns: [k]}\n";
+    let sql = "kind: sql-poll\nconnect: {dsn: env:DSN}\ntable: t\n";
     let http = "kind: http-poll\nconnect: {url: \"https://a.example/x\"}\n";
     let hook = "kind: webhook\nlisten: {address: \"127.0.0.1:1\"}\nauth: {token: env:T}\n";
     let mqtt = "kind: mqtt\nconnect: {url: \"mqtts://a.example\"}\ntopics: [{filter: \"site/+\", qos: 1}]\n";
@@ -195,7 +195,7 @@ fn every_kind_maps_its_kept_rows_again() {
     let poll_map = format!("cursor: {{field: k}}\n{json_map}");
     let mqtt_map = "map: {k: {from: \"$topic[1]\"}, p: {from: $.p, type: decimal}}\n";
     let file_map = "map: {k: {}, p: {type: decimal}}\n";
-    let soft = format!("{sql}deletes: {{soft: old}}\n");
+    let soft = format!("{sql}cursor: {{columns: [k]}}\ndeletes: {{soft: old}}\n");
     let diff = format!("{sql}deletes: snapshot-diff\n");
     let soft_row = r#"{"k": "a", "p": "1.50", "old": "1"}"#;
     let plain_row = json!({"k": "a", "p": "1.5"});
