@@ -204,9 +204,10 @@ impl DeadLetters {
     }
 }
 
+type Opened = (File, BTreeSet<String>, BTreeMap<String, u64>);
+
 /// The file at a path, made if it is not there, with the ids and classes that are in it.
-#[allow(clippy::type_complexity)]
-fn opened(path: &Path) -> Result<(File, BTreeSet<String>, BTreeMap<String, u64>), AdapterError> {
+fn opened(path: &Path) -> Result<Opened, AdapterError> {
     let io = |action| move |source| io_error(path, action, source);
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o600);

@@ -170,6 +170,8 @@ async fn what_the_broker_took_is_replayed_and_what_it_refuses_stays() {
     assert_eq!(error.class(), concordat_adapters::contract::ErrorClass::Transient);
 }
 
+type Case<'a> = (&'a str, &'a str, Beside, &'a str, Result<Value, &'a str>);
+
 /// One row of each kind, as its source would keep it: the document's part, the place, the bytes, what becomes of them.
 #[test]
 fn every_kind_maps_its_kept_rows_again() {
@@ -200,7 +202,7 @@ fn every_kind_maps_its_kept_rows_again() {
     let soft_row = r#"{"k": "a", "p": "1.50", "old": "1"}"#;
     let plain_row = json!({"k": "a", "p": "1.5"});
     let with = |op: &str| json!({"k": "a", "p": "1.5", "op": op});
-    let cases: Vec<(&str, &str, Beside, &str, Result<Value, &str>)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (drop, json_map, plain(), row, Ok(plain_row.clone())),
         (drop, json_map, plain(), "{", Err("json.syntax")),
         (file, file_map, plain(), "a,1.50\n", Ok(plain_row.clone())),

@@ -282,8 +282,8 @@ fn a_record_of_its_own_address_is_one_row_or_none() {
     let rest = beside(service.simple("/one/{id}"));
     rest.ensure_dataset(&small()).unwrap();
     assert_eq!(docs(&rest, &plan(json!({"id": "a/b"}))), [json!({"id": "a/b", "s": "x"})]);
-    assert_eq!(docs(&rest, &plan(json!({"id": "a/b", "s": "y"}))), [json!({}); 0]);
-    assert_eq!(docs(&rest, &plan(json!({"id": "nobody"}))), [json!({}); 0]);
+    assert!(docs(&rest, &plan(json!({"id": "a/b", "s": "y"}))).is_empty());
+    assert!(docs(&rest, &plan(json!({"id": "nobody"}))).is_empty());
     assert_eq!(rest.get(&small().id, "a/b").unwrap().unwrap()["s"], "x");
     assert_eq!(rest.get(&small().id, "c").unwrap(), None);
     for wide in [json!({}), json!({"s": "x"}), json!({"id": ".."}), json!({"id": ""})] {
@@ -385,7 +385,7 @@ fn nothing_is_written_and_other_datasets_are_the_stores() {
     assert!(!holding.may_write(&id).unwrap());
     let own = DatasetSpec { id: "ds:x/own@1".into(), ..small() };
     holding.ensure_dataset(&own).unwrap();
-    holding.put_many(&own.id, &[given.clone()]).unwrap();
+    holding.put_many(&own.id, std::slice::from_ref(&given)).unwrap();
     assert_eq!(holding.get(&own.id, "a").unwrap(), Some(given));
     assert!(holding.may_write(&own.id).unwrap());
     assert_eq!(holding.health().unwrap().datasets, 2);

@@ -218,7 +218,7 @@ impl Holding for WithRest {
             return self.inner.totals(dataset, filter, totals);
         }
         let names: Vec<String> = totals.reads().into_iter().map(str::to_owned).collect();
-        checks::fields(&*self.known(dataset)?.0, filter, &names)?;
+        checks::fields(&self.known(dataset)?.0, filter, &names)?;
         let mut groups = BTreeMap::new();
         for doc in self.rows(dataset, filter)?.values() {
             totals.add(&mut groups, doc);
