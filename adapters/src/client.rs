@@ -3,7 +3,8 @@
 //! - `GET /v1/intake/{adapter}` answers `{"batch_no": n, "checkpoint": base64}`: the newest durable batch.
 //! - `POST /v1/datasets/{dataset}/messages` takes one batch, a line an event, with the headers
 //!   `concordat-adapter`, `concordat-batch` and `concordat-checkpoint`, and `concordat-after`: SHA-256 of the checkpoint
-//!   before it, so that a batch never follows one of another reading of the source.
+//!   before it, so that a batch never follows one of another reading of the source. Without these headers the messages
+//!   are nobody's batch: dead letters that are replayed.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use reqwest::{RequestBuilder, Response, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::contract::{AdapterError, Checkpoint, Record};
+use crate::contract::{AdapterError, Checkpoint, Record, Reject};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,6 +40,22 @@ pub struct LineError {
     pub rule: String,
     /// What is wrong.
     pub message: String,
+}
+
+impl Reject {
+    /// A record whose line the broker refused.
+    pub fn by_broker(record: &Record, error: &LineError) -> Self {
+        Self {
+            line: record.origin.line,
+            origin: record.origin.clone(),
+            column: 1,
+            field: None,
+            rule: error.rule.clone(),
+            message: error.message.clone(),
+            raw: record.raw.clone(),
+            truncated: false,
+        }
+    }
 }
 
 /// What became of a batch.
@@ -156,16 +173,27 @@ impl BrokerClient {
 
     /// Posts one batch.
     pub async fn post(&self, out: Outgoing<'_>, body: Vec<u8>) -> Result<Answer, AdapterError> {
-        let url = format!("{}/v1/datasets/{}/messages", self.base, path_segment(out.dataset));
         let request = self
-            .http
-            .post(url)
-            .header(header::CONTENT_TYPE, "application/x-ndjson")
+            .messages(out.dataset)
             .header("concordat-adapter", out.adapter)
             .header("concordat-batch", out.batch_no)
             .header("concordat-checkpoint", STANDARD.encode(&out.checkpoint.0))
-            .header("concordat-after", hex::encode(sha256(&[&out.after.0])))
-            .body(body);
+            .header("concordat-after", hex::encode(sha256(&[&out.after.0])));
+        self.answer(request.body(body)).await
+    }
+
+    /// Posts messages that no adapter's place stands behind; at most as many as a batch holds. They are taken whole or
+    /// not at all, and durable when accepted. Sent twice, they are in the stream twice, under the same ids.
+    pub async fn publish(&self, dataset: &str, body: Vec<u8>) -> Result<Answer, AdapterError> {
+        self.answer(self.messages(dataset).body(body)).await
+    }
+
+    fn messages(&self, dataset: &str) -> RequestBuilder {
+        let url = format!("{}/v1/datasets/{}/messages", self.base, path_segment(dataset));
+        self.http.post(url).header(header::CONTENT_TYPE, "application/x-ndjson")
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Answer, AdapterError> {
         let response = self.send(request).await?;
         let status = response.status();
         let retry_after_ms = retry_after(&response);

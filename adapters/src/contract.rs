@@ -5,6 +5,8 @@
 mod error;
 mod kind;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use error::{AdapterError, ErrorClass};
-pub use kind::{Column, Connector, Discovery, Finding, Kind, Level, Setting, Spec};
+pub use kind::{Again, Column, Connector, Discovery, Finding, Kind, Level, Setting, Spec};
 
 /// Most records a batch (one envelope) holds, PROTOCOL section 8.
 pub const BATCH_RECORDS_MAX: usize = 256;
@@ -62,12 +64,38 @@ pub struct Origin {
     pub row: u64,
     /// Line of the file where the row begins, from 1; the row's number where there are no lines.
     pub line: u64,
+    /// What the row's bytes alone do not say.
+    pub beside: Option<Arc<Beside>>,
+}
+
+/// What is needed, besides its original bytes and the document, to map a row again that became a dead letter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Beside {
+    /// Columns of a row of text, in order: the header of its file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// What happened to the row, where its source says so: `upsert` or `delete`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub op: Option<String>,
+    /// Values that the source could not give as text: their column, and what is wrong with them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub faults: BTreeMap<String, String>,
+    /// The cells as JSON, where the original bytes are something else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cells: Option<String>,
 }
 
 impl Origin {
     /// A row of a source that has no lines.
     pub fn row(place: impl Into<String>, row: u64) -> Self {
-        Self { file: place.into(), row, line: row }
+        Self { file: place.into(), row, line: row, beside: None }
+    }
+
+    /// The same place, with what the row's bytes do not say.
+    #[must_use]
+    pub fn with(self, beside: Beside) -> Self {
+        Self { beside: Some(Arc::new(beside)), ..self }
     }
 }
 

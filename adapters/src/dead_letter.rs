@@ -1,11 +1,17 @@
-//! Dead letters: rows that were refused, with their original bytes, in an append-only file of JSON
-//! lines that only the agency's own user may read. A row is here before the checkpoint passes it,
-//! and only once, however often an adapter restarts.
+//! Dead letters: rows that were refused, with their original bytes, in a file of JSON lines that only the agency's own
+//! user may read. A row is here before the checkpoint passes it, and only once, however often an adapter restarts.
+//! It leaves when it was replayed or discarded ([`settle`]), and a line of another file says so.
+
+mod replay;
+mod settle;
+
+pub use replay::{mapped, publish};
+pub use settle::{Gone, Settled, gone, settle};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -13,7 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use concordat_protocol::hash::sha256;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::{AdapterError, Reject};
+use crate::contract::{AdapterError, Beside, Origin, Reject};
 use crate::status::{DeadCounts, class};
 
 /// One dead letter as it is kept and shown.
@@ -32,6 +38,9 @@ pub struct DeadLetter {
     pub row: u64,
     /// Line of the offending value, from 1.
     pub line: u64,
+    /// Line where its row begins, if that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begins: Option<u64>,
     /// Column of that line, in bytes from 1.
     pub column: u64,
     /// Source column, when the fault lies in one.
@@ -44,6 +53,19 @@ pub struct DeadLetter {
     pub raw: String,
     /// True when the bytes were cut.
     pub truncated: bool,
+    /// What the bytes alone do not say: the header of their file, for example.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Beside>,
+    /// How often it was replayed and refused again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempts: u32,
+    /// When it was refused last, RFC 3339, if it was replayed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_at: Option<String>,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 impl DeadLetter {
@@ -58,12 +80,25 @@ impl DeadLetter {
             file: origin.file.clone(),
             row: origin.row,
             line: reject.line,
+            begins: (origin.line != reject.line).then_some(origin.line),
             column: reject.column,
             field: reject.field.clone(),
             rule: reject.rule.clone(),
             message: reject.message.clone(),
             raw: STANDARD.encode(&reject.raw),
             truncated: reject.truncated,
+            beside: origin.beside.as_deref().cloned(),
+            attempts: 0,
+            tried_at: None,
+        }
+    }
+
+    /// Where the row stood, with what its bytes do not say.
+    pub fn origin(&self) -> Origin {
+        let at = Origin { line: self.begins.unwrap_or(self.line), ..Origin::row(self.file.as_str(), self.row) };
+        match &self.beside {
+            Some(beside) => at.with(beside.clone()),
+            None => at,
         }
     }
 
@@ -77,6 +112,8 @@ impl DeadLetter {
 pub struct DeadLetters {
     path: PathBuf,
     file: File,
+    /// Who changes the file holds this one.
+    lock: File,
     known: BTreeSet<String>,
     classes: BTreeMap<String, u64>,
 }
@@ -90,23 +127,21 @@ impl DeadLetters {
     /// Opens or creates the file; a line torn by a crash is cut off (its row will come again).
     pub fn open(folder: &Path, adapter: &str) -> Result<Self, AdapterError> {
         let path = Self::path(folder, adapter);
-        let io = |action| move |source| io_error(&Self::path(folder, adapter), action, source);
-        std::fs::create_dir_all(folder).map_err(io("create the folder of"))?;
-        let mut options = OpenOptions::new();
-        options.read(true).append(true).create(true).mode(0o600);
-        let mut file = options.open(&path).map_err(io("open"))?;
-        cut_torn_line(&mut file).map_err(io("repair"))?;
-        let (mut known, mut classes) = (BTreeSet::new(), BTreeMap::new());
-        for letter in list(&path)? {
-            *classes.entry(class(&letter.rule).to_owned()).or_default() += 1;
-            known.insert(letter.id);
-        }
-        Ok(Self { path, file, known, classes })
+        std::fs::create_dir_all(folder).map_err(|e| io_error(&path, "create the folder of", e))?;
+        let lock = lock_file(&path)?;
+        let held = Held::of(&lock, &path)?;
+        let (file, known, classes) = opened(&path)?;
+        drop(held);
+        Ok(Self { path, file, lock, known, classes })
     }
 
     /// Appends the rejects that are not here yet and syncs. `at` is the time, RFC 3339. Returns how
     /// many were new.
     pub fn append(&mut self, rejects: &[Reject], dataset: &str, at: &str) -> Result<u64, AdapterError> {
+        let held = Held::of(&self.lock, &self.path)?;
+        if self.is_other_file() {
+            (self.file, self.known, self.classes) = opened(&self.path)?;
+        }
         let mut lines = Vec::new();
         let (mut fresh, mut is_fresh) = (Vec::new(), Vec::with_capacity(rejects.len()));
         for reject in rejects {
@@ -126,6 +161,7 @@ impl DeadLetters {
             .write_all(&lines)
             .and_then(|()| self.file.sync_data())
             .map_err(|e| io_error(&self.path, "write", e))?;
+        drop(held);
         for reject in rejects.iter().zip(&is_fresh).filter_map(|(r, fresh)| fresh.then_some(r)) {
             *self.classes.entry(class(&reject.rule).to_owned()).or_default() += 1;
         }
@@ -134,8 +170,21 @@ impl DeadLetters {
         Ok(count)
     }
 
+    /// True when the file was written anew meanwhile, because letters left it.
+    fn is_other_file(&self) -> bool {
+        let of = |m: std::io::Result<std::fs::Metadata>| m.ok().map(|m| (m.dev(), m.ino()));
+        of(self.file.metadata()) != of(std::fs::metadata(&self.path))
+    }
+
     /// How many there are in all and by class of the rule.
-    pub fn counts(&self) -> DeadCounts {
+    pub fn counts(&mut self) -> DeadCounts {
+        // A file that cannot be read now is an error of the next append; until then the last counts hold.
+        if self.is_other_file()
+            && let Ok(_held) = Held::of(&self.lock, &self.path)
+            && let Ok(now) = opened(&self.path)
+        {
+            (self.file, self.known, self.classes) = now;
+        }
         DeadCounts { total: self.known.len() as u64, by_class: self.classes.clone() }
     }
 
@@ -155,6 +204,47 @@ impl DeadLetters {
     }
 }
 
+type Opened = (File, BTreeSet<String>, BTreeMap<String, u64>);
+
+/// The file at a path, made if it is not there, with the ids and classes that are in it.
+fn opened(path: &Path) -> Result<Opened, AdapterError> {
+    let io = |action| move |source| io_error(path, action, source);
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true).mode(0o600);
+    let mut file = options.open(path).map_err(io("open"))?;
+    cut_torn_line(&mut file).map_err(io("repair"))?;
+    let (mut known, mut classes) = (BTreeSet::new(), BTreeMap::new());
+    for letter in list(path)? {
+        *classes.entry(class(&letter.rule).to_owned()).or_default() += 1;
+        known.insert(letter.id);
+    }
+    Ok((file, known, classes))
+}
+
+/// The file that is locked while dead letters are changed: beside them, since they are written anew when some leave.
+fn lock_file(path: &Path) -> Result<File, AdapterError> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(path.with_extension("lock"));
+    file.map_err(|e| io_error(path, "lock", e))
+}
+
+/// A lock that is let go when dropped: a running adapter and a person's command change the same file.
+struct Held<'a>(&'a File);
+
+impl<'a> Held<'a> {
+    fn of(lock: &'a File, path: &Path) -> Result<Self, AdapterError> {
+        lock.lock().map_err(|e| io_error(path, "lock", e))?;
+        Ok(Self(lock))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        // Nothing else can be done; the end of the process lets it go too.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Reads all dead letters of a file, oldest first; none when the file does not exist.
 pub fn list(path: &Path) -> Result<Vec<DeadLetter>, AdapterError> {
     let file = match File::open(path) {
@@ -162,11 +252,14 @@ pub fn list(path: &Path) -> Result<Vec<DeadLetter>, AdapterError> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(io_error(path, "open", e)),
     };
-    let mut letters = Vec::new();
-    for line in BufReader::new(file).lines() {
-        let line = line.map_err(|e| io_error(path, "read", e))?;
-        let letter = serde_json::from_str(&line).map_err(|e| io_error(path, "read", e.into()))?;
-        letters.push(letter);
+    let (mut letters, mut input, mut line) = (Vec::new(), BufReader::new(file), Vec::new());
+    while input.read_until(b'\n', &mut line).map_err(|e| io_error(path, "read", e))? > 0 {
+        // An adapter may be writing the last one: its row is refused when all of it is here.
+        if line.last() != Some(&b'\n') {
+            break;
+        }
+        letters.push(serde_json::from_slice(&line).map_err(|e| io_error(path, "read", e.into()))?);
+        line.clear();
     }
     Ok(letters)
 }
@@ -205,7 +298,7 @@ mod tests {
 
     fn reject(row: u64, raw: &[u8]) -> Reject {
         Reject {
-            origin: Origin { file: "a.csv".into(), row, line: row + 1 },
+            origin: Origin { line: row + 1, ..Origin::row("a.csv", row) },
             line: row + 1,
             column: 3,
             field: Some("ts".into()),

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::cells::{Cells, JsonPath, text};
-use crate::contract::{Origin, Reject, Row};
+use crate::contract::{Again, Origin, Reject, Row};
 use crate::convert::Fault;
 use crate::document::DocumentError;
 use crate::mapping::{Cell, Mapper};
@@ -83,6 +83,11 @@ impl<S> JsonRows<S> {
             Err(cell) => Row::Bad(cell.at(origin, raw)),
         }
     }
+}
+
+/// Maps kept JSON values again where the mapping has no words of a kind.
+pub fn again(rows: JsonRows<()>) -> Again {
+    Box::new(move |origin, raw| rows.row(origin, raw, raw, &|()| Cell::Null))
 }
 
 /// A reject that is not about one column.

@@ -336,7 +336,7 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
         let (mut kept, mut rejects) = (Vec::new(), Vec::new());
         for (n, record) in records.into_iter().enumerate() {
             match by_index.get(&n) {
-                Some(error) => rejects.push(refused(&record, error)),
+                Some(error) => rejects.push(Reject::by_broker(&record, error)),
                 None => kept.push(record),
             }
         }
@@ -370,18 +370,5 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
 
     fn stopped(&self) -> bool {
         *self.stop.borrow()
-    }
-}
-
-fn refused(record: &Record, error: &LineError) -> Reject {
-    Reject {
-        line: record.origin.line,
-        origin: record.origin.clone(),
-        column: 1,
-        field: None,
-        rule: error.rule.clone(),
-        message: error.message.clone(),
-        raw: record.raw.clone(),
-        truncated: false,
     }
 }

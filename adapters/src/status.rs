@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::contract::AdapterError;
+use crate::dead_letter::DeadLetter;
 
 /// Dead letters of one adapter.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +82,21 @@ pub(crate) fn write(folder: &Path, status: &Status) -> std::io::Result<()> {
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
     file.write_all(&serde_json::to_vec(status)?)?;
     std::fs::rename(beside, to)
+}
+
+/// Counts dead letters anew in the status of an adapter that does not run: some left. One that runs counts for itself.
+pub(crate) fn recount(folder: &Path, adapter: &str, letters: &[DeadLetter]) {
+    let Ok(Some(mut said)) = status(folder, adapter) else { return };
+    if !matches!(said.phase.as_str(), "done" | "stopped" | "failed") {
+        return;
+    }
+    said.dead_letters = DeadCounts { total: letters.len() as u64, by_class: BTreeMap::new() };
+    for letter in letters {
+        *said.dead_letters.by_class.entry(class(&letter.rule).to_owned()).or_default() += 1;
+    }
+    if let Err(error) = write(folder, &said) {
+        tracing::warn!(adapter, %error, "the status was not written");
+    }
 }
 
 /// The class of a rule: what stands before its first dot.

@@ -4,6 +4,7 @@
 
 mod error;
 mod executor;
+mod external;
 mod holding;
 mod hosted;
 mod limits;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::ConfigError;
 pub use executor::ExecutorConfig;
+pub use external::{External, PagingDoc, RestDoc};
 pub use holding::HoldingConfig;
 pub use hosted::HostedConfig;
 pub use limits::NodeLimits;

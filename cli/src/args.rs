@@ -2,6 +2,7 @@
 
 pub mod agreements;
 pub mod break_glass;
+pub mod dead_letters;
 pub mod evidence;
 pub mod feeds;
 pub mod keys;
@@ -14,8 +15,9 @@ pub mod subjects;
 
 pub use agreements::{AgreementTool, StopKind};
 pub use break_glass::BreakGlass;
+pub use dead_letters::{DeadLetter, Which};
 pub use evidence::Evidence;
-pub use feeds::{Adapter, Dataset, DeadLetter, Feed, Message, Subscription};
+pub use feeds::{Adapter, Dataset, Feed, Message, Subscription};
 pub use keys::Key;
 pub use nodes::{Demo, Node, Pod, PodPart};
 pub use outside::Ledger;

@@ -130,7 +130,7 @@ async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Message(Message::Publish(p)) => message::publish(ctx, p).await,
         Command::Subscription(s) => subscription::run(ctx, s).await,
         Command::Sink(s) => sink::run(ctx, s).await,
-        Command::DeadLetter(d) => dead_letter::run(ctx, d),
+        Command::DeadLetter(d) => dead_letter::run(ctx, d).await,
         Command::Trust(Trust::Show { trust: file }) => trust::show(ctx, file.as_deref()).await,
         Command::Trust(Trust::Export { file }) => trust::export(ctx, file).await,
         Command::Completion { shell } => {

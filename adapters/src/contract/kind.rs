@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{AdapterError, Source};
+use super::{AdapterError, Origin, Row, Source};
 use crate::document::{Common, DocumentError, FieldKind};
 
 /// One member of a kind's document.
@@ -43,6 +43,9 @@ pub trait Kind: Send + Sync {
     fn parse(&self, text: &str) -> Result<Box<dyn Connector>, DocumentError>;
 }
 
+/// Maps the original bytes of a row that was read before. A row that still cannot become a record is a `Row::Bad`.
+pub type Again = Box<dyn FnMut(Origin, &[u8]) -> Row + Send>;
+
 /// One source as a document describes it. `base` is the node folder: relative paths start there.
 pub trait Connector: Send + Sync {
     /// What the document says besides the kind's own members.
@@ -62,6 +65,9 @@ pub trait Connector: Send + Sync {
 
     /// The source itself. Errors of the document's meaning come here at the latest; the network may wait for `read`.
     fn open(&self, base: &Path) -> Result<Box<dyn Source>, AdapterError>;
+
+    /// Maps rows of dead letters once more, by this document. The source itself is not asked.
+    fn again(&self) -> Result<Again, AdapterError>;
 }
 
 /// How a check went.

@@ -1,12 +1,13 @@
 //! Rows of CSV text: the header compared, cells decoded, rows mapped.
 
 use std::borrow::Cow;
+use std::io::Cursor;
 use std::sync::Arc;
 
 use concordat_protocol::hash::Hash;
 
 use super::{Input, MapColumns, Rows, chain_of, link, marked, read_error};
-use crate::contract::{AdapterError, Origin, Reject, Row};
+use crate::contract::{AdapterError, Beside, Origin, Reject, Row};
 use crate::convert::Fault;
 use crate::document::DocumentError;
 use crate::format::{CsvFormat, Encoding};
@@ -47,7 +48,8 @@ pub enum Head {
 pub struct CsvReader {
     name: String,
     encoding: Encoding,
-    columns: Vec<String>,
+    /// The columns of the header.
+    beside: Arc<Beside>,
     mapper: Arc<Mapper>,
     scanner: Scanner<Input>,
     row: u64,
@@ -85,7 +87,17 @@ impl CsvReader {
             }
         };
         let chain = chain_of(scanner.raw());
-        Ok(Self { name: name.to_owned(), encoding, columns, mapper, scanner, row: 0, chain })
+        let beside = Arc::new(Beside { columns, ..Beside::default() });
+        Ok(Self { name: name.to_owned(), encoding, beside, mapper, scanner, row: 0, chain })
+    }
+
+    /// A reader of rows whose header was read before.
+    pub fn of_rows(name: &str, text: &[u8], form: &CsvForm, beside: Arc<Beside>, mapper: Arc<Mapper>) -> Self {
+        // Rows of two-byte encodings are kept as UTF-8.
+        let encoding = if form.encoding.is_utf16() { Encoding::default() } else { form.encoding };
+        let input: Input = Box::new(Cursor::new(text.to_vec()));
+        let scanner = Scanner::new(input, form.delimiter);
+        Self { name: name.to_owned(), encoding, beside, mapper, scanner, row: 0, chain: chain_of(b"") }
     }
 
     fn advance(&mut self) -> Result<Option<Framed>, AdapterError> {
@@ -98,7 +110,7 @@ impl CsvReader {
     }
 
     fn map_row(&self) -> Row {
-        let (spans, columns) = (self.scanner.spans(), self.columns.len());
+        let (spans, columns) = (self.scanner.spans(), self.columns().len());
         if spans.len() != columns {
             let message = format!("the row has {} values, the header {columns}", spans.len());
             let (line, column) = spans.get(columns).map_or((0, 1), |extra| (extra.line, extra.column));
@@ -125,7 +137,8 @@ impl CsvReader {
     }
 
     fn origin(&self) -> Origin {
-        Origin { file: self.name.clone(), row: self.row, line: self.scanner.line() }
+        let beside = Some(Arc::clone(&self.beside));
+        Origin { line: self.scanner.line(), beside, ..Origin::row(self.name.as_str(), self.row) }
     }
 
     fn reject(&self, lines: u64, column: u64, field: Option<String>, fault: Fault) -> Reject {
@@ -160,7 +173,7 @@ impl Rows for CsvReader {
     }
 
     fn columns(&self) -> &[String] {
-        &self.columns
+        &self.beside.columns
     }
 
     fn row(&self) -> u64 {

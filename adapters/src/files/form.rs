@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::content::Content;
 use super::csv::{CsvForm, CsvReader, Head};
 use super::json::{JsonMapper, JsonReader, json_mapper};
-use super::{MapColumns, Rows, unpacked};
-use crate::contract::AdapterError;
+use super::{MapColumns, Rows, again, unpacked};
+use crate::contract::{AdapterError, Again};
 use crate::document::{Common, DocumentError};
 use crate::format::CsvFormat;
 use crate::mapping::Mapper;
@@ -101,6 +101,19 @@ impl Form {
             #[cfg(feature = "parquet")]
             Self::Parquet(mapper) => Box::new(super::parquet::ParquetReader::open(name, content, mapper)?),
         })
+    }
+
+    /// Maps rows that became dead letters once more, from their original bytes.
+    pub fn again(&self, common: &Common) -> Again {
+        match self {
+            Self::Csv(form, head) => {
+                let columns = if let Head::Exactly(columns, _) = head { columns.clone() } else { Vec::new() };
+                again::csv(form.clone(), columns, mapped(common, &form.nulls, form.point))
+            }
+            Self::Json(rows) => again::json(Arc::clone(rows)),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(map) => again::texts(Arc::clone(map)),
+        }
     }
 
     /// Reads a file that is packed to its end and keeps nothing: one that was cut or damaged is refused before a row of it is

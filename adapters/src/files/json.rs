@@ -72,7 +72,7 @@ impl Rows for JsonReader {
         if !self.advance()? {
             return Ok(None);
         }
-        let origin = Origin { file: self.name.clone(), row: self.row, line: self.line };
+        let origin = Origin { line: self.line, ..Origin::row(self.name.as_str(), self.row) };
         if self.too_long {
             let message = "the line is longer than 262144 bytes; only its beginning is kept";
             let fault = Fault::new("json.row-too-long", message);

@@ -1,5 +1,6 @@
 //! Reading files: CSV or JSON lines, plain or gzip, in any encoding, or Parquet; rows come mapped, with their place.
 
+pub mod again;
 pub mod content;
 pub mod csv;
 pub mod draft;

@@ -39,7 +39,8 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
         self.write(self.progress.phase.name());
     }
 
-    fn write(&self, phase: &str) {
+    fn write(&mut self, phase: &str) {
+        let dead_letters = self.dead.counts();
         let (config, p) = (self.config, &self.progress);
         let pace = match config.pace {
             Pace::Max => "max".to_owned(),
@@ -59,7 +60,7 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
             newest_event: self.newest_event.clone(),
             failures: p.failures,
             last_error: p.last_error.clone(),
-            dead_letters: self.dead.counts(),
+            dead_letters,
             notes: p.notes.clone(),
         };
         if let Err(error) = status::write(self.dead.folder(), &said) {

@@ -11,6 +11,7 @@ mod file_drop;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod real_files;
+mod replay;
 mod runs;
 
 use std::path::PathBuf;

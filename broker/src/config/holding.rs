@@ -8,6 +8,7 @@ use concordat_executor::holding::{BlackOut, Guard, HoldingError, HoldingSetup};
 use concordat_executor::limits::{CONCURRENT_QUERIES, MAX_PAGE_BYTES, MAX_PAGE_ROWS, STATEMENT_TIMEOUT};
 use serde::{Deserialize, Serialize};
 
+use super::external::External;
 use super::{ConfigError, SecretRef};
 
 /// Records in another store than the embedded one.
@@ -19,9 +20,10 @@ pub struct HoldingConfig {
     /// Schema (PostgreSQL) or database (MongoDB, before the URI's own) of our own tables; `concordat` where none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
-    /// Datasets that are the agency's own table or view in PostgreSQL, by id: `schema.table`. Read, never written.
+    /// Datasets that the agency keeps elsewhere, by id: its own table or view in PostgreSQL, `schema.table`, or its own
+    /// HTTP service, `{rest: {…}}`. Read, never written.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub external: BTreeMap<String, String>,
+    pub external: BTreeMap<String, External>,
     /// Certificates (PEM) that the server's is checked against, relative to the folder; the machine's where none is named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
@@ -95,10 +97,24 @@ impl HoldingConfig {
     /// What the store is opened with; `dir` is the node's folder.
     pub fn setup(&self, dir: &Path) -> Result<HoldingSetup, ConfigError> {
         let bad = |e: HoldingError| super::field(&dir.join(super::NODE_FILE), "holding", e.to_string());
+        let tables = self.external.iter().filter_map(|(id, e)| match e {
+            External::Table(name) => Some((id.clone(), name.clone())),
+            External::Rest(_) => None,
+        });
+        let mut services = BTreeMap::new();
+        for (id, external) in &self.external {
+            if let External::Rest(doc) = external {
+                let named = |rule: String| {
+                    super::field(&dir.join(super::NODE_FILE), "holding", format!("external {id}: {rule}"))
+                };
+                services.insert(id.clone(), doc.setup(dir, &named)?);
+            }
+        }
         Ok(HoldingSetup {
             uri: self.uri.resolve(dir)?.to_string(),
             schema: self.schema.clone(),
-            external: self.external.clone(),
+            external: tables.collect(),
+            services,
             ca: self.ca.as_ref().map(|p| dir.join(p)),
             statement_timeout: Duration::from_millis(self.statement_ms),
             guard: self.guard().map_err(bad)?,

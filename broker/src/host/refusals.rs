@@ -15,9 +15,9 @@ pub(super) fn busy(detail: String) -> Denied {
 
 /// What the consumer is told of the provider's store: what it can do about, and of anything else only the code.
 pub(super) fn store_failed(e: HoldingError) -> Denied {
-    use HoldingError::{BlackOut, Busy, Timeout, TooMuch};
+    use HoldingError::{BlackOut, Busy, Timeout, TooMuch, TooWide};
     match e {
-        Timeout | TooMuch { .. } => Denied { retry: 0, ..busy(format!("{}: {e}", e.code())) },
+        Timeout | TooMuch { .. } | TooWide { .. } => Denied { retry: 0, ..busy(format!("{}: {e}", e.code())) },
         Busy { .. } | BlackOut { .. } => busy(format!("{}: {e}", e.code())),
         other => busy(format!("the provider's store: {}", other.code())),
     }

@@ -1,4 +1,4 @@
-//! Arguments of what feeds need: datasets, messages, subscriptions, adapters, dead letters.
+//! Arguments of what feeds need: datasets, messages, subscriptions, adapters.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -58,29 +58,6 @@ pub enum Dataset {
         /// Print its JSON Schema
         #[arg(long)]
         schema: bool,
-    },
-}
-
-/// `dead-letter`
-#[derive(Debug, Subcommand)]
-pub enum DeadLetter {
-    /// Rows that adapters refused, newest last
-    List {
-        /// The adapter; by default all
-        adapter: Option<String>,
-        /// At most so many of the newest
-        #[arg(long, default_value = "50")]
-        limit: usize,
-    },
-    /// One refused row, with its original bytes
-    Show {
-        /// The adapter
-        adapter: String,
-        /// Its id, or the beginning of it
-        id: String,
-        /// Only the original bytes, as they were
-        #[arg(long)]
-        raw: bool,
     },
 }
 

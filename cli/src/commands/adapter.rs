@@ -61,16 +61,21 @@ pub async fn command(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
     }
 }
 
+/// The node's own broker, as its adapters speak to it.
+pub(super) fn broker(cfg: &NodeConfig) -> Result<BrokerClient, Failure> {
+    let text = read_text(&cfg.keys().join("tokens.yaml"))?;
+    let tokens: Tokens = serde_saphyr::from_str(&text).map_err(|e| Failure::usage(format!("keys/tokens.yaml: {e}")))?;
+    let token = tokens.tokens.iter().find(|t| t.roles.iter().any(|r| r == "adapter"));
+    let token = token.ok_or_else(|| Failure::usage("keys/tokens.yaml has no token with the role adapter: add one"))?;
+    Ok(BrokerClient::new(&format!("http://{}", cfg.listen), &token.token)?)
+}
+
 /// `adapter run`
 async fn run(ctx: &Ctx, name: &str, rows: Option<u64>, pace: Option<&str>, once: bool) -> Result<(), Failure> {
     let dir = ctx.dir()?;
     let cfg = NodeConfig::load(&dir)?;
     let connector = connector(&dir, name)?;
-    let text = read_text(&cfg.keys().join("tokens.yaml"))?;
-    let tokens: Tokens = serde_saphyr::from_str(&text).map_err(|e| Failure::usage(format!("keys/tokens.yaml: {e}")))?;
-    let token = tokens.tokens.iter().find(|t| t.roles.iter().any(|r| r == "adapter"));
-    let token = token.ok_or_else(|| Failure::usage("keys/tokens.yaml has no token with the role adapter: add one"))?;
-    let client = BrokerClient::new(&format!("http://{}", cfg.listen), &token.token)?;
+    let client = broker(&cfg)?;
     let mut config = RunConfig::of(connector.common());
     (config.rows_max, config.once) = (rows, once);
     if let Some(pace) = pace {
@@ -106,13 +111,21 @@ async fn run(ctx: &Ctx, name: &str, rows: Option<u64>, pace: Option<&str>, once:
     Ok(())
 }
 
+/// The time, RFC 3339.
+pub(super) fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Who gives a command, as the machine knows it.
+pub(super) fn person() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned())
+}
+
 /// `adapter pause`
 fn pause(ctx: &Ctx, name: &str) -> Result<(), Failure> {
     let dir = ctx.dir()?;
     connector(&dir, name)?;
-    let at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let by = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
-    let fresh = runner::pause(&dir.join("adapters"), name, &Paused { at, by })?;
+    let fresh = runner::pause(&dir.join("adapters"), name, &Paused { at: now(), by: person() })?;
     let word = if fresh { "paused" } else { "was paused already" };
     ctx.out.result(&json!({"adapter": name, "paused": true, "changed": fresh}), || {
         format!("{name} {word}; what is under way is finished. `concordat adapter resume {name}` lets it go on")
@@ -154,7 +167,7 @@ pub fn load_records(out: &Output, dir: &Path, name: &str) -> Result<Loaded, Fail
     let mut dead = DeadLetters::open(&dir.join("adapters"), name)?;
     let bar = out.bar(0, &format!("loading {into}"));
     let (mut loaded, mut rows) = (Loaded::default(), Vec::<Map<String, Value>>::new());
-    let at = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let at = now();
     let put = |rows: &mut Vec<Map<String, Value>>, loaded: &mut Loaded| -> Result<(), Failure> {
         let report = holding.put_many(into.as_str(), rows)?;
         loaded.held += report.inserted + report.updated + report.unchanged;

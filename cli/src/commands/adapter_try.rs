@@ -9,6 +9,7 @@ use concordat_adapters::conform::{self, Verdict};
 use concordat_adapters::contract::{BATCH_RECORDS_MAX, Checkpoint, Connector, Next, Record, Reject};
 use concordat_broker::host::load_datasets;
 use concordat_broker::intake::{Checker, IntakeError};
+use concordat_policies::dataset::DatasetDoc;
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
@@ -166,6 +167,11 @@ pub(super) fn first_rows(
     Ok(seen)
 }
 
+/// What the broker's intake checks messages of a dataset by; none where no document describes it.
+pub(super) fn checker(doc: Option<&DatasetDoc>) -> Result<Option<Checker>, Failure> {
+    doc.map(Checker::new).transpose().map_err(|e| Failure::usage(e.to_string()))
+}
+
 /// Lines that the broker's intake would refuse, by their place among `records`.
 pub(super) fn refused(checker: Option<&Checker>, records: &[Record]) -> Result<Vec<(usize, String, String)>, Failure> {
     match checker.map(|c| c.read(&event_lines(records.iter()))) {
@@ -187,7 +193,7 @@ pub fn dry_run(ctx: &Ctx, name: &str, limit: u64) -> Result<(), Failure> {
     let connector = connector(&dir, name)?;
     let docs = load_datasets(&dir)?;
     let doc = docs.iter().find(|d| d.id == connector.common().into);
-    let checker = doc.map(Checker::new).transpose().map_err(|e| Failure::usage(e.to_string()))?;
+    let checker = checker(doc)?;
     let mut rows: Vec<Value> = Vec::new();
     first_rows(&*connector, &dir, limit, |records, rejects| {
         let bad = refused(checker.as_ref(), &records)?;

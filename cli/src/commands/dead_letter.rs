@@ -1,10 +1,12 @@
 //! `dead-letter`: rows that adapters refused, from the node's own folder.
 
-use super::Ctx;
+use super::adapter::{now, person};
 use super::op::lines;
-use crate::args::DeadLetter as Command;
+use super::{Ctx, dead_letter_replay};
+use crate::args::{DeadLetter as Command, Which};
 use crate::failure::{Exit, Failure};
-use concordat_adapters::dead_letter::{self, DeadLetter, DeadLetters};
+use concordat_adapters::dead_letter::{self, DeadLetter, DeadLetters, Settled};
+use concordat_adapters::status::class;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -21,14 +23,20 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Dead letters of one adapter; an adapter that is not there is an error, one that refused nothing has none.
-fn of(dir: &Path, adapter: &str) -> Result<Vec<DeadLetter>, Failure> {
+/// An adapter that is not there is an error.
+fn known(dir: &Path, adapter: &str) -> Result<(), Failure> {
     let folder = dir.join("adapters");
-    let known = folder.join(format!("{adapter}.yaml")).is_file() || names(&folder).iter().any(|n| n == adapter);
-    if !known {
-        let text = format!("there is no adapter {adapter} in {}: see `concordat adapter status`", folder.display());
-        return Err(Failure::new(Exit::NotFound, "unknown-adapter", text));
+    if folder.join(format!("{adapter}.yaml")).is_file() || names(&folder).iter().any(|n| n == adapter) {
+        return Ok(());
     }
+    let text = format!("there is no adapter {adapter} in {}: see `concordat adapter status`", folder.display());
+    Err(Failure::new(Exit::NotFound, "unknown-adapter", text))
+}
+
+/// Dead letters of one adapter; one that refused nothing has none.
+fn of(dir: &Path, adapter: &str) -> Result<Vec<DeadLetter>, Failure> {
+    known(dir, adapter)?;
+    let folder = dir.join("adapters");
     Ok(dead_letter::list(&DeadLetters::path(&folder, adapter))?)
 }
 
@@ -36,15 +44,15 @@ fn of(dir: &Path, adapter: &str) -> Result<Vec<DeadLetter>, Failure> {
 pub fn classes(dir: &Path, adapter: &str) -> Result<BTreeMap<String, u64>, Failure> {
     let mut found = BTreeMap::new();
     for letter in dead_letter::list(&DeadLetters::path(&dir.join("adapters"), adapter))? {
-        let class = letter.rule.split('.').next().unwrap_or_default().to_owned();
-        *found.entry(class).or_default() += 1;
+        *found.entry(class(&letter.rule).to_owned()).or_default() += 1;
     }
     Ok(found)
 }
 
 fn row(adapter: &str, l: &DeadLetter) -> Value {
     json!({"adapter": adapter, "id": l.id, "at": l.at, "dataset": l.dataset, "file": l.file, "row": l.row, "line": l.line,
-           "column": l.column, "field": l.field, "rule": l.rule, "message": l.message, "truncated": l.truncated})
+           "column": l.column, "field": l.field, "rule": l.rule, "message": l.message, "truncated": l.truncated,
+           "attempts": l.attempts, "tried_at": l.tried_at})
 }
 
 fn list(ctx: &Ctx, dir: &Path, adapter: Option<&str>, limit: usize) -> Result<(), Failure> {
@@ -63,6 +71,56 @@ fn list(ctx: &Ctx, dir: &Path, adapter: Option<&str>, limit: usize) -> Result<()
     }
     ctx.out.list(&rows, &["adapter", "id", "at", "file", "line", "column", "rule", "message"]);
     ctx.out.say(format!("{} of {all} dead letters", rows.len()));
+    Ok(())
+}
+
+/// `dead-letter list --gone`
+fn gone(ctx: &Ctx, dir: &Path, adapter: Option<&str>, limit: usize) -> Result<(), Failure> {
+    let folder = dir.join("adapters");
+    let adapters = adapter.map_or_else(|| names(&folder), |a| vec![a.to_owned()]);
+    let mut rows = Vec::new();
+    for name in &adapters {
+        known(dir, name)?;
+        for line in dead_letter::gone(&folder, name)? {
+            let mut row = serde_json::to_value(&line).unwrap_or_default();
+            row["adapter"] = json!(name);
+            rows.push(row);
+        }
+    }
+    rows.sort_by(|a, b| a["at"].as_str().cmp(&b["at"].as_str()));
+    let rows = rows.split_off(rows.len().saturating_sub(limit));
+    ctx.out.list(&rows, &["adapter", "id", "at", "what", "by", "file", "row", "rule", "reason"]);
+    Ok(())
+}
+
+/// The dead letters that a command is about: one by its id, all, or those of a rule.
+pub(super) fn chosen(dir: &Path, adapter: &str, which: &Which) -> Result<Vec<DeadLetter>, Failure> {
+    let mut letters = of(dir, adapter)?;
+    if let Some(id) = &which.id {
+        return Ok(vec![find(&letters, adapter, id)?.clone()]);
+    }
+    if let Some(rule) = &which.rule {
+        letters.retain(|l| l.rule == *rule || class(&l.rule) == rule);
+    }
+    Ok(letters)
+}
+
+/// `dead-letter discard`
+fn discard(ctx: &Ctx, dir: &Path, adapter: &str, which: &Which, (reason, yes): (&str, bool)) -> Result<(), Failure> {
+    if reason.trim().is_empty() {
+        return Err(Failure::usage("--reason says why, for those who ask later: it is empty"));
+    }
+    let letters = chosen(dir, adapter, which)?;
+    if !yes {
+        let text = format!("{} rows would be deleted, which cannot be undone: say --yes", letters.len());
+        return Err(Failure::usage(text));
+    }
+    let why = Settled::Discarded(reason.to_owned());
+    let settled = letters.into_iter().map(|l| (l.id, why.clone())).collect();
+    let left = dead_letter::settle(&dir.join("adapters"), adapter, &settled, (&person(), &now()))?;
+    ctx.out.result(&json!({"adapter": adapter, "discarded": left, "reason": reason}), || {
+        format!("{adapter}: {left} dead letters discarded; `concordat dead-letter list {adapter} --gone` says so")
+    });
     Ok(())
 }
 
@@ -107,11 +165,16 @@ fn show(ctx: &Ctx, dir: &Path, adapter: &str, id: &str, raw: bool) -> Result<(),
 }
 
 /// Runs a `dead-letter` command.
-pub fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
+pub async fn run(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
     let dir = ctx.dir()?;
     match command {
-        Command::List { adapter, limit } => list(ctx, &dir, adapter.as_deref(), *limit),
+        Command::List { adapter, limit, gone: false } => list(ctx, &dir, adapter.as_deref(), *limit),
+        Command::List { adapter, limit, gone: true } => gone(ctx, &dir, adapter.as_deref(), *limit),
         Command::Show { adapter, id, raw } => show(ctx, &dir, adapter, id, *raw),
+        Command::Replay { adapter, which, dry_run } => {
+            dead_letter_replay::replay(ctx, &dir, adapter, which, *dry_run).await
+        }
+        Command::Discard { adapter, which, reason, yes } => discard(ctx, &dir, adapter, which, (reason, *yes)),
     }
 }
 
@@ -125,7 +188,7 @@ mod tests {
     fn letters_are_found_by_the_beginning_of_their_id() {
         let dir = tempfile::tempdir().unwrap();
         let reject = |line: u64, rule: &str| Reject {
-            origin: Origin { file: "x.csv".into(), row: line, line },
+            origin: Origin::row("x.csv", line),
             line,
             column: 3,
             field: None,

@@ -9,6 +9,7 @@ pub mod apply;
 pub mod break_glass;
 pub mod dataset;
 pub mod dead_letter;
+mod dead_letter_replay;
 pub mod evidence;
 pub mod feed;
 pub mod key;

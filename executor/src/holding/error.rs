@@ -80,6 +80,14 @@ pub enum HoldingError {
         /// The limit.
         max: u64,
     },
+    /// A service has more rows for a query than one query may read, or must be told more.
+    #[error("the service would have to hand over more than the {max} rows that one query may read; {}", narrower(.fields))]
+    TooWide {
+        /// The limit.
+        max: u64,
+        /// The fields that would make them fewer, if there are any.
+        fields: Option<String>,
+    },
     /// As many queries as the provider allows are at work.
     #[error("{max} queries are at work on the provider's store, as many as it allows; ask again")]
     Busy {
@@ -157,7 +165,7 @@ impl HoldingError {
             Self::TooLarge { .. } => "holding.too-large",
             Self::Plan(_) => "holding.plan",
             Self::Timeout => "holding.timeout",
-            Self::TooMuch { .. } => "holding.too-much",
+            Self::TooMuch { .. } | Self::TooWide { .. } => "holding.too-much",
             Self::Busy { .. } => "holding.busy",
             Self::BlackOut { .. } => "holding.black-out",
             Self::Conflict { .. } => "holding.conflict",
@@ -177,6 +185,13 @@ impl HoldingError {
     /// Whether the same call may succeed later without a change.
     pub fn retry(&self) -> bool {
         matches!(self, Self::Locked | Self::DiskFull | Self::Busy { .. } | Self::BlackOut { .. } | Self::Unreachable(_))
+    }
+}
+
+fn narrower(fields: &Option<String>) -> String {
+    match fields {
+        Some(fields) => format!("name {fields} by one value"),
+        None => "nothing more can be said to narrow it".to_owned(),
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::guard::Clock;
 use super::{
-    Guard, Guarded, Holding, HoldingError, MongoHolding, MongoOptions, PostgresHolding, PostgresOptions, SqliteHolding,
-    SqliteOptions,
+    Guard, Guarded, Holding, HoldingError, MongoHolding, MongoOptions, PostgresHolding, PostgresOptions, RestSetup,
+    SqliteHolding, SqliteOptions, WithRest,
 };
 use crate::limits::STATEMENT_TIMEOUT;
 
@@ -20,6 +20,8 @@ pub struct HoldingSetup {
     pub schema: Option<String>,
     /// Datasets that are an agency's own table or view, `schema.table`.
     pub external: BTreeMap<String, String>,
+    /// Datasets that an agency's own HTTP service answers for, beside any store.
+    pub services: BTreeMap<String, RestSetup>,
     /// Certificates that the server's is checked against.
     pub ca: Option<PathBuf>,
     /// How long one read may take.
@@ -35,6 +37,7 @@ impl HoldingSetup {
             uri: uri.into(),
             schema: None,
             external: BTreeMap::new(),
+            services: BTreeMap::new(),
             ca: None,
             statement_timeout: STATEMENT_TIMEOUT,
             guard: Guard::default(),
@@ -48,7 +51,7 @@ pub fn open(setup: &HoldingSetup, clock: Clock) -> Result<Arc<dyn Holding>, Hold
     let inner: Box<dyn Holding> = match scheme {
         "sqlite" => {
             if !setup.external.is_empty() {
-                return Err(HoldingError::Setup("external datasets need a PostgreSQL holding".into()));
+                return Err(HoldingError::Setup("external tables need a PostgreSQL holding".into()));
             }
             let path = setup.uri.trim_start_matches("sqlite:");
             let options = SqliteOptions {
@@ -71,7 +74,7 @@ pub fn open(setup: &HoldingSetup, clock: Clock) -> Result<Arc<dyn Holding>, Hold
         }
         "mongodb" => {
             if !setup.external.is_empty() {
-                return Err(HoldingError::Setup("external datasets need a PostgreSQL holding".into()));
+                return Err(HoldingError::Setup("external tables need a PostgreSQL holding".into()));
             }
             let options = MongoOptions {
                 database: setup.schema.clone(),
@@ -83,6 +86,10 @@ pub fn open(setup: &HoldingSetup, clock: Clock) -> Result<Arc<dyn Holding>, Hold
             Box::new(MongoHolding::open(&setup.uri, options)?)
         }
         _ => return Err(HoldingError::Setup("the URI begins with sqlite:, postgresql:// or mongodb://".into())),
+    };
+    let inner = match setup.services.is_empty() {
+        true => inner,
+        false => Box::new(WithRest::new(inner, &setup.services, setup.ca.as_deref(), setup.statement_timeout)?),
     };
     Ok(Arc::new(Guarded::new(inner, setup.guard.clone(), clock)))
 }

@@ -168,7 +168,7 @@ fn check(holding: &dyn Holding, all: &[Map<String, Value>], filters: &[Value]) -
     Ok(())
 }
 
-fn all_totals() -> Vec<Value> {
+pub fn all_totals() -> Vec<Value> {
     let mut all = vec![
         json!({"sum": ["i", "d-x"], "mean": ["d-x"], "min_group": 1}),
         json!({"mean": ["i", "lat"], "min_group": 3}),

@@ -33,6 +33,7 @@ mod lease;
 mod mongo;
 mod once;
 mod postgres;
+mod rest;
 
 use std::time::Duration;
 

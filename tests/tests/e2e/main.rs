@@ -34,6 +34,7 @@ mod outside;
 mod queries;
 mod receipts;
 mod revocation;
+mod sources;
 mod streams;
 mod subjects;
 mod subscriptions;
@@ -164,6 +165,13 @@ const TESTS: &[(&str, &str, Test)] = &[
         altered::a_delay_outlives_a_restart_and_keeps_the_order,
     ),
     ("altered", "a_renewal_that_opens_more_is_not_applied", altered::a_renewal_that_opens_more_is_not_applied),
+    (
+        "sources",
+        "a_refused_row_is_replayed_by_the_corrected_mapping",
+        sources::a_refused_row_is_replayed_by_the_corrected_mapping,
+    ),
+    ("sources", "a_running_adapter_is_paused_and_resumed", sources::a_running_adapter_is_paused_and_resumed),
+    ("sources", "a_killed_sink_loses_nothing", sources::a_killed_sink_loses_nothing),
     ("subscriptions", "seeking_replays_the_same_messages", subscriptions::seeking_replays_the_same_messages),
     (
         "subscriptions",

@@ -13,8 +13,8 @@ use serde_saphyr::Spanned;
 
 use crate::adapter_document;
 use crate::contract::{
-    AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Connector, Discovery, ErrorClass, Finding, Kind, Next, Origin,
-    Setting, Source, Spec,
+    AdapterError, Again, BATCH_BYTES_MAX, Batch, Beside, Checkpoint, Connector, Discovery, ErrorClass, Finding, Kind,
+    Next, Origin, Setting, Source, Spec,
 };
 use crate::document::{Common, DocumentError, Period, Secret};
 use crate::files::json::{JsonMapper, json_mapper};
@@ -182,6 +182,14 @@ impl Connector for External {
             every,
         }))
     }
+
+    fn again(&self) -> Result<Again, AdapterError> {
+        let rows = mapper(&self.common)?;
+        Ok(Box::new(move |origin, raw| {
+            let own = origin.beside.as_ref().and_then(|b| b.cells.clone());
+            rows.row(origin, raw, own.as_deref().map_or(raw, str::as_bytes), &|never| match *never {})
+        }))
+    }
 }
 
 fn mapper(common: &Common) -> Result<JsonMapper, DocumentError> {
@@ -241,8 +249,13 @@ impl Source for ExternalSource {
         batch.notes = told.notes;
         for given in &told.rows {
             let cells = given.cells.get().as_bytes();
-            let raw = given.raw.as_ref().map_or(cells, |raw| raw.as_bytes());
-            batch.push(self.mapper.row(Origin::row(name.clone(), given.row), raw, cells, &|never| match *never {}));
+            let (mut origin, mut raw) = (Origin::row(name.clone(), given.row), cells);
+            if let Some(text) = &given.raw {
+                raw = text.as_bytes();
+                let cells = Some(given.cells.get().to_owned());
+                origin = origin.with(Beside { cells, ..Beside::default() });
+            }
+            batch.push(self.mapper.row(origin, raw, cells, &|never| match *never {}));
         }
         match told.checkpoint {
             Some(text) if !text.is_empty() => batch.checkpoint = Checkpoint(text.into_bytes()),

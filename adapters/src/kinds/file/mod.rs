@@ -13,8 +13,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::contract::{
-    AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Connector, Discovery, Finding, Kind, Next, Row, Setting, Source,
-    Spec,
+    AdapterError, Again, BATCH_BYTES_MAX, Batch, Checkpoint, Connector, Discovery, Finding, Kind, Next, Row, Setting,
+    Source, Spec,
 };
 use crate::document::{Common, DocumentError};
 use crate::files::content::Content;
@@ -263,5 +263,9 @@ impl Connector for FileConnector {
 
     fn open(&self, base: &Path) -> Result<Box<dyn Source>, AdapterError> {
         Ok(Box::new(FileSource::new(base, Arc::new(Plan::new(&self.doc)?))))
+    }
+
+    fn again(&self) -> Result<Again, AdapterError> {
+        Ok(Plan::new(&self.doc)?.form.again(&self.common))
     }
 }

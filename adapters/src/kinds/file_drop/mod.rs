@@ -12,7 +12,9 @@ mod watch;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::contract::{AdapterError, Connector, Discovery, ErrorClass, Finding, Kind, Level, Setting, Source, Spec};
+use crate::contract::{
+    AdapterError, Again, Connector, Discovery, ErrorClass, Finding, Kind, Level, Setting, Source, Spec,
+};
 use crate::document::{Common, DocumentError};
 use crate::files::content::Content;
 use crate::files::draft::{self, SAMPLE_ROWS};
@@ -238,5 +240,9 @@ impl Connector for DropConnector {
 
     fn open(&self, base: &Path) -> Result<Box<dyn Source>, AdapterError> {
         Ok(Box::new(DropSource::new(base, Drop::new(&self.doc)?, self.folder(base)?)?))
+    }
+
+    fn again(&self) -> Result<Again, AdapterError> {
+        Ok(Drop::new(&self.doc)?.form.again(&self.common))
     }
 }

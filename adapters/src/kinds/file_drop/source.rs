@@ -161,7 +161,7 @@ impl DropSource {
         let name = self.folder.shown(&file.name);
         let message =
             format!("the file was taken away or changed after row {} was published; send the rest again", file.row);
-        let origin = Origin { file: name, row: file.row, line: file.row + 1 };
+        let origin = Origin { line: file.row + 1, ..Origin::row(name, file.row) };
         batch.rejects.push(reject(origin, "file.gone", message, Vec::new()));
         Ok(true)
     }
@@ -234,7 +234,7 @@ impl DropSource {
         if self.plan.after.failed.is_none() || self.plan.common.on_error.data == OnData::Stop {
             return Err(error);
         }
-        let origin = Origin { file: self.folder.shown(&found.name), row, line: row + 1 };
+        let origin = Origin { line: row + 1, ..Origin::row(self.folder.shown(&found.name), row) };
         let ended = Ended { name: found.name.clone(), rows: row, failed: true };
         Ok(NextFile::Bad(hash, ended, reject(origin, rule, error.to_string(), head(content))))
     }

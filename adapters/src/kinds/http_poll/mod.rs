@@ -18,9 +18,9 @@ use fetch::{Asker, Page, Question, Reply, Service};
 use paging::Ask;
 use source::{HttpSource, Plan};
 
-use crate::contract::{AdapterError, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
+use crate::contract::{AdapterError, Again, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
 use crate::document::{Common, DocumentError};
-use crate::json_rows::JsonRows;
+use crate::json_rows::{JsonRows, again};
 use crate::json_sample::Sample;
 use crate::mapping::Mapper;
 
@@ -194,5 +194,9 @@ impl Connector for HttpConnector {
         };
         let folder = base.join("adapters").join(format!("{}.http", self.common.adapter.value));
         Ok(Box::new(HttpSource::new(self.doc.service(base)?, plan, &folder)?))
+    }
+
+    fn again(&self) -> Result<Again, AdapterError> {
+        Ok(again(self.rows()?))
     }
 }

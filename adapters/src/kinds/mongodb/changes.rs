@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::document::MongoDoc;
 use super::store::Store;
 use super::values::{json, keep, kept};
-use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, ErrorClass, Next, Origin, Row, Source};
+use crate::contract::{
+    AdapterError, BATCH_BYTES_MAX, Batch, Beside, Checkpoint, ErrorClass, Next, Origin, Row, Source,
+};
+use crate::convert::Fault;
 use crate::json_rows::JsonRows;
 use crate::mapping::Cell;
 
@@ -48,6 +51,15 @@ pub struct ChangesSource {
     place: Place,
 }
 
+/// The row of a document; what happened to it stands beside it.
+pub(super) fn row(rows: &JsonRows<Op>, origin: Origin, text: &[u8]) -> Row {
+    let op = origin.beside.as_ref().and_then(|b| b.op.clone());
+    rows.row(origin, text, text, &|Op| match &op {
+        Some(op) => Cell::from(op.clone()),
+        None => Cell::Bad(Fault::new("replay.op", "what happened to the document was not kept")),
+    })
+}
+
 /// Before the first `_id`.
 const BEGIN: &str = "";
 
@@ -69,8 +81,8 @@ impl ChangesSource {
 
     fn row(&self, document: &Document, op: &'static str) -> Row {
         let text = json(document).to_string().into_bytes();
-        let origin = Origin::row(self.doc.place(), self.place.n);
-        self.rows.row(origin, &text, &text, &|Op| Cell::from(op))
+        let beside = Beside { op: Some(op.to_owned()), ..Beside::default() };
+        row(&self.rows, Origin::row(self.doc.place(), self.place.n).with(beside), &text)
     }
 
     /// A page of the load.

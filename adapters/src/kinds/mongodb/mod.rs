@@ -14,9 +14,9 @@ use mongodb::bson::{Bson, doc};
 use poll::PollSource;
 use store::Store;
 
-use crate::contract::{AdapterError, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
+use crate::contract::{AdapterError, Again, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
 use crate::document::{Common, DocumentError};
-use crate::json_rows::JsonRows;
+use crate::json_rows::{JsonRows, again};
 use crate::json_sample::Sample;
 use crate::mapping::Mapper;
 
@@ -173,5 +173,16 @@ impl Connector for MongoConnector {
             Read::Poll => Box::new(PollSource::new(self.doc.clone(), JsonRows::new(mapper, |_| None)?, base)?),
             Read::Changes => Box::new(ChangesSource::new(self.doc.clone(), JsonRows::new(mapper, Op::parse)?, base)),
         })
+    }
+
+    fn again(&self) -> Result<Again, AdapterError> {
+        let mapper = Mapper::open(&self.common)?;
+        match self.doc.read {
+            Read::Poll => Ok(again(JsonRows::new(mapper, |_| None)?)),
+            Read::Changes => {
+                let rows = JsonRows::new(mapper, Op::parse)?;
+                Ok(Box::new(move |origin, raw| changes::row(&rows, origin, raw)))
+            }
+        }
     }
 }

@@ -18,7 +18,7 @@ use document::MqttDoc;
 use session::{Server, Session};
 use source::{MqttSource, source_error};
 
-use crate::contract::{AdapterError, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
+use crate::contract::{AdapterError, Again, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
 use crate::document::{Common, DocumentError};
 use crate::json_sample::Sample;
 
@@ -194,5 +194,13 @@ impl Connector for MqttConnector {
         let session = Session::new(self.doc.server(base)?);
         let persistent = self.doc.session == document::Keep::Persistent;
         Ok(Box::new(MqttSource::new(session, rules, persistent, crate::run_id::run_id())))
+    }
+
+    fn again(&self) -> Result<Again, AdapterError> {
+        let rules = self.doc.rules(&self.common)?;
+        Ok(Box::new(move |origin, raw| {
+            let topic = origin.file.clone();
+            source::row(&rules, &topic, raw, origin)
+        }))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::client::{Client, LinkError, Message, News, Stage};
+use super::client::{Client, LinkError, News, Stage};
 use super::topics;
 use super::window::{WAITING_MAX, Window};
 use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Next, Origin, Row, Source};
@@ -52,16 +52,16 @@ pub struct Rule {
 }
 
 impl Rule {
-    fn row(&self, message: &Message, origin: Origin) -> Row {
-        if message.payload.len() > MESSAGE_BYTES_MAX {
+    fn row<'a>(&self, topic: &'a str, payload: &'a [u8], origin: Origin) -> Row {
+        if payload.len() > MESSAGE_BYTES_MAX {
             let fault = Fault::new("mqtt.size", format!("the message has more than {MESSAGE_BYTES_MAX} bytes"));
-            let head = message.payload.get(..MESSAGE_BYTES_MAX).unwrap_or_default();
+            let head = payload.get(..MESSAGE_BYTES_MAX).unwrap_or_default();
             return Row::Bad(crate::contract::Reject { truncated: true, ..bad(origin, head, fault) });
         }
-        self.rows.row(origin, &message.payload, &message.payload, &|word| match word {
-            Word::Topic => Cell::from(message.topic.as_str()),
-            Word::Level(n) => Cell::from(topics::level(&message.topic, *n)),
-            Word::Payload => match std::str::from_utf8(&message.payload) {
+        self.rows.row(origin, payload, payload, &|word| match word {
+            Word::Topic => Cell::from(topic),
+            Word::Level(n) => Cell::from(topics::level(topic, *n)),
+            Word::Payload => match std::str::from_utf8(payload) {
                 Ok(text) => Cell::from(text),
                 Err(_) => Cell::Bad(Fault::new("text.utf8", "the message is not UTF-8")),
             },
@@ -128,16 +128,15 @@ impl<C: Client> MqttSource<C> {
             News::Message(message) => self.window.received(message),
         }
     }
+}
 
-    fn row(&self, message: &Message) -> Row {
-        // One place for equal messages, so that a bad one that comes again is one dead letter.
-        let origin = Origin::row(message.topic.as_str(), 0);
-        match self.rules.iter().find(|rule| topics::matches(&rule.filter, &message.topic)) {
-            Some(rule) => rule.row(message, origin),
-            None => {
-                let fault = Fault::new("mqtt.topic", "no filter of the document matches the topic; add one");
-                Row::Bad(bad(origin, &message.payload, fault))
-            }
+/// The row of one message, by the first filter that its topic falls under.
+pub(super) fn row(rules: &[Rule], topic: &str, payload: &[u8], origin: Origin) -> Row {
+    match rules.iter().find(|rule| topics::matches(&rule.filter, topic)) {
+        Some(rule) => rule.row(topic, payload, origin),
+        None => {
+            let fault = Fault::new("mqtt.topic", "no filter of the document matches the topic; add one");
+            Row::Bad(bad(origin, payload, fault))
         }
     }
 }
@@ -162,7 +161,10 @@ impl<C: Client> Source for MqttSource<C> {
         batch.notes = std::mem::take(&mut self.notes);
         let (mut last, mut bytes) = (seq, 0);
         for waiting in self.window.behind(seq, max) {
-            let row = self.row(&waiting.message);
+            let message = &waiting.message;
+            // One place for equal messages, so that a bad one that comes again is one dead letter.
+            let origin = Origin::row(message.topic.as_str(), 0);
+            let row = row(&self.rules, &message.topic, &message.payload, origin);
             bytes += match &row {
                 Row::Good(record) => record.size_hint(),
                 Row::Bad(_) => 0,

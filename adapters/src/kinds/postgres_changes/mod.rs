@@ -10,7 +10,7 @@ mod wire;
 
 use std::path::Path;
 
-use crate::contract::{AdapterError, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
+use crate::contract::{AdapterError, Again, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
 use crate::document::{Common, DocumentError};
 use crate::kinds::sql_poll::apart;
 
@@ -85,5 +85,9 @@ impl Connector for ChangesConnector {
 
     fn open(&self, base: &Path) -> Result<Box<dyn Source>, AdapterError> {
         Ok(Box::new(source::ChangesSource::new(self.doc.clone(), base)?))
+    }
+
+    fn again(&self) -> Result<Again, AdapterError> {
+        Ok(rows::again(&self.common, &self.doc.table.value))
     }
 }

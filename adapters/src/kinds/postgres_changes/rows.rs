@@ -3,9 +3,12 @@
 use serde_json::{Map, Value};
 
 use super::pgoutput::{Datum, Table};
-use crate::contract::{Origin, Row};
+use crate::contract::{Again, Origin, Row};
 use crate::convert::Fault;
-use crate::kinds::sql_poll::session::Column;
+use crate::document::{Common, DocumentError};
+use crate::json_rows::bad;
+use crate::kinds::sql_poll::ready::{beside, faulty, kept};
+use crate::kinds::sql_poll::session::{Column, Shape};
 use crate::mapping::{Cell, Mapper};
 
 /// Seconds from 1970 to 2000.
@@ -46,6 +49,22 @@ pub(super) fn cell<'a>(table: &Table, data: &'a [Datum], name: &str) -> Cell<'a>
 }
 
 impl Ready {
+    /// Fits a document to the columns that were found; `key` are the columns of the primary key.
+    pub(super) fn new(
+        common: &Common,
+        table: &str,
+        columns: Vec<Column>,
+        key: Vec<usize>,
+    ) -> Result<Self, DocumentError> {
+        let mut names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
+        let wanted = |name: &str| {
+            common.map.iter().any(|(t, f)| f.from.as_ref().map_or(t.as_str(), |f| f.value.as_str()) == name)
+        };
+        names.extend(OWN.iter().filter(|n| wanted(n)).map(|n| (*n).to_owned()));
+        let mapper = Mapper::of_columns(common, &names, &format!("the columns of {table}"))?;
+        Ok(Self { columns, names, key, mapper })
+    }
+
     /// Maps one row; `own` are the values of [`OWN`].
     pub(super) fn row(&self, cells: &[Cell<'_>], own: &[String; 3], origin: Origin) -> Row {
         let text = |c: &Cell<'_>| if let Cell::Text(text) = c { Value::from(text.as_ref()) } else { Value::Null };
@@ -53,6 +72,11 @@ impl Ready {
             self.columns.iter().zip(cells).map(|(c, cell)| (c.name.clone(), text(cell))).collect();
         raw.extend(OWN.iter().zip(own).map(|(name, text)| ((*name).to_owned(), Value::from(text.as_str()))));
         let raw = serde_json::to_vec(&raw).unwrap_or_default();
+        let faults = self.columns.iter().zip(cells).filter_map(|(c, cell)| match cell {
+            Cell::Bad(fault) => Some((c.name.as_str(), fault)),
+            _ => None,
+        });
+        let origin = beside(origin, None, faults);
         let found = self.mapper.map(&|step| match cells.get(step.column) {
             Some(cell) => cell.clone(),
             None => {
@@ -69,4 +93,30 @@ impl Ready {
             Err(bad) => Row::Bad(bad.at(origin, &raw)),
         }
     }
+}
+
+/// Maps kept rows again: by the columns that each of them has.
+pub(super) fn again(common: &Common, table: &str) -> Again {
+    let (common, table) = (common.clone(), table.to_owned());
+    let mut ready: Option<Ready> = None;
+    Box::new(move |origin, raw| {
+        let refuse = |origin, message: String| Row::Bad(bad(origin, raw, Fault::new("replay.columns", message)));
+        let Some(mut found) = kept(raw) else { return refuse(origin, "its bytes are not a row as JSON".to_owned()) };
+        let own = OWN.map(|name| found.remove(name).flatten().unwrap_or_default());
+        if ready.as_ref().is_none_or(|r| !r.columns.iter().map(|c| &c.name).eq(found.keys())) {
+            let column = |name: &String| Column { name: name.clone(), type_name: String::new(), shape: Shape::Plain };
+            match Ready::new(&common, &table, found.keys().map(column).collect(), vec![]) {
+                Ok(new) => ready = Some(new),
+                Err(e) => return refuse(origin, format!("the mapping does not fit the columns of its row: {e}")),
+            }
+        }
+        let Some(ready) = &ready else { return refuse(origin, "there is no mapping".to_owned()) };
+        let known = origin.beside.clone().unwrap_or_default();
+        let cell = |(name, cell): (&String, &'_ Option<String>)| match known.faults.get(name) {
+            Some(message) => Cell::Bad(faulty(message)),
+            None => Cell::from(cell.clone()),
+        };
+        let cells: Vec<Cell<'_>> = found.iter().map(cell).collect();
+        ready.row(&cells, &own, origin)
+    })
 }

@@ -21,7 +21,7 @@ use crate::kinds::sql_poll::runtime::Own;
 use crate::kinds::sql_poll::session::{Cause, Failure, Relation, Session};
 use crate::kinds::sql_poll::sql::{Ask, Begin, page};
 use crate::kinds::sql_poll::{Way, way};
-use crate::mapping::{Cell, Mapper};
+use crate::mapping::Cell;
 
 /// Longest wait for a change.
 const WAIT: Duration = Duration::from_millis(500);
@@ -128,13 +128,6 @@ impl ChangesSource {
     fn found(&self, session: &mut PostgresSession) -> Result<Ready, AdapterError> {
         let (relation, place) = (self.relation(), self.reach.place());
         let columns = session.columns(&relation).map_err(|e| e.at(&place))?;
-        let mut names: Vec<String> = columns.iter().map(|c| c.name.clone()).collect();
-        let wanted = |name: &str| {
-            self.common.map.iter().any(|(t, f)| f.from.as_ref().map_or(t.as_str(), |f| f.value.as_str()) == name)
-        };
-        names.extend(OWN.iter().filter(|n| wanted(n)).map(|n| (*n).to_owned()));
-        let are = format!("the columns of {}", self.doc.table.value);
-        let mapper = Mapper::of_columns(&self.common, &names, &are)?;
         let way = Way::Postgres(Box::new(self.reach.clone()));
         let key = keys(session, &way, &relation);
         let key: Vec<usize> = key.iter().filter_map(|k| columns.iter().position(|c| c.name == *k)).collect();
@@ -142,7 +135,7 @@ impl ChangesSource {
             let detail = format!("{} has no primary key; its changes could not be told apart", self.doc.table.value);
             return Err(Failure::new(Cause::Refused, detail).at(&place));
         }
-        Ok(Ready { columns, names, key, mapper })
+        Ok(Ready::new(&self.common, &self.doc.table.value, columns, key)?)
     }
 
     /// Makes the slot where there is none, and opens a view of the rows as they were at that moment.

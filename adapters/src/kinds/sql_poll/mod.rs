@@ -6,7 +6,7 @@ mod document;
 pub(crate) mod memory;
 mod mysql;
 pub(crate) mod postgres;
-mod ready;
+pub(crate) mod ready;
 mod rows_kept;
 pub(crate) mod runtime;
 pub(crate) mod session;
@@ -18,7 +18,7 @@ pub(crate) mod tls;
 
 use std::path::Path;
 
-use crate::contract::{AdapterError, Connector, Discovery, Finding, Kind, Setting, Source, Spec};
+use crate::contract::{AdapterError, Again, Connector, Discovery, Finding, Kind, Setting, Source, Spec};
 use crate::document::{Common, DocumentError};
 
 pub use document::{Connect, Cursor, Deletes, SqlPollDoc, TlsMode};
@@ -119,5 +119,9 @@ impl Connector for SqlPollConnector {
             Deletes::SnapshotDiff => Ok(Box::new(diff::DiffSource::new(self.doc.clone(), base)?)),
             _ => Ok(Box::new(source::SqlSource::new(self.doc.clone(), base)?)),
         }
+    }
+
+    fn again(&self) -> Result<Again, AdapterError> {
+        Ok(ready::again(&self.doc))
     }
 }

@@ -1,11 +1,15 @@
 //! A document fitted to the columns that were found, and one row of them as a record.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use super::document::{Deletes, SqlPollDoc};
-use super::session::{Column, Line};
-use crate::contract::{AdapterError, Origin, Row};
+use super::session::{Column, Line, Shape};
+use crate::contract::{AdapterError, Again, Beside, Origin, Row};
+use crate::convert::Fault;
 use crate::document::{Common, DocumentError};
+use crate::json_rows::bad;
 use crate::mapping::{Cell, Mapper};
 
 /// The column that says what happened: `upsert` or `delete`.
@@ -62,8 +66,8 @@ impl Ready {
     }
 
     /// Maps one line.
-    pub(crate) fn row(&self, line: &Line, origin: Origin, op: Option<&str>) -> Row {
-        let op = op.unwrap_or_else(|| {
+    pub(crate) fn row(&self, line: &Line, origin: Origin, told: Option<&str>) -> Row {
+        let op = told.unwrap_or_else(|| {
             let gone = self.soft.and_then(|c| line.cells.get(c)).is_some_and(|cell| deleted(cell.as_deref()));
             if gone { "delete" } else { "upsert" }
         });
@@ -73,10 +77,15 @@ impl Ready {
             (_, None) => Cell::from(op),
         };
         let raw = self.raw(line);
+        let origin = beside(origin, told, line.fault.iter().map(|(at, fault)| (self.name(*at), fault)));
         match self.mapper.map(&|step| cell(step.column)) {
             Ok(mapped) => Row::Good(mapped.at(origin, &raw)),
             Err(bad) => Row::Bad(bad.at(origin, &raw)),
         }
+    }
+
+    fn name(&self, column: usize) -> &str {
+        self.columns.get(column).map_or("", |c| c.name.as_str())
     }
 
     /// The row as JSON: what a dead letter keeps.
@@ -84,6 +93,55 @@ impl Ready {
         let cells = self.columns.iter().zip(&line.cells).map(|(c, cell)| (c.name.clone(), Value::from(cell.clone())));
         serde_json::to_vec(&cells.collect::<Map<_, _>>()).unwrap_or_default()
     }
+}
+
+/// A place with what the JSON of its row does not say.
+pub(crate) fn beside<'a>(
+    origin: Origin,
+    op: Option<&str>,
+    faults: impl Iterator<Item = (&'a str, &'a Fault)>,
+) -> Origin {
+    let faults: BTreeMap<String, String> = faults.map(|(name, f)| (name.to_owned(), f.message.clone())).collect();
+    match (op, faults.is_empty()) {
+        (None, true) => origin,
+        (op, _) => origin.with(Beside { op: op.map(str::to_owned), faults, ..Beside::default() }),
+    }
+}
+
+/// The cells of a row that a dead letter kept as JSON, by column; `None` when it is no such row.
+pub(crate) fn kept(raw: &[u8]) -> Option<BTreeMap<String, Option<String>>> {
+    serde_json::from_slice(raw).ok()
+}
+
+/// What a value that had no text is refused by when its row is mapped again.
+pub(crate) fn faulty(message: &str) -> Fault {
+    Fault::new("replay.value", format!("the value was not kept: {message}"))
+}
+
+/// Maps kept rows again: by the columns that each of them has.
+pub(crate) fn again(doc: &SqlPollDoc) -> Again {
+    let (doc, mut ready) = (doc.clone(), None::<(Vec<String>, Ready)>);
+    Box::new(move |origin, raw| {
+        let refuse = |origin, message: String| Row::Bad(bad(origin, raw, Fault::new("replay.columns", message)));
+        let Some(found) = kept(raw) else { return refuse(origin, "its bytes are not a row as JSON".to_owned()) };
+        let (names, cells): (Vec<String>, Vec<Option<String>>) = found.into_iter().unzip();
+        if ready.as_ref().is_none_or(|(of, _)| *of != names) {
+            let column = |name: &String| Column { name: name.clone(), type_name: String::new(), shape: Shape::Plain };
+            match Ready::new(&doc, names.iter().map(column).collect()) {
+                Ok(new) => ready = Some((names.clone(), new)),
+                Err(e) => return refuse(origin, format!("the mapping does not fit the columns of its row: {e}")),
+            }
+        }
+        let Some((_, ready)) = &ready else { return refuse(origin, "there is no mapping".to_owned()) };
+        let known = origin.beside.clone().unwrap_or_default();
+        let fault = known
+            .faults
+            .iter()
+            .next()
+            .and_then(|(name, message)| names.iter().position(|n| n == name).map(|at| (at, faulty(message))));
+        let line = Line { cells, keyset: vec![], past: true, fault };
+        ready.row(&line, origin, known.op.as_deref())
+    })
 }
 
 fn soft(doc: &SqlPollDoc, mapper: &Mapper, names: &[String], name: &str) -> Result<usize, AdapterError> {

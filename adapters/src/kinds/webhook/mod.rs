@@ -15,9 +15,9 @@ use serde_saphyr::Spanned;
 use source::WebhookSource;
 
 use crate::adapter_document;
-use crate::contract::{AdapterError, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
+use crate::contract::{AdapterError, Again, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec};
 use crate::document::{Common, DocumentError, Secret};
-use crate::json_rows::JsonRows;
+use crate::json_rows::{JsonRows, again};
 use crate::json_sample::Sample;
 use crate::mapping::Mapper;
 
@@ -237,5 +237,9 @@ impl Connector for WebhookConnector {
 
     fn open(&self, base: &Path) -> Result<Box<dyn Source>, AdapterError> {
         Ok(Box::new(WebhookSource::new(self.doc.settings(base)?, self.rows()?, crate::run_id::run_id())))
+    }
+
+    fn again(&self) -> Result<Again, AdapterError> {
+        Ok(again(self.rows()?))
     }
 }
