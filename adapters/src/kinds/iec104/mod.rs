@@ -2,9 +2,11 @@
 
 pub mod apci;
 pub mod asdu;
+pub mod controlled;
 pub mod controlling;
 pub mod document;
 pub mod frame;
+pub mod outstation;
 pub mod session;
 pub mod source;
 pub mod time;
