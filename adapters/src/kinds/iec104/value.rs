@@ -287,7 +287,7 @@ mod tests {
             ("M_IT_NA_1", &[0xfe, 0xff, 0xff, 0xff, 0x65], "-2", "adjusted+carry"),
         ] {
             let read = read(name, element);
-            assert_eq!((read.value.unwrap(), read.quality().as_str()), (value.to_owned(), quality), "{name}");
+            assert_eq!((read.value.as_deref().unwrap(), read.quality().as_str()), (value, quality), "{name}");
         }
         assert_eq!(read("M_IT_NA_1", &[0, 0, 0, 0, 0x65]).counted, Some(5));
         assert_eq!(read("M_IT_NA_1", &[0, 0, 0, 0, 0x65]).flag("overflow"), None);
