@@ -73,7 +73,7 @@ fn spawn(python: &Path, script: &str, argument: &str) -> Child {
 /// Two certificates for `localhost`, each its own authority: `cert.pem` and `other.pem`; false without openssl.
 pub fn certificates(test: &str, dir: &Path) -> bool {
     let script = "cd \"$1\" && for n in cert other; do openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost \
-        -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout $n.key -out $n.pem 2>>log || exit 1; done";
+        -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE -keyout $n.key -out $n.pem 2>>log || exit 1; done";
     let made = Command::new("sh").args(["-c", script, "sh"]).arg(dir).status();
     let made = made.is_ok_and(|s| s.success());
     if !made {

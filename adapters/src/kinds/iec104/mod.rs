@@ -126,16 +126,22 @@ impl Connector for Iec104Connector {
         let mut line = self.doc.line(base)?;
         line.plan.hold = true;
         let mut session = Session::new(line);
-        let (start, mut frames, mut free) = (Instant::now(), 0, true);
+        let (start, mut frames, mut free, mut connection) = (Instant::now(), 0, true, 0);
         while start.elapsed() < PATIENCE && !session.complete() {
             for news in session.receive(64, Duration::from_millis(200))? {
-                let News::Frame { number, asdu, .. } = news else { continue };
+                let (number, asdu) = match news {
+                    News::Up { connection: stands } => {
+                        connection = stands;
+                        continue;
+                    }
+                    News::Frame { number, asdu, .. } => (number, asdu),
+                };
                 let Some(asdu) = asdu::Asdu::parse(&asdu) else { continue };
                 let state = asdu::cause::comes_again(asdu.head.cause);
                 frames += u64::from(state);
                 free &= state || asdu.head.kind >= asdu::STARTED;
                 if free {
-                    session.acknowledge(number + 1);
+                    session.acknowledge(connection, number + 1);
                 }
             }
         }

@@ -38,7 +38,10 @@ pub struct Line {
 #[derive(Debug, Clone)]
 pub enum News {
     /// A connection stands; frames of the one before come no more.
-    Up,
+    Up {
+        /// Its number, from 1.
+        connection: u64,
+    },
     /// A frame.
     Frame {
         /// Its number on the connection, from 0.
@@ -134,12 +137,13 @@ impl Shared {
 pub struct Session {
     line: Arc<Line>,
     link: Option<Arc<Shared>>,
+    connections: u64,
 }
 
 impl Session {
     /// A session that connects when it is first asked for something.
     pub fn new(line: Line) -> Self {
-        Self { line: Arc::new(line), link: None }
+        Self { line: Arc::new(line), link: None, connections: 0 }
     }
 
     /// Host and port.
@@ -151,9 +155,10 @@ impl Session {
         if let Some(link) = &self.link {
             return Ok(Arc::clone(link));
         }
-        let (shared, line) = (Arc::<Shared>::default(), Arc::clone(&self.line));
+        self.connections += 1;
+        let (shared, line, number) = (Arc::<Shared>::default(), Arc::clone(&self.line), self.connections);
         let theirs = Arc::clone(&shared);
-        let spawned = std::thread::Builder::new().name("iec104".to_owned()).spawn(move || keep(&line, &theirs));
+        let spawned = std::thread::Builder::new().name("iec104".to_owned()).spawn(move || keep(&line, number, &theirs));
         spawned.map_err(|e| self.line.gone(format!("no thread for it: {e}")))?;
         self.link = Some(Arc::clone(&shared));
         Ok(shared)
@@ -181,9 +186,9 @@ impl Session {
         Ok(news)
     }
 
-    /// All frames before a number of the connection that stands are safe with us.
-    pub fn acknowledge(&mut self, before: u64) {
-        let Some(link) = &self.link else { return };
+    /// All frames before a number of a connection are safe with us; nothing happens when it is gone.
+    pub fn acknowledge(&mut self, connection: u64, before: u64) {
+        let Some(link) = self.link.as_ref().filter(|_| connection == self.connections) else { return };
         let mut state = link.lock();
         if before > state.acknowledged {
             state.acknowledged = before;
@@ -207,10 +212,10 @@ impl Drop for Session {
 }
 
 /// The thread: one connection from its beginning to its end.
-fn keep(line: &Line, shared: &Shared) {
+fn keep(line: &Line, number: u64, shared: &Shared) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(connection(line, shared)),
+        Ok(runtime) => runtime.block_on(connection(line, number, shared)),
         Err(e) => Err(line.gone(format!("no runtime for it: {e}"))),
     };
     let closed = || line.gone("the connection was closed");
@@ -218,7 +223,7 @@ fn keep(line: &Line, shared: &Shared) {
     shared.news.notify_all();
 }
 
-async fn connection(line: &Line, shared: &Shared) -> Result<(), AdapterError> {
+async fn connection(line: &Line, number: u64, shared: &Shared) -> Result<(), AdapterError> {
     let mut stream = line.dial().await?;
     let mut station = Controlling::new(line.plan.clone(), Instant::now());
     let mut buffer = vec![0; 16 * 1024];
@@ -242,7 +247,7 @@ async fn connection(line: &Line, shared: &Shared) -> Result<(), AdapterError> {
                 }
                 let bytes = buffer.get(..count).unwrap_or_default();
                 let (came, ended) = station.feed(bytes, Instant::now(), Timestamp::now());
-                take(shared, came);
+                take(shared, number, came);
                 ended.map_err(|end| line.ended(end))?;
             }
             () = shared.work.notified() => {}
@@ -251,10 +256,10 @@ async fn connection(line: &Line, shared: &Shared) -> Result<(), AdapterError> {
     }
 }
 
-fn take(shared: &Shared, came: Vec<Came>) {
+fn take(shared: &Shared, connection: u64, came: Vec<Came>) {
     let received = Timestamp::now();
     shared.lock().news.extend(came.into_iter().map(|came| match came {
-        Came::Up => News::Up,
+        Came::Up => News::Up { connection },
         Came::Frame { number, asdu } => News::Frame { number, asdu, received },
     }));
     shared.news.notify_all();

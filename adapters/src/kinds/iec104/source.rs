@@ -187,7 +187,8 @@ pub struct Iec104Source {
     place: String,
     rule: Rule,
     window: Window<Point>,
-    /// Frames of this connection that were seen.
+    /// The connection whose frames come, and how many of them were seen.
+    connection: u64,
     seen: u64,
     /// An error that came while points were not handed out yet.
     failed: Option<AdapterError>,
@@ -197,7 +198,7 @@ impl Iec104Source {
     /// A source over a session. `run` tells this process's checkpoints from those of others.
     pub fn new(session: Session, rule: Rule, run: [u8; 8]) -> Self {
         let place = session.name();
-        Self { session, place, rule, window: Window::new(run), seen: 0, failed: None }
+        Self { session, place, rule, window: Window::new(run), connection: 0, seen: 0, failed: None }
     }
 
     /// Takes what came; waits only when nothing is there to hand out.
@@ -207,9 +208,9 @@ impl Iec104Source {
         }
         for news in self.session.receive(FRAMES, wait)? {
             match news {
-                News::Up => {
+                News::Up { connection } => {
                     self.window.connected(true);
-                    self.seen = 0;
+                    (self.connection, self.seen) = (connection, 0);
                 }
                 News::Frame { number, asdu, received } => {
                     self.seen = number + 1;
@@ -225,7 +226,7 @@ impl Iec104Source {
     /// Acknowledges the frames before the first one with an event that is not durable yet.
     fn acknowledge(&mut self) {
         let open = self.window.live().filter(|p| p.is_event()).map(|p| p.number).min();
-        self.session.acknowledge(open.unwrap_or(self.seen));
+        self.session.acknowledge(self.connection, open.unwrap_or(self.seen));
     }
 }
 
