@@ -143,7 +143,9 @@ impl Station {
         let told: Arc<Mutex<Vec<Value>>> = Arc::default();
         let (lines, noted) = (BufReader::new(child.stdout.take().unwrap()).lines(), told.clone());
         std::thread::spawn(move || {
-            lines.map_while(Result::ok).for_each(|line| noted.lock().unwrap().push(serde_json::from_str(&line).unwrap()));
+            lines
+                .map_while(Result::ok)
+                .for_each(|line| noted.lock().unwrap().push(serde_json::from_str(&line).unwrap()));
         });
         Some(Self { child, told })
     }

@@ -62,7 +62,7 @@ impl Shared {
 }
 
 /// The owner's side.
-pub struct Outstation(Arc<Shared>);
+pub struct Outstation(Arc<Shared>, Option<std::thread::JoinHandle<()>>);
 
 impl Outstation {
     /// Listens. `image` is what was sent last of each point.
@@ -87,8 +87,8 @@ impl Outstation {
                 }
             });
         };
-        std::thread::Builder::new().name("iec104".to_owned()).spawn(serve).map_err(failed)?;
-        Ok(Self(shared))
+        let thread = std::thread::Builder::new().name("iec104".to_owned()).spawn(serve).map_err(failed)?;
+        Ok(Self(shared, Some(thread)))
     }
 
     /// Takes events to send.
@@ -126,6 +126,10 @@ impl Drop for Outstation {
     fn drop(&mut self) {
         self.0.lock().closing = true;
         self.0.end.notify_one();
+        // The port is free once the thread has ended.
+        if let Some(thread) = self.1.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -213,13 +217,7 @@ async fn serve(tcp: TcpStream, shared: &Shared, id: u64) -> Result<(), String> {
 }
 
 /// Takes bytes; true when the other side wants no more data.
-fn heard(
-    shared: &Shared,
-    id: u64,
-    station: &mut Controlled,
-    bytes: &[u8],
-    started: &mut bool,
-) -> Result<bool, String> {
+fn heard(shared: &Shared, id: u64, station: &mut Controlled, bytes: &[u8], started: &mut bool) -> Result<bool, String> {
     let mut state = shared.lock();
     if *started && state.active != id {
         return Ok(true);

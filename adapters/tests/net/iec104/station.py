@@ -15,6 +15,8 @@ if "ca" in do:
     security.set_version(min=c104.TlsVersion.TLS_1_2, max=c104.TlsVersion.TLS_1_2)
 client = c104.Client(tick_rate_ms=50, transport_security=security)
 connection = client.add_connection(ip="127.0.0.1", port=do["port"], init=c104.Init.ALL)
+# Acknowledged one by one: a page that is smaller than its window would wait for its timer, 10 s each.
+connection.protocol_parameters.receive_window_size = 1
 station = connection.add_station(common_address=do["station"])
 
 
