@@ -93,7 +93,16 @@ pub struct Outstation {
 impl Outstation {
     /// Starts one; none where it cannot be had. `points` are address, type and value; `more` further settings.
     pub fn start(test: &str, points: &Value, more: &Value) -> Option<Self> {
-        let mut child = spawn(&python(test)?, "outstation.py", "");
+        Self::of("outstation.py", test, points, more)
+    }
+
+    /// Starts one that keeps its events when a connection ends. `limits` are of k, w, t0, t1, t2, t3 (s).
+    pub fn keeping(test: &str, points: &Value, limits: &Value) -> Option<Self> {
+        Self::of("keeping.py", test, points, &json!({"limits": limits}))
+    }
+
+    fn of(script: &str, test: &str, points: &Value, more: &Value) -> Option<Self> {
+        let mut child = spawn(&python(test)?, script, "");
         let (say, hear) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let mut outstation = Self { port: free_port(), child, say, hear };
         let mut start = json!({"do": "start", "port": outstation.port, "station": 47, "points": points});
