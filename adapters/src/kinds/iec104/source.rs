@@ -18,6 +18,9 @@ use crate::window::{Print, Queued, WAITING_MAX, Window, print_of};
 
 /// Longest wait for something in one call.
 const WAIT: Duration = Duration::from_millis(250);
+/// Longest wait while events are not durable yet: the outstation may have filled its window `k` with them, and sends
+/// nothing before the acknowledgement, which comes only after this call.
+const WAIT_OPEN: Duration = Duration::from_millis(10);
 /// Most frames that are taken at once; each has up to 127 objects.
 const FRAMES: usize = 64;
 
@@ -238,7 +241,12 @@ impl Source for Iec104Source {
             return Err(error);
         }
         if self.failed.is_none() {
-            match self.receive(if waiting { Duration::ZERO } else { WAIT }) {
+            let wait = match (waiting, self.window.is_empty()) {
+                (true, _) => Duration::ZERO,
+                (false, false) => WAIT_OPEN,
+                (false, true) => WAIT,
+            };
+            match self.receive(wait) {
                 Err(error) if waiting => self.failed = Some(error),
                 other => other?,
             }
