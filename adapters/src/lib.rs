@@ -15,6 +15,8 @@ pub mod contract;
 pub mod convert;
 pub mod dead_letter;
 pub mod decimal;
+#[cfg(any(feature = "mqtt", feature = "iec104"))]
+mod dial;
 pub mod discover;
 pub mod document;
 pub mod files;
@@ -33,6 +35,8 @@ pub mod sinks;
 pub mod status;
 pub mod strict;
 pub mod tls;
+#[cfg(any(feature = "mqtt", feature = "iec104"))]
+pub mod window;
 
 #[cfg(feature = "file")]
 pub use kinds::file;

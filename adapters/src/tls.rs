@@ -6,7 +6,8 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
 use crate::contract::{AdapterError, ErrorClass};
 
@@ -36,30 +37,60 @@ fn certificates(base: &Path, file: &str) -> Result<Vec<CertificateDer<'static>>,
     if list.is_empty() { Err(bad(file, "it holds no certificate")) } else { Ok(list) }
 }
 
+fn trusted(base: &Path, file: &str) -> Result<RootCertStore, AdapterError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(base, file)? {
+        roots.add(certificate).map_err(|e| bad(file, e))?;
+    }
+    Ok(roots)
+}
+
+fn private(base: &Path, file: &str) -> Result<PrivateKeyDer<'static>, AdapterError> {
+    PrivateKeyDer::from_pem_file(base.join(path_of(file))).map_err(|e| bad(file, e))
+}
+
 /// How a client speaks TLS. Errors have the class `auth` and the code `source.tls`.
 pub fn client(base: &Path, files: Files<'_>) -> Result<Arc<ClientConfig>, AdapterError> {
-    let mut roots = RootCertStore::empty();
-    match files.ca {
-        Some(file) => {
-            for certificate in certificates(base, file)? {
-                roots.add(certificate).map_err(|e| bad(file, e))?;
-            }
-        }
+    let roots = match files.ca {
+        Some(file) => trusted(base, file)?,
         None => {
+            let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
         }
-    }
+    };
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|e| bad("TLS", e))?
         .with_root_certificates(roots);
     let config = match (files.cert, files.key) {
         (Some(cert), Some(key)) => {
-            let private = PrivateKeyDer::from_pem_file(base.join(path_of(key))).map_err(|e| bad(key, e))?;
-            config.with_client_auth_cert(certificates(base, cert)?, private).map_err(|e| bad(cert, e))?
+            config.with_client_auth_cert(certificates(base, cert)?, private(base, key)?).map_err(|e| bad(cert, e))?
         }
         (None, None) => config.with_no_client_auth(),
         _ => return Err(bad("connect", "`cert` and `key` come together")),
     };
+    Ok(Arc::new(config))
+}
+
+/// How a server speaks TLS. With `ca` a client needs a certificate of it. Errors have the class `auth` and the code
+/// `source.tls`.
+pub fn server(base: &Path, files: Files<'_>) -> Result<Arc<ServerConfig>, AdapterError> {
+    let (Some(cert), Some(key)) = (files.cert, files.key) else {
+        return Err(bad("to", "`cert` and `key` come together"));
+    };
+    let provider = Arc::new(default_provider());
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| bad("TLS", e))?;
+    let config = match files.ca {
+        Some(file) => {
+            let roots = Arc::new(trusted(base, file)?);
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+            config.with_client_cert_verifier(verifier.map_err(|e| bad(file, e))?)
+        }
+        None => config.with_no_client_auth(),
+    };
+    let config = config.with_single_cert(certificates(base, cert)?, private(base, key)?).map_err(|e| bad(cert, e))?;
     Ok(Arc::new(config))
 }

@@ -138,7 +138,7 @@ pub enum Command {
     /// Subscriptions to feeds of other agencies
     #[command(subcommand)]
     Subscription(Subscription),
-    /// Sinks: deliver a subscription to files, a table, an MQTT server or an address
+    /// Sinks: deliver a subscription to files, a table, an MQTT server, an address or a control centre
     #[command(subcommand)]
     Sink(Sink),
     /// Rows that adapters refused

@@ -8,6 +8,8 @@ pub mod file;
 pub mod file_drop;
 #[cfg(feature = "http-poll")]
 pub mod http_poll;
+#[cfg(feature = "iec104")]
+pub mod iec104;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
 #[cfg(feature = "mqtt")]
@@ -34,6 +36,8 @@ pub fn kinds() -> Vec<&'static dyn Kind> {
         &file_drop::DropKind,
         #[cfg(feature = "http-poll")]
         &http_poll::HttpPollKind,
+        #[cfg(feature = "iec104")]
+        &iec104::Iec104Kind,
         #[cfg(feature = "mongodb")]
         &mongodb::MongoKind,
         #[cfg(feature = "webhook")]

@@ -12,6 +12,8 @@
 pub mod document;
 mod file;
 mod gateway;
+#[cfg(feature = "iec104")]
+mod iec104;
 #[cfg(feature = "mqtt")]
 mod mqtt;
 #[cfg(feature = "sql-poll")]
@@ -95,6 +97,8 @@ impl Described {
 /// The kinds of sink that this program was built with.
 pub const KINDS: &[&str] = &[
     "file",
+    #[cfg(feature = "iec104")]
+    "iec104",
     #[cfg(feature = "mqtt")]
     "mqtt",
     #[cfg(feature = "sql-poll")]
@@ -107,6 +111,8 @@ pub fn parse(text: &str) -> Result<Described, DocumentError> {
     let kind = kind_of(text)?;
     match kind.value.as_str() {
         "file" => Ok(Described::new(document::parse::<file::To>(text)?, file::open)),
+        #[cfg(feature = "iec104")]
+        "iec104" => Ok(Described::new(document::parse::<iec104::To>(text)?, iec104::open)),
         #[cfg(feature = "mqtt")]
         "mqtt" => Ok(Described::new(document::parse::<mqtt::To>(text)?, mqtt::open)),
         #[cfg(feature = "sql-poll")]

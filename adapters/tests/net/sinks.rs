@@ -20,7 +20,7 @@ use crate::mosquitto::Mosquitto;
 use crate::running::{DEADLINE, until};
 
 #[derive(Default)]
-struct Held {
+pub struct Held {
     messages: Vec<Message>,
     /// Messages before this one are acknowledged.
     acked: usize,
@@ -29,7 +29,7 @@ struct Held {
 }
 
 #[derive(Clone, Default)]
-struct Feed(Arc<Mutex<Held>>);
+pub struct Feed(Arc<Mutex<Held>>);
 
 fn message(n: u64) -> Message {
     let data = json!({"n": n, "feeder": format!("F{}", n % 3), "mw": "1.50"});
@@ -44,17 +44,17 @@ fn message(n: u64) -> Message {
 }
 
 impl Feed {
-    fn with(count: u64) -> Self {
+    pub fn with(count: u64) -> Self {
         let feed = Self::default();
         feed.0.lock().unwrap().messages = (0..count).map(message).collect();
         feed
     }
 
-    fn acked(&self) -> usize {
+    pub fn acked(&self) -> usize {
         self.0.lock().unwrap().acked
     }
 
-    async fn serve(&self) -> Gateway {
+    pub async fn serve(&self) -> Gateway {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let gateway = Gateway::new(&format!("http://{}", listener.local_addr().unwrap()), "token").unwrap();
         let routes = Router::new()
@@ -102,12 +102,12 @@ async fn acks(State(feed): State<Feed>, Json(body): Json<Value>) -> Result<Json<
     Ok(Json(json!({"acked_messages": held.acked})))
 }
 
-struct Sinking {
+pub struct Sinking {
     task: JoinHandle<Result<runner::Progress, AdapterError>>,
     stop: watch::Sender<bool>,
 }
 
-fn start(dir: &Path, yaml: &str, gateway: Gateway) -> Sinking {
+pub fn start(dir: &Path, yaml: &str, gateway: Gateway) -> Sinking {
     let described = sinks::parse(yaml).unwrap();
     let sink = described.open(dir).unwrap();
     let mut dead = DeadLetters::open(dir, &described.head.sink).unwrap();
@@ -120,18 +120,18 @@ fn start(dir: &Path, yaml: &str, gateway: Gateway) -> Sinking {
 }
 
 impl Sinking {
-    async fn stop(self) -> runner::Progress {
+    pub async fn stop(self) -> runner::Progress {
         self.stop.send_replace(true);
         tokio::time::timeout(DEADLINE, self.task).await.expect("it does not stop").unwrap().unwrap()
     }
 
-    async fn kill(self) {
+    pub async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
     }
 }
 
-fn head(kind: &str, to: &str) -> String {
+pub fn head(kind: &str, to: &str) -> String {
     format!("sink: archive\nkind: {kind}\nsubscription: SUB-1\npage: {{max: 7, wait: 1s}}\nto: {to}\n")
 }
 

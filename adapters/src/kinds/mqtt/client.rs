@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use concordat_protocol::hash::sha256;
+
 use crate::contract::ErrorClass;
+use crate::window::{Print, Queued, print_of};
 
 /// Quality of service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +50,23 @@ pub struct Message {
     pub payload: Vec<u8>,
     /// What acknowledges it; none with quality of service 0.
     pub token: Option<Token>,
+}
+
+impl Queued for Message {
+    type Token = Token;
+
+    /// The same topic and bytes make the same record.
+    fn print(&self) -> Print {
+        print_of(sha256(&[&(self.topic.len() as u64).to_be_bytes(), self.topic.as_bytes(), &self.payload]))
+    }
+
+    fn token(&self) -> Option<Token> {
+        self.token
+    }
+
+    fn set_token(&mut self, token: Option<Token>) {
+        self.token = token;
+    }
 }
 
 /// What a client tells its owner.

@@ -14,6 +14,7 @@ use super::topics;
 use super::wire::{Hello, Version};
 use crate::adapter_document;
 use crate::contract::AdapterError;
+use crate::dial;
 use crate::document::{Common, DocumentError, Period, Secret};
 use crate::json_rows::JsonRows;
 use crate::mapping::Mapper;
@@ -118,26 +119,7 @@ impl<'de> Deserialize<'de> for Spoken {
 
 /// Host, port and whether TLS is spoken.
 pub fn address(url: &Spanned<String>) -> Result<(String, u16, bool), DocumentError> {
-    let bad = |detail: &str| DocumentError::at(url, "connect.url", detail);
-    let form = "write mqtt://HOST:PORT or mqtts://HOST:PORT; user and password have members of their own";
-    let (rest, tls) = match (url.value.strip_prefix("mqtts://"), url.value.strip_prefix("mqtt://")) {
-        (Some(rest), _) => (rest, true),
-        (None, Some(rest)) => (rest, false),
-        (None, None) => return Err(bad(form)),
-    };
-    let rest = rest.trim_end_matches('/');
-    if rest.contains(['@', '/', '?']) {
-        return Err(bad(form));
-    }
-    let standard = if tls { 8883 } else { 1883 };
-    let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !host.ends_with(':') && !port.contains(']') => {
-            (host, port.parse().map_err(|_| bad("the port is a number from 1 to 65535"))?)
-        }
-        _ => (rest, standard),
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() { Err(bad(form)) } else { Ok((host.to_owned(), port, tls)) }
+    dial::address(url, &dial::Scheme { plain: ("mqtt://", 1883), secure: ("mqtts://", 8883) })
 }
 
 impl MqttDoc {

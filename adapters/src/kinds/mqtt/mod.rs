@@ -5,7 +5,6 @@ pub mod document;
 pub mod session;
 pub mod source;
 pub mod topics;
-pub mod window;
 pub mod wire;
 
 use std::collections::BTreeMap;

@@ -1,15 +1,11 @@
 //! A [`Client`] on a thread of its own: it keeps the connection alive whatever its owner does, and stops reading from
 //! the server while its owner takes nothing.
 
-#[path = "dial.rs"]
-mod dial;
-
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use dial::{Stream, connect};
 use mqtt_protocol_core::mqtt::prelude::TimerKind;
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::client::{Client, LinkError, Message, News, Qos, Stage, Token};
 use super::wire::{Hello, Incoming, Wire};
 use crate::contract::ErrorClass;
+use crate::dial::{Stream, connect};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
@@ -236,7 +233,11 @@ struct Link<'a> {
 
 async fn connection(server: &Server, number: u64, shared: &Shared) -> Result<(), LinkError> {
     let late = |_| server.gone(Stage::Reach, "no connection within 10 seconds");
-    let mut stream = timeout(CONNECT_TIMEOUT, connect(server)).await.map_err(late)??;
+    let dialed = timeout(CONNECT_TIMEOUT, connect(&server.host, server.port, server.tls.as_ref())).await;
+    let mut stream = dialed.map_err(late)?.map_err(|e| {
+        let stage = if e.tls { Stage::Tls } else { Stage::Reach };
+        server.failed(stage, e.class, e.detail)
+    })?;
     let wire = Wire::new(server.hello.clone(), number);
     let mut link = Link {
         server,

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::client::{Client, LinkError, News, Stage};
+use super::client::{Client, LinkError, Message, News, Stage};
 use super::topics;
-use super::window::{WAITING_MAX, Window};
-use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Next, Origin, Row, Source};
+use crate::contract::{AdapterError, Batch, Checkpoint, Origin, Row, Source};
 use crate::convert::Fault;
 use crate::json_rows::{JsonRows, bad};
 use crate::mapping::Cell;
+use crate::window::{WAITING_MAX, Window};
 
 /// Longest wait for a message in one call.
 const WAIT: Duration = Duration::from_millis(250);
@@ -73,7 +73,7 @@ impl Rule {
 pub struct MqttSource<C> {
     client: C,
     rules: Vec<Rule>,
-    window: Window,
+    window: Window<Message>,
     /// An error that came while messages were not handed out yet.
     failed: Option<AdapterError>,
     notes: Vec<String>,
@@ -157,30 +157,12 @@ impl<C: Client> Source for MqttSource<C> {
                 other => other?,
             }
         }
-        let mut batch = Batch::at(from, Next::More);
-        batch.notes = std::mem::take(&mut self.notes);
-        let (mut last, mut bytes) = (seq, 0);
-        for waiting in self.window.behind(seq, max) {
-            let message = &waiting.message;
+        let mut batch = self.window.batch(from, seq, max, |message| {
             // One place for equal messages, so that a bad one that comes again is one dead letter.
             let origin = Origin::row(message.topic.as_str(), 0);
-            let row = row(&self.rules, &message.topic, &message.payload, origin);
-            bytes += match &row {
-                Row::Good(record) => record.size_hint(),
-                Row::Bad(_) => 0,
-            };
-            if bytes > BATCH_BYTES_MAX && batch.rows() > 0 {
-                break;
-            }
-            batch.push(row);
-            last = waiting.seq;
-        }
-        if last > seq {
-            batch.checkpoint = self.window.checkpoint(last);
-        } else {
-            // Nothing came, or as much is handed out as a checkpoint can name: the acknowledgement makes room.
-            batch.next = Next::Idle(Duration::from_millis(5));
-        }
+            row(&self.rules, &message.topic, &message.payload, origin)
+        });
+        batch.notes = std::mem::take(&mut self.notes);
         Ok(batch)
     }
 

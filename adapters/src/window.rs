@@ -1,15 +1,13 @@
-//! The messages that the source has not acknowledged to its server, and the checkpoint that names them.
+//! The messages that a source has not acknowledged to its server, and the checkpoint that names them.
 //!
-//! MQTT has no position to go back to: the server keeps what is not acknowledged, and sends it again. So a message is
+//! A queue has no position to go back to: the server keeps what is not acknowledged, and sends it again. So a message is
 //! acknowledged only once it is durable with us, and a checkpoint holds the fingerprints of all messages that may come
 //! again although they are durable. What comes again is then known, and acknowledged at once.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
-use concordat_protocol::hash::sha256;
-
-use super::client::{Message, Token};
-use crate::contract::{AdapterError, Checkpoint};
+use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Next, Row};
 
 /// Most fingerprints of a checkpoint, which has at most 2,900 bytes.
 const PRINTS_MAX: usize = 480;
@@ -25,27 +23,39 @@ const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 17;
 const PRINT_BYTES: usize = 6;
 
-type Print = [u8; PRINT_BYTES];
+/// A fingerprint: messages with the same one make the same record.
+pub type Print = [u8; PRINT_BYTES];
 type RunId = [u8; 8];
 
-/// The same topic and bytes make the same record, so they have the same fingerprint.
-fn print(message: &Message) -> Print {
-    let hash = sha256(&[&(message.topic.len() as u64).to_be_bytes(), message.topic.as_bytes(), &message.payload]);
+/// The fingerprint of a hash.
+pub fn print_of(hash: [u8; 32]) -> Print {
     let mut out = [0; PRINT_BYTES];
     out.iter_mut().zip(hash).for_each(|(o, h)| *o = h);
     out
 }
 
+/// A message of a server that keeps it until it is acknowledged.
+pub trait Queued {
+    /// What acknowledges it, on the connection that brought it.
+    type Token: Copy;
+    /// The message by its contents.
+    fn print(&self) -> Print;
+    /// What acknowledges it; none when nobody waits for that, so that it does not come again either.
+    fn token(&self) -> Option<Self::Token>;
+    /// It came again, or will not.
+    fn set_token(&mut self, token: Option<Self::Token>);
+}
+
 /// One message that waits for its acknowledgement.
 #[derive(Debug, Clone)]
-pub struct Waiting {
+pub struct Waiting<M> {
     /// Its number in this run, from 1.
     pub seq: u64,
     print: Print,
     /// The message came on the connection that stands; otherwise it will come again.
     live: bool,
     /// The message.
-    pub message: Message,
+    pub message: M,
 }
 
 /// The contents of a checkpoint.
@@ -66,7 +76,8 @@ impl Place {
     }
 
     fn decode(checkpoint: &Checkpoint) -> Result<Self, AdapterError> {
-        let refuse = || AdapterError::Checkpoint { detail: "it is not one of an MQTT source".to_owned() };
+        let refuse =
+            || AdapterError::Checkpoint { detail: "it is not one of a source that is acknowledged".to_owned() };
         let (head, rest) = checkpoint.0.split_at_checked(HEAD_BYTES).ok_or_else(refuse)?;
         let (version, head) = head.split_first().ok_or_else(refuse)?;
         let (run, seq) = head.split_at_checked(8).ok_or_else(refuse)?;
@@ -83,10 +94,10 @@ impl Place {
 
 /// Messages in the order they came, with what is known of earlier ones.
 #[derive(Debug)]
-pub struct Window {
+pub struct Window<M> {
     run: RunId,
     newest: u64,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<Waiting<M>>,
     /// Durable messages that may come again, and how often.
     known: HashMap<Print, u32>,
     /// Messages that were acknowledged last; whether the server heard it, nobody says.
@@ -99,7 +110,7 @@ pub struct Window {
     adopted: Option<Checkpoint>,
 }
 
-impl Window {
+impl<M: Queued> Window<M> {
     /// An empty window; `run` tells this process's checkpoints from those of others.
     pub fn new(run: RunId) -> Self {
         Self {
@@ -129,7 +140,7 @@ impl Window {
         for waiting in &mut self.waiting {
             waiting.live = false;
             if !session_kept {
-                waiting.message.token = None;
+                waiting.message.set_token(None);
             }
         }
         self.again.clear();
@@ -141,17 +152,17 @@ impl Window {
     }
 
     /// Takes a message. A token that comes back is to be acknowledged at once: the message is durable.
-    pub fn received(&mut self, message: Message) -> Option<Token> {
-        let print = print(&message);
-        if let Some(token) = message.token {
+    pub fn received(&mut self, message: M) -> Option<M::Token> {
+        let print = message.print();
+        if let Some(token) = message.token() {
             if forget(&mut self.known, print) || forget(&mut self.again, print) {
                 self.remember(print);
                 return Some(token);
             }
-            let again = |w: &&mut Waiting| !w.live && w.print == print && w.message.token.is_some();
+            let again = |w: &&mut Waiting<M>| !w.live && w.print == print && w.message.token().is_some();
             if let Some(waiting) = self.waiting.iter_mut().find(again) {
                 waiting.live = true;
-                waiting.message.token = Some(token);
+                waiting.message.set_token(Some(token));
                 return None;
             }
         }
@@ -175,7 +186,7 @@ impl Window {
 
     /// Where a checkpoint stands: the newest message that it covers, and what can be acknowledged because it is durable
     /// already.
-    pub fn place(&mut self, from: &Checkpoint) -> Result<(u64, Vec<Token>), AdapterError> {
+    pub fn place(&mut self, from: &Checkpoint) -> Result<(u64, Vec<M::Token>), AdapterError> {
         if from.is_start() {
             return Ok((0, vec![]));
         }
@@ -191,7 +202,7 @@ impl Window {
         }
         let mut tokens = Vec::new();
         for waiting in std::mem::take(&mut self.waiting) {
-            match waiting.message.token {
+            match waiting.message.token() {
                 Some(token) if forget(&mut self.known, waiting.print) => tokens.extend(waiting.live.then_some(token)),
                 _ => self.waiting.push_back(waiting),
             }
@@ -201,10 +212,15 @@ impl Window {
     }
 
     /// The messages behind `seq`, at most `max` and at most as many as a checkpoint can name.
-    pub fn behind(&self, seq: u64, max: usize) -> impl Iterator<Item = &Waiting> {
+    pub fn behind(&self, seq: u64, max: usize) -> impl Iterator<Item = &Waiting<M>> {
         let behind = self.waiting.partition_point(|w| w.seq <= seq);
         let room = OPEN_MAX.saturating_sub(behind).min(max);
         self.waiting.iter().skip(behind).take(room)
+    }
+
+    /// Messages that came on the connection that stands and are not acknowledged yet.
+    pub fn live(&self) -> impl Iterator<Item = &M> {
+        self.waiting.iter().filter(|w| w.live).map(|w| &w.message)
     }
 
     /// True when a message waits behind `seq`, whether or not it may be handed out now.
@@ -212,9 +228,34 @@ impl Window {
         self.waiting.back().is_some_and(|w| w.seq > seq)
     }
 
+    /// A batch of the messages behind `seq`, which is where `from` stands.
+    pub fn batch(&self, from: &Checkpoint, seq: u64, max: usize, row: impl Fn(&M) -> Row) -> Batch {
+        let mut batch = Batch::at(from, Next::More);
+        let (mut last, mut bytes) = (seq, 0);
+        for waiting in self.behind(seq, max) {
+            let row = row(&waiting.message);
+            bytes += match &row {
+                Row::Good(record) => record.size_hint(),
+                Row::Bad(_) => 0,
+            };
+            if bytes > BATCH_BYTES_MAX && batch.rows() > 0 {
+                break;
+            }
+            batch.push(row);
+            last = waiting.seq;
+        }
+        if last > seq {
+            batch.checkpoint = self.checkpoint(last);
+        } else {
+            // Nothing came, or as much is handed out as a checkpoint can name: the acknowledgement makes room.
+            batch.next = Next::Idle(Duration::from_millis(5));
+        }
+        batch
+    }
+
     /// The checkpoint behind a message.
     pub fn checkpoint(&self, seq: u64) -> Checkpoint {
-        let open = self.waiting.iter().take_while(|w| w.seq <= seq).filter(|w| w.message.token.is_some());
+        let open = self.waiting.iter().take_while(|w| w.seq <= seq).filter(|w| w.message.token().is_some());
         let mut prints: Vec<Print> = open.map(|w| w.print).collect();
         let known = self.known.iter().flat_map(|(p, n)| std::iter::repeat_n(*p, *n as usize));
         let room = |prints: &[Print]| PRINTS_MAX.saturating_sub(prints.len());
@@ -225,7 +266,7 @@ impl Window {
     }
 
     /// Everything up to a checkpoint is durable: what to acknowledge, in the order it came.
-    pub fn acknowledged(&mut self, checkpoint: &Checkpoint) -> Vec<Token> {
+    pub fn acknowledged(&mut self, checkpoint: &Checkpoint) -> Vec<M::Token> {
         let Ok(place) = Place::decode(checkpoint) else { return vec![] };
         if place.run != self.run {
             return vec![];
@@ -233,7 +274,7 @@ impl Window {
         let mut tokens = Vec::new();
         while self.waiting.front().is_some_and(|w| w.seq <= place.seq) {
             let Some(waiting) = self.waiting.pop_front() else { break };
-            match waiting.message.token {
+            match waiting.message.token() {
                 Some(token) if waiting.live => {
                     tokens.push(token);
                     self.remember(waiting.print);

@@ -1,25 +1,49 @@
 #![allow(clippy::unwrap_used)]
 
-use super::super::client::Qos;
 use super::*;
+use concordat_protocol::hash::sha256;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Token {
+    connection: u64,
+    packet: u16,
+}
+
+struct Message {
+    payload: Vec<u8>,
+    token: Option<Token>,
+}
+
+impl Queued for Message {
+    type Token = Token;
+    fn print(&self) -> Print {
+        print_of(sha256(&[&self.payload]))
+    }
+    fn token(&self) -> Option<Token> {
+        self.token
+    }
+    fn set_token(&mut self, token: Option<Token>) {
+        self.token = token;
+    }
+}
 
 fn message(n: u16, connection: u64) -> Message {
-    let token = Token { connection, packet: n, qos: Qos::AtLeastOnce };
-    Message { topic: "t".into(), payload: format!("payload {n}").into_bytes(), token: Some(token) }
+    let token = Token { connection, packet: n };
+    Message { payload: format!("payload {n}").into_bytes(), token: Some(token) }
 }
 
 fn packets(tokens: &[Token]) -> Vec<u16> {
     tokens.iter().map(|t| t.packet).collect()
 }
 
-fn filled(run: u8, count: u16) -> Window {
+fn filled(run: u8, count: u16) -> Window<Message> {
     let mut window = Window::new([run; 8]);
     (1..=count).for_each(|n| assert_eq!(window.received(message(n, 1)), None));
     window
 }
 
 /// Hands out at most `max` messages behind a checkpoint.
-fn read(window: &mut Window, from: &Checkpoint, max: usize) -> (Vec<String>, Checkpoint) {
+fn read(window: &mut Window<Message>, from: &Checkpoint, max: usize) -> (Vec<String>, Checkpoint) {
     let (seq, _) = window.place(from).unwrap();
     let out: Vec<(u64, String)> =
         window.behind(seq, max).map(|w| (w.seq, String::from_utf8(w.message.payload.clone()).unwrap())).collect();

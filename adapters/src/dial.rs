@@ -1,0 +1,88 @@
+//! The connection beneath a source that speaks a protocol of its own: TCP, or TLS over it.
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use serde_saphyr::Spanned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::contract::ErrorClass;
+use crate::document::DocumentError;
+
+/// How addresses begin, and the port where none is written: in the open and by TLS.
+pub(crate) struct Scheme {
+    /// In the open.
+    pub plain: (&'static str, u16),
+    /// By TLS.
+    pub secure: (&'static str, u16),
+}
+
+/// Host, port and whether TLS is spoken, of the document's `connect.url`.
+pub(crate) fn address(url: &Spanned<String>, scheme: &Scheme) -> Result<(String, u16, bool), DocumentError> {
+    let ((plain, port), (secure, secure_port)) = (scheme.plain, scheme.secure);
+    let bad = |detail: String| DocumentError::at(url, "connect.url", detail);
+    let form =
+        || bad(format!("write {plain}HOST:PORT or {secure}HOST:PORT; user and password have members of their own"));
+    let (rest, tls) = match (url.value.strip_prefix(secure), url.value.strip_prefix(plain)) {
+        (Some(rest), _) => (rest, true),
+        (None, Some(rest)) => (rest, false),
+        (None, None) => return Err(form()),
+    };
+    let rest = rest.trim_end_matches('/');
+    if rest.contains(['@', '/', '?']) {
+        return Err(form());
+    }
+    let standard = if tls { secure_port } else { port };
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') && !port.contains(']') => {
+            (host, port.parse().map_err(|_| bad("the port is a number from 1 to 65535".to_owned()))?)
+        }
+        _ => (rest, standard),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() { Err(form()) } else { Ok((host.to_owned(), port, tls)) }
+}
+
+/// Bytes both ways.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DialError {
+    /// What it asks of the runner.
+    pub class: ErrorClass,
+    /// TLS was refused, by one side or the other; otherwise nobody was reached.
+    pub tls: bool,
+    /// One sentence: what happened and what to do.
+    pub detail: String,
+}
+
+/// A connection to a server, by TLS where it is asked for.
+pub(crate) async fn connect(
+    host: &str,
+    port: u16,
+    tls: Option<&Arc<ClientConfig>>,
+) -> Result<Box<dyn Stream>, DialError> {
+    let gone = |tls, detail| DialError { class: ErrorClass::Transient, tls, detail };
+    let tcp = TcpStream::connect((host, port)).await.map_err(|e| gone(false, format!("no connection: {e}")))?;
+    let _ = tcp.set_nodelay(true);
+    let Some(config) = tls else { return Ok(Box::new(tcp)) };
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| DialError {
+        class: ErrorClass::Permanent,
+        tls: true,
+        detail: "its name is none that a certificate could have".to_owned(),
+    })?;
+    match TlsConnector::from(Arc::clone(config)).connect(name, tcp).await {
+        Ok(stream) => Ok(Box::new(stream)),
+        // A certificate does not become another one by waiting.
+        Err(e) if e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+            let detail = format!("TLS: {e}; check `ca`, the host's name and the server's certificate");
+            Err(DialError { class: ErrorClass::Auth, tls: true, detail })
+        }
+        Err(e) => Err(gone(true, format!("TLS: {e}"))),
+    }
+}
