@@ -320,7 +320,7 @@ async fn what_is_not_understood_is_a_dead_letter_and_the_rest_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "does not pass yet: lib60870 refuses the self-signed certificate of the test"]
+#[ignore = "does not pass yet: the handshake with lib60870 fails, perhaps at the self-signed certificate of the test; not looked into"]
 async fn tls_is_spoken_and_a_stranger_is_not_trusted() {
     let dir = tempfile::tempdir().unwrap();
     if !certificates("iec104 tls", dir.path()) {

@@ -106,7 +106,7 @@ async fn what_is_no_point_is_refused_or_skipped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "lib60870 as a client cannot be told the host's name, and refuses"]
+#[ignore = "does not pass yet: lib60870 as a client ends the handshake, perhaps for want of a host name; not looked into"]
 async fn over_tls_only_stations_with_a_certificate_are_served() {
     let (dir, feed, port) = (tempfile::tempdir().unwrap(), Feed::with(9), free_port());
     if !certificates("sink iec104 tls", dir.path()) {

@@ -1,4 +1,6 @@
 //! An agency's own HTTP service as a dataset: a real server here, its rows in memory, and SQLite with the same rows.
+//!
+//! Longer than 400 lines: the service that answers stands beside what it is asked, and both change together.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
