@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::{ADAPTER, FakeBroker, Rig, config};
@@ -32,6 +32,8 @@ pub struct Seen {
 struct Watched {
     inner: Box<dyn Source>,
     seen: Arc<Seen>,
+    /// Dropped with the source: a run that was killed may leave it in the middle of a read, on its thread.
+    _gone: oneshot::Sender<()>,
 }
 
 impl Source for Watched {
@@ -75,10 +77,30 @@ pub async fn drive(
     patience: Duration,
 ) -> Result<(Ended, Arc<Seen>), String> {
     let seen = Arc::new(Seen::default());
+    let (alive, gone) = oneshot::channel();
     let source = Watched {
         inner: crate::apart(|| rig.open()).map_err(|e| format!("it did not open: {e}"))?,
         seen: Arc::clone(&seen),
+        _gone: alive,
     };
+    let ended = observed(source, rig, broker, scratch, until, patience).await?;
+    // A process that was killed has no threads either: the next one finds nobody at its files.
+    match tokio::time::timeout(patience, gone).await {
+        Ok(_) => Ok((ended, seen)),
+        Err(_) => Err("its read never ends".to_owned()),
+    }
+}
+
+/// Runs the source until what `until` says.
+async fn observed(
+    source: Watched,
+    rig: &mut dyn Rig,
+    broker: &FakeBroker,
+    scratch: &Path,
+    until: Until,
+    patience: Duration,
+) -> Result<Ended, String> {
+    let seen = Arc::clone(&source.seen);
     let client = BrokerClient::new(broker.url(), broker.token()).map_err(|e| e.to_string())?;
     let mut dead = DeadLetters::open(scratch, ADAPTER).map_err(|e| e.to_string())?;
     let (stop, stopping) = watch::channel(false);
@@ -114,7 +136,7 @@ pub async fn drive(
             }
         },
     };
-    Ok((ended, seen))
+    Ok(ended)
 }
 
 /// What is wrong with what came, if anything: each expected event once, nothing else, and the dead letters.

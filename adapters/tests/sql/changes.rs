@@ -117,6 +117,78 @@ fn killed_at_any_batch_every_change_comes_once() {
 }
 
 #[test]
+fn a_first_look_that_was_interrupted_tells_every_change_once() {
+    let Some(db) = Db::of(Kind::Postgres, "changes look") else { return };
+    let t = table(&db);
+    let mut reader = Reader::open(&db, &t.yaml, Checkpoint::default());
+    let mut all = told(&until(&mut reader, 7, 7, true));
+    let at = reader.at.clone();
+    drop(reader);
+    // Of a row that was told, of one that was not, a new row, and one that nobody saw.
+    let sql = "UPDATE {} SET v = 'x' WHERE id = 3; UPDATE {} SET v = 'x' WHERE id = 20; INSERT INTO {} VALUES (31); \
+               DELETE FROM {} WHERE id = 30";
+    db.sql(&sql.replace("{}", &t.name));
+    let mut reader = Reader::open(&db, &t.yaml, at);
+    let second = until(&mut reader, 7, 7, true);
+    assert!(told(&second).iter().all(|(_, op)| op == "snapshot"));
+    all.extend(told(&second));
+    let at = reader.at.clone();
+    drop(reader);
+    db.sql(&"UPDATE {} SET v = 'y' WHERE id IN (4, 12, 21)".replace("{}", &t.name));
+    let mut reader = Reader::open(&db, &t.yaml, at);
+    let rest = until(&mut reader, 19, 7, true);
+    let v = |id: i64| rest.iter().find(|r| r["id"] == id).unwrap()["v"].clone();
+    assert_eq!((v(20), v(21)), ("x".into(), "y".into()));
+    all.extend(told(&rest));
+    let mut want: Vec<(i64, String)> = (1..=29).chain([31]).map(|n| (n, "snapshot".to_owned())).collect();
+    want.extend([3, 4, 12].map(|n| (n, "update".to_owned())));
+    assert_eq!(all, want);
+    quiet(&mut reader);
+    db.sql(&"UPDATE {} SET v = 'z' WHERE id = 21".replace("{}", &t.name));
+    assert_eq!(told(&until(&mut reader, 1, 7, true)), [(21, "update".to_owned())]);
+}
+
+#[test]
+fn the_end_of_the_first_look_is_durable_with_its_last_rows() {
+    let Some(db) = Db::of(Kind::Postgres, "changes end of look") else { return };
+    let t = table(&db);
+    let mut reader = Reader::open(&db, &t.yaml, Checkpoint::default());
+    until(&mut reader, 30, 10, true);
+    let at = reader.at.clone();
+    drop(reader);
+    db.sql(&format!("INSERT INTO {} VALUES (31)", t.name));
+    let mut reader = Reader::open(&db, &t.yaml, at);
+    assert_eq!(told(&until(&mut reader, 1, 10, true)), [(31, "insert".to_owned())]);
+    quiet(&mut reader);
+}
+
+/// The server's order of a column decides which rows a view showed, not that of bytes.
+#[test]
+fn keys_are_compared_as_the_table_orders_them() {
+    let Some(db) = Db::of(Kind::Postgres, "changes order") else { return };
+    let name = unique("street");
+    db.sql(&format!(
+        "CREATE TABLE {name} (id text COLLATE \"en-x-icu\" PRIMARY KEY, v text); CREATE PUBLICATION p_{name} FOR TABLE {name};
+         INSERT INTO {name} VALUES ('a', '1'), ('B', '1'), ('c', '1'), ('D', '1')"
+    ));
+    let yaml = format!(
+        "adapter: t\nkind: postgres-changes\nconnect: {{dsn: file:dsn, tls: off}}\ninto: ds:grid/load@1\ntable: {name}\n\
+         publication: p_{name}\nslot: s_{name}\nmap:\n  id: {{type: string}}\n  v: {{type: string}}\n  op: {{from: _op}}\nkey: [id, op]\n"
+    );
+    let mut reader = Reader::open(&db, &yaml, Checkpoint::default());
+    let first = until(&mut reader, 2, 2, true);
+    let at = reader.at.clone();
+    drop(reader);
+    db.sql(&format!("UPDATE {name} SET v = '2'"));
+    let mut reader = Reader::open(&db, &yaml, at);
+    let rest = until(&mut reader, 4, 9, true);
+    let all: Vec<String> = first.iter().chain(&rest).map(|r| format!("{} {} {}", r["id"], r["v"], r["op"])).collect();
+    let want = ["a 1 snapshot", "B 1 snapshot", "c 2 snapshot", "D 2 snapshot", "a 2 update", "B 2 update"];
+    assert_eq!(all, want.map(|w| w.split(' ').map(|w| format!("{w:?}")).collect::<Vec<_>>().join(" ")));
+    quiet(&mut reader);
+}
+
+#[test]
 fn the_slot_never_runs_before_what_is_durable() {
     let Some(db) = Db::of(Kind::Postgres, "changes slot") else { return };
     let t = table(&db);

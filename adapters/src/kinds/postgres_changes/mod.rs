@@ -2,6 +2,7 @@
 
 mod check;
 mod document;
+mod look;
 mod pgoutput;
 mod rows;
 mod source;

@@ -65,6 +65,14 @@ impl Ready {
         Ok(Self { columns, names, key, mapper })
     }
 
+    /// The primary key of a row of the stream; none when the stream does not tell all of it.
+    pub(super) fn key_of(&self, table: &Table, data: &[Datum]) -> Option<Vec<String>> {
+        let names = self.key.iter().filter_map(|k| self.columns.get(*k));
+        names
+            .map(|c| if let Cell::Text(text) = cell(table, data, &c.name) { Some(text.into_owned()) } else { None })
+            .collect()
+    }
+
     /// Maps one row; `own` are the values of [`OWN`].
     pub(super) fn row(&self, cells: &[Cell<'_>], own: &[String; 3], origin: Origin) -> Row {
         let text = |c: &Cell<'_>| if let Cell::Text(text) = c { Value::from(text.as_ref()) } else { Value::Null };

@@ -10,16 +10,14 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::document::ChangesDoc;
+use super::look::{self, Look, Part};
 use super::rows::{OWN, Ready, cell, stamp};
 use super::stream::{Live, News, RowNews};
-use super::wire::{Wire, quoted};
 use crate::contract::{AdapterError, BATCH_BYTES_MAX, Batch, Checkpoint, Next, Origin, Row, Source};
 use crate::document::{Common, DocumentError};
 use crate::kinds::sql_poll::check::keys;
-use crate::kinds::sql_poll::postgres::{POSTGRES, PostgresSession, Reach};
-use crate::kinds::sql_poll::runtime::Own;
+use crate::kinds::sql_poll::postgres::{PostgresSession, Reach};
 use crate::kinds::sql_poll::session::{Cause, Failure, Relation, Session};
-use crate::kinds::sql_poll::sql::{Ask, Begin, page};
 use crate::kinds::sql_poll::{Way, way};
 use crate::mapping::Cell;
 
@@ -36,6 +34,9 @@ struct Place {
     /// Key of the last row of the first look, while that goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     look: Option<Vec<String>>,
+    /// Where the views of an interrupted first look stand, until the changes are past them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    looks: Vec<Part>,
     /// Place of the last commit of which something was told.
     #[serde(default)]
     commit: u64,
@@ -62,12 +63,6 @@ impl Place {
     }
 }
 
-/// The first look at the table.
-struct Look {
-    session: PostgresSession,
-    ready: Ready,
-}
-
 /// Changes of one table.
 pub(super) struct ChangesSource {
     doc: ChangesDoc,
@@ -76,6 +71,8 @@ pub(super) struct ChangesSource {
     live: Option<Live>,
     look: Option<Look>,
     ready: Option<Ready>,
+    /// Who is asked how keys are ordered.
+    judge: Option<PostgresSession>,
     expected: Option<Checkpoint>,
     place: Place,
     durable: (u64, u64),
@@ -99,6 +96,7 @@ impl ChangesSource {
             live: None,
             look: None,
             ready: None,
+            judge: None,
             expected: None,
             place: Place::default(),
             durable: (0, 0),
@@ -113,7 +111,7 @@ impl ChangesSource {
     }
 
     fn failed(&mut self, failure: &Failure) -> AdapterError {
-        (self.live, self.look, self.expected) = (None, None, None);
+        (self.live, self.look, self.judge, self.expected) = (None, None, None, None);
         failure.at(&self.reach.place())
     }
 
@@ -138,47 +136,21 @@ impl ChangesSource {
         Ok(Ready::new(&self.common, &self.doc.table.value, columns, key)?)
     }
 
-    /// Makes the slot where there is none, and opens a view of the rows as they were at that moment.
+    /// Opens a view of the rows as they are, with the slot where there is none.
     fn begin_look(&mut self) -> Result<(), AdapterError> {
         let place = self.reach.place();
-        let timeout = self.doc.timeout();
-        let mut session = PostgresSession::connect(&self.reach, timeout).map_err(|e| e.at(&place))?;
+        let mut session = self.session()?;
         let ready = self.found(&mut session)?;
-        let there = session
-            .texts(
-                "SELECT CAST(plugin AS text) FROM pg_replication_slots WHERE slot_name = $1",
-                &[&self.doc.slot.value],
-            )
-            .map_err(|e| e.at(&place))?;
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        if there.is_empty() {
-            let own = Own::new().map_err(|e| e.at(&place))?;
-            let (reach, slot) = (&self.reach, &self.doc.slot.value);
-            let session = &mut session;
-            let made = own.wait(async {
-                let mut wire = Wire::connect(reach).await?;
-                let text = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput EXPORT_SNAPSHOT", quoted(slot));
-                let rows = wire.query(&text).await?;
-                let snapshot = rows.into_iter().next().and_then(|r| r.into_iter().nth(2)).flatten();
-                Ok::<_, Failure>((wire, snapshot.unwrap_or_default()))
-            });
-            let (wire, snapshot) = made.and_then(|m| m).map_err(|e| e.at(&place))?;
-            let snapshot = snapshot.replace('\'', "''");
-            let set = session.set(&format!("{begin}; SET TRANSACTION SNAPSHOT '{snapshot}'"));
-            // The snapshot lives as long as the connection that made it, or a transaction that took it.
-            let _ = own.wait(wire.close(false));
-            set.map_err(|e| e.at(&place))?;
-        } else {
-            session.set(begin).map_err(|e| e.at(&place))?;
-            if self.place.n == 0 {
-                self.notes.push(format!(
-                    "the slot {} was there before: rows that changed since may come twice, as they are and as a change",
-                    self.doc.slot.value
-                ));
-            }
+        let (look, seen) = Look::begin(session, ready, &self.reach, &self.doc.slot.value).map_err(|e| e.at(&place))?;
+        if let Some(seen) = seen {
+            look::add(&mut self.place.looks, self.place.look.clone().unwrap_or_default(), seen);
         }
-        self.look = Some(Look { session, ready });
+        self.look = Some(look);
         Ok(())
+    }
+
+    fn session(&self) -> Result<PostgresSession, AdapterError> {
+        PostgresSession::connect(&self.reach, self.doc.timeout()).map_err(|e| e.at(&self.reach.place()))
     }
 
     fn read_look(&mut self, batch: &mut Batch, max: usize) -> Result<(), AdapterError> {
@@ -188,16 +160,11 @@ impl ChangesSource {
         let relation = self.relation();
         let Some(look) = &mut self.look else { return Ok(()) };
         let after = self.place.look.clone().unwrap_or_default();
-        let begin = if after.is_empty() { Begin::First } else { Begin::After(&after) };
-        let rows = u32::try_from(max).unwrap_or(u32::MAX);
-        let (columns, cursor) = (&look.ready.columns, &look.ready.key);
-        let ask = Ask { relation: &relation, columns, cursor, begin, furthest: None, floor: None, rows };
-        let statement = page(&POSTGRES, &ask).map_err(|detail| AdapterError::Checkpoint { detail })?;
-        let lines = match look.session.page(&statement, columns, cursor) {
-            Ok(lines) => lines,
-            Err(e) => return Err(self.failed(&e)),
+        let (lines, over) = match look.page(&relation, &after, max) {
+            Ok(page) => page,
+            Err(failed) => return Err(self.failed_as(failed)),
         };
-        let (over, mut bytes) = (lines.len() < max, 0);
+        let mut bytes = 0;
         for line in lines {
             if bytes >= BATCH_BYTES_MAX {
                 return Ok(());
@@ -217,10 +184,40 @@ impl ChangesSource {
         Ok(())
     }
 
+    fn failed_as(&mut self, failed: look::Failed) -> AdapterError {
+        match failed {
+            look::Failed::Source(failure) => self.failed(&failure),
+            look::Failed::Checkpoint(error) => error,
+        }
+    }
+
+    /// True when the first look showed already what this change made of its row.
+    fn showed(&mut self, row: &RowNews) -> Result<bool, AdapterError> {
+        if self.place.looks.is_empty() {
+            return Ok(false);
+        }
+        let relation = self.relation();
+        if self.judge.is_none() {
+            self.judge = Some(self.session()?);
+        }
+        let (Some(judge), Some(ready)) = (&mut self.judge, &self.ready) else { return Ok(false) };
+        let Some(key) = ready.key_of(&row.table, &row.data) else { return Ok(false) };
+        let is_behind = |after: &[String]| look::is_behind(judge, &relation, ready, &key, after);
+        match look::showed(&mut self.place.looks, row.commit, is_behind) {
+            Ok(showed) => {
+                if self.place.looks.is_empty() {
+                    self.judge = None;
+                }
+                Ok(showed)
+            }
+            Err(failed) => Err(self.failed_as(failed)),
+        }
+    }
+
     fn connect(&mut self) -> Result<(), AdapterError> {
         let place = self.reach.place();
         if self.ready.is_none() {
-            let mut session = PostgresSession::connect(&self.reach, self.doc.timeout()).map_err(|e| e.at(&place))?;
+            let mut session = self.session()?;
             self.ready = Some(self.found(&mut session)?);
         }
         if self.live.is_none() {
@@ -245,6 +242,7 @@ impl ChangesSource {
             };
             match news {
                 Ok(Some(News::Row(row))) if (row.commit, row.number) <= self.place.order() => {}
+                Ok(Some(News::Row(row))) if self.showed(&row)? => {}
                 Ok(Some(News::Row(row))) => {
                     self.place.n += 1;
                     let (commit, number) = (row.commit, row.number);

@@ -146,6 +146,34 @@ pub(crate) fn page(dialect: &dyn Dialect, ask: &Ask<'_>) -> Result<Statement, St
     Ok(Statement { text, params: writer.params })
 }
 
+/// A statement that says, as 1 or 0, whether a row with the cursor values `at` lies behind `after` in the order of the
+/// table's pages: the values take the table's types and collations. The error is one sentence.
+pub(crate) fn behind(
+    dialect: &dyn Dialect,
+    relation: &Relation,
+    columns: &[Column],
+    cursor: &[usize],
+    (at, after): (&[String], &[String]),
+) -> Result<Statement, String> {
+    let mut writer = Writer { dialect, params: Vec::new() };
+    let ask = Ask { relation, columns, cursor, begin: Begin::First, furthest: None, floor: None, rows: 1 };
+    let past = writer.after(&ask, after)?;
+    let from = writer.relation(&ask)?;
+    let named: Vec<&Column> = cursor.iter().filter_map(|c| columns.get(*c)).collect();
+    let names: Vec<String> = named.iter().map(|c| dialect.quote(&c.name)).collect();
+    let mut values = Vec::new();
+    for (column, value) in named.into_iter().zip(at) {
+        values.push(writer.value(column, value)?);
+    }
+    let text = format!(
+        "SELECT CASE WHEN {past} THEN '1' ELSE '0' END FROM \
+         (SELECT {} FROM {from} t WHERE 1 = 0 UNION ALL SELECT {}) q",
+        names.join(", "),
+        values.join(", ")
+    );
+    Ok(Statement { text, params: writer.params })
+}
+
 /// Text of a statement, or the place of the cursor in it.
 #[derive(Debug, PartialEq, Eq)]
 enum Piece<'a> {
