@@ -13,3 +13,4 @@ mod refusals;
 mod runs;
 mod servers;
 mod speed;
+mod tls;

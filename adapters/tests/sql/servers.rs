@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 pub struct Server {
     shell: Mutex<(Child, BufReader<ChildStdout>)>,
     pub folder: PathBuf,
-    kind: Kind,
+    pub kind: Kind,
+    /// Where it listens with TLS, and with TLS alone; on its socket only when none.
+    pub port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,22 +25,37 @@ pub enum Kind {
 
 const LOOP: &str = r#"
 set -u
-pid=
+pid= folder=$1
 stop() { [[ -z $pid ]] || { kill "-$1" "$pid" 2>/dev/null; wait "$pid" 2>/dev/null; pid=; }; }
 trap 'stop KILL; rm -rf "$1"' EXIT
+# Two certificates for `localhost`, each its own authority, where there is a port.
+certificates() {
+  [[ -n $1 ]] || return 0
+  for n in cert other; do
+    openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+      -addext basicConstraints=critical,CA:FALSE -keyout "$folder/$n.key" -out "$folder/$n.pem" >"$folder/log" 2>&1 || return 1
+  done
+}
 "#;
 const POSTGRES: &str = r#"
+certificates "$3" || exit 1
 "$2/initdb" -D "$1/data" -U owner -A trust -E UTF8 --locale=C --no-sync >"$1/log" 2>&1 || exit 1
 printf 'local all owner trust\nlocal replication owner trust\nlocal all all scram-sha-256\n' >"$1/data/pg_hba.conf"
+printf 'hostssl all,replication all 127.0.0.1/32 scram-sha-256\n' >>"$1/data/pg_hba.conf"
+tls=(-c listen_addresses=)
+[[ -z $3 ]] || tls=(-c listen_addresses=127.0.0.1 -c "port=$3" -c ssl=on -c "ssl_cert_file=$1/cert.pem" -c "ssl_key_file=$1/cert.key")
 run() {
-  "$2/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c wal_level=logical -c max_wal_senders=30 \
+  "$2/postgres" -D "$1/data" -k "$1" "${tls[@]}" -c fsync=off -c wal_level=logical -c max_wal_senders=30 \
     -c max_replication_slots=30 -c max_connections=150 >>"$1/log" 2>&1 &
 }
 "#;
 const MARIA: &str = r#"
+certificates "$3" || exit 1
 mariadb-install-db --no-defaults --datadir="$1/data" --auth-root-authentication-method=normal --skip-test-db >"$1/log" 2>&1 || exit 1
+tls=(--skip-networking)
+[[ -z $3 ]] || tls=(--bind-address=127.0.0.1 --skip-name-resolve "--port=$3" "--ssl-cert=$1/cert.pem" "--ssl-key=$1/cert.key" --require-secure-transport=on)
 run() {
-  mariadbd --no-defaults --datadir="$1/data" --socket="$1/s" --skip-networking --pid-file="$1/pid" --innodb-flush-log-at-trx-commit=2 \
+  mariadbd --no-defaults --datadir="$1/data" --socket="$1/s" "${tls[@]}" --pid-file="$1/pid" --innodb-flush-log-at-trx-commit=2 \
     --innodb-buffer-pool-size=32M >>"$1/log" 2>&1 &
 }
 "#;
@@ -67,8 +84,18 @@ fn installed(program: &str) -> bool {
 }
 
 impl Server {
-    /// Starts one; none where it is not installed.
+    /// Starts one on a socket; none where it is not installed.
     pub fn start(kind: Kind) -> Option<Self> {
+        Self::listening(kind, None)
+    }
+
+    /// Starts one that others reach by TLS alone; none where it is not installed, or openssl is not.
+    pub fn with_tls(kind: Kind) -> Option<Self> {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if installed("openssl") { Self::listening(kind, Some(free)) } else { None }
+    }
+
+    fn listening(kind: Kind, port: Option<u16>) -> Option<Self> {
         let (programs, script) = match kind {
             Kind::Postgres => (postgres_programs()?, POSTGRES),
             Kind::Maria if installed("mariadbd") && installed("mariadb-install-db") => (PathBuf::new(), MARIA),
@@ -90,10 +117,11 @@ impl Server {
         };
         let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
         command.env("PATH", path).args(["-c", &format!("{LOOP}{script}{SERVE}"), "server"]).arg(&folder).arg(&programs);
+        command.arg(port.map_or_else(String::new, |p| p.to_string()));
         let shell = command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut shell = shell.spawn().unwrap();
         let out = BufReader::new(shell.stdout.take().unwrap());
-        let server = Self { shell: Mutex::new((shell, out)), folder, kind };
+        let server = Self { shell: Mutex::new((shell, out)), folder, kind, port };
         server.say("start");
         server.wait();
         Some(server)
@@ -137,7 +165,7 @@ impl Server {
             Kind::Postgres => {
                 let mut command = Command::new("psql");
                 command.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-U", "owner", "-d", "postgres", "-c", text]);
-                command.arg("-h").arg(&self.folder);
+                command.arg("-h").arg(&self.folder).arg("-p").arg(self.port.unwrap_or(5432).to_string());
                 command
             }
             _ => {

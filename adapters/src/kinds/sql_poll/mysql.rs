@@ -171,6 +171,10 @@ fn failure(error: &Error) -> Failure {
             Failure::new(by_code(server.code), format!("{} (error {})", server.message, server.code))
         }
         Error::Io(IoError::Tls(e)) => Failure::new(Cause::Tls, e.to_string()),
+        // What rustls refuses in the handshake comes as a failure of the stream.
+        Error::Io(IoError::Io(e)) if e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+            Failure::new(Cause::Tls, e.to_string())
+        }
         Error::Driver(mysql_async::DriverError::NoClientSslFlagFromServer) => {
             Failure::new(Cause::Tls, "the server does not offer TLS")
         }
@@ -187,6 +191,7 @@ fn by_code(code: u16) -> Cause {
         1_045 | 1_130 | 1_251 | 1_698 | 1_820 | 1_862 | 3_118 | 4_151 => Cause::Login,
         1_044 | 1_142 | 1_143 | 1_227 | 1_370 => Cause::Rights,
         1_049 | 1_051 | 1_054 | 1_109 | 1_146 => Cause::Missing,
+        3_159 => Cause::Tls,
         1_317 | 1_907 | 1_969 | 3_024 => Cause::Timeout,
         1_040 | 1_203 | 1_205 | 1_213 | 1_226 => Cause::Busy,
         1_053 | 1_077 | 1_152 | 1_159 | 1_161 | 1_927 | 4_031 => Cause::Lost,
