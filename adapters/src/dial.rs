@@ -61,9 +61,14 @@ pub(crate) struct DialError {
     pub detail: String,
 }
 
+/// What TLS said, when it was TLS that failed.
+pub(crate) fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
 /// The alert of TLS with which the other side ended a connection.
 fn alert(error: &std::io::Error) -> Option<AlertDescription> {
-    match error.get_ref()?.downcast_ref()? {
+    match tls_error(error)? {
         rustls::Error::AlertReceived(alert) => Some(*alert),
         _ => None,
     }
@@ -113,10 +118,11 @@ pub(crate) async fn connect(
             let detail = format!("TLS: {e}; {REFUSED_HINT}");
             Err(DialError { class: ErrorClass::Auth, tls: true, detail })
         }
-        Err(e) if e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+        Err(e) if tls_error(&e).is_some() => {
             let detail = format!("TLS: {e}; check `ca`, the host's name and the server's certificate");
             Err(DialError { class: ErrorClass::Auth, tls: true, detail })
         }
-        Err(e) => Err(gone(true, format!("TLS: {e}"))),
+        // Some hang up without a word when they do not take a certificate.
+        Err(e) => Err(gone(true, format!("TLS: {e}; if it stays so, {REFUSED_HINT}"))),
     }
 }

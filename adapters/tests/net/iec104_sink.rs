@@ -9,6 +9,7 @@ use concordat_adapters::contract::ErrorClass;
 use concordat_adapters::dead_letter::{DeadLetters, list};
 use serde_json::{Value, json};
 
+use crate::iec104::{ends_with, plain};
 use crate::iec104_peer::{Station, certificates, tls_files};
 use crate::mosquitto::free_port;
 use crate::running::until;
@@ -184,6 +185,26 @@ async fn over_tls_only_stations_with_a_certificate_are_served() {
         assert_eq!(numbers(&station.told("SPONTANEOUS")), (0..9).collect::<Vec<_>>());
         sinking.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_station_is_told_that_its_certificate_is_refused() {
+    let (dir, feed, port) = (tempfile::tempdir().unwrap(), Feed::with(9), free_port());
+    if !certificates("sink and source iec104 tls", dir.path()) {
+        return;
+    }
+    let secure = to(port, ", cert: cert.pem, key: file:cert.key, ca: ca.pem");
+    let sinking = start(dir.path(), &head("iec104", &secure), feed.serve().await);
+    for own in [", cert: other.pem, key: other.key", ""] {
+        let source = plain(port).replace("iec104://127.0.0.1", "iec104s://localhost");
+        let source = source.replace("\"}\nstations", &format!("\", ca: ca.pem{own}}}\nstations"));
+        // By TLS 1.3, which says so only after the handshake.
+        let (class, code, told) = ends_with(dir.path(), &source, "").await;
+        assert_eq!((class, code.as_str()), (ErrorClass::Auth, "source.tls"), "{own}: {told}");
+        assert!(told.contains("`cert`"), "{told}");
+    }
+    assert_eq!(feed.acked(), 0);
+    sinking.stop().await;
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tokio::time::{sleep_until, timeout};
 use super::controlling::{Came, Controlling, End, Plan};
 use super::frame::{Control, Frame, Reader};
 use crate::contract::{AdapterError, ErrorClass};
-use crate::dial::{REFUSED_HINT, Stream, certificate_refused, connect};
+use crate::dial::{REFUSED_HINT, Stream, certificate_refused, connect, tls_error};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
@@ -68,10 +68,11 @@ impl Line {
     }
 
     fn broke(&self, error: &std::io::Error) -> AdapterError {
-        if certificate_refused(error) {
-            return self.failed(ErrorClass::Auth, "source.tls", format!("TLS: {error}; {REFUSED_HINT}"));
+        if tls_error(error).is_none() {
+            return self.gone(format!("the connection broke: {error}"));
         }
-        self.gone(format!("the connection broke: {error}"))
+        let class = if certificate_refused(error) { ErrorClass::Auth } else { ErrorClass::Transient };
+        self.failed(class, "source.tls", format!("TLS: {error}; if it stays so, {REFUSED_HINT}"))
     }
 
     fn ended(&self, end: End) -> AdapterError {
