@@ -162,8 +162,8 @@ pub struct Station {
 }
 
 impl Station {
-    /// Connects one to station 47 on a port; none where it cannot be had. `more` are `parameters` of the protocol and,
-    /// for TLS, what [`tls_files`] gives.
+    /// Connects one to station 47 on a port; none where it cannot be had. `more` are `parameters` of the protocol,
+    /// `quiet` for one that asks nothing and, for TLS, what [`tls_files`] gives.
     pub fn start(test: &str, port: u16, points: &Value, more: &Value) -> Option<Self> {
         let mut argument = json!({"port": port, "station": 47, "points": points});
         argument.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

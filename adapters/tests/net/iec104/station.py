@@ -31,7 +31,7 @@ station = connection.add_station(common_address=do["station"])
 def changed(connection: c104.Connection, state: c104.ConnectionState) -> None:
     if state == c104.ConnectionState.OPEN_MUTED:
         connection.unmute()
-    elif state == c104.ConnectionState.OPEN:
+    elif state == c104.ConnectionState.OPEN and not do.get("quiet"):
         connection.interrogation(common_address=ALL_STATIONS, wait_for_response=False)
         connection.clock_sync(common_address=ALL_STATIONS, wait_for_response=False)
 
