@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, ClientConfig};
 use serde_saphyr::Spanned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -61,6 +61,41 @@ pub(crate) struct DialError {
     pub detail: String,
 }
 
+/// What TLS said, when it was TLS that failed.
+pub(crate) fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// The alert of TLS with which the other side ended a connection.
+fn alert(error: &std::io::Error) -> Option<AlertDescription> {
+    match tls_error(error)? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+/// True when the other side does not take our certificate. With TLS 1.3 it says so only after our side of the handshake is
+/// done, where something is read.
+pub(crate) fn certificate_refused(error: &std::io::Error) -> bool {
+    use AlertDescription as A;
+    let refusals = [
+        A::HandshakeFailure,
+        A::NoCertificate,
+        A::BadCertificate,
+        A::UnsupportedCertificate,
+        A::CertificateRevoked,
+        A::CertificateExpired,
+        A::CertificateUnknown,
+        A::UnknownCA,
+        A::AccessDenied,
+        A::CertificateRequired,
+    ];
+    alert(error).is_some_and(|alert| refusals.contains(&alert))
+}
+
+/// What to do when the other side ended TLS.
+pub(crate) const REFUSED_HINT: &str = "check `cert` and `key`, and whom the server trusts";
+
 /// A connection to a server, by TLS where it is asked for.
 pub(crate) async fn connect(
     host: &str,
@@ -79,10 +114,15 @@ pub(crate) async fn connect(
     match TlsConnector::from(Arc::clone(config)).connect(name, tcp).await {
         Ok(stream) => Ok(Box::new(stream)),
         // A certificate does not become another one by waiting.
-        Err(e) if e.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+        Err(e) if alert(&e).is_some() => {
+            let detail = format!("TLS: {e}; {REFUSED_HINT}");
+            Err(DialError { class: ErrorClass::Auth, tls: true, detail })
+        }
+        Err(e) if tls_error(&e).is_some() => {
             let detail = format!("TLS: {e}; check `ca`, the host's name and the server's certificate");
             Err(DialError { class: ErrorClass::Auth, tls: true, detail })
         }
-        Err(e) => Err(gone(true, format!("TLS: {e}"))),
+        // Some hang up without a word when they do not take a certificate.
+        Err(e) => Err(gone(true, format!("TLS: {e}; if it stays so, {REFUSED_HINT}"))),
     }
 }

@@ -18,7 +18,7 @@ use crate::document::DocumentError;
 use crate::kinds::iec104::asdu::OBJECT_MAX;
 use crate::kinds::iec104::controlled::{Event, Image};
 use crate::kinds::iec104::document::{Timing, zone};
-use crate::kinds::iec104::outstation::{Outstation, Serving};
+use crate::kinds::iec104::outstation::{Audience, Outstation, Serving};
 use crate::kinds::iec104::time;
 use crate::kinds::iec104::value::{PointType, encode};
 use crate::strict::nearest;
@@ -210,9 +210,13 @@ impl Sink for Iec104Sink {
         }
         let waiting = self.outstation.wait(WAIT);
         if waiting > 0 {
-            let detail = match self.outstation.started() {
-                true => format!("the controlling station has not acknowledged {waiting} events yet"),
-                false => format!("no controlling station is connected; {waiting} events wait"),
+            let detail = match self.outstation.audience() {
+                Audience::Started => format!("the controlling station has not acknowledged {waiting} events yet"),
+                Audience::Waiting(open) => format!(
+                    "{waiting} events wait, connections: {open}, and no controlling station began data (STARTDT); \
+                     let it begin there"
+                ),
+                Audience::Nobody => format!("no controlling station is connected; {waiting} events wait"),
             };
             return Err(AdapterError::source_failed(ErrorClass::Transient, "source.unreachable", detail));
         }

@@ -70,16 +70,33 @@ fn spawn(python: &Path, script: &str, argument: &str) -> Child {
     command.spawn().unwrap()
 }
 
-/// Two certificates for `localhost`, each its own authority: `cert.pem` and `other.pem`; false without openssl.
+/// Two authorities, `ca.pem` and `strange.pem`, and a certificate for `localhost` of each, `cert.pem` and `other.pem`; false
+/// without openssl.
 pub fn certificates(test: &str, dir: &Path) -> bool {
-    let script = "cd \"$1\" && for n in cert other; do openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost \
-        -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE -keyout $n.key -out $n.pem 2>>log || exit 1; done";
+    let script = "cd \"$1\" || exit 1; new() { openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 \"$@\" 2>>log; }
+        pair() {
+            new -subj \"/CN=$1\" -addext keyUsage=critical,keyCertSign,cRLSign -keyout $1.key -out $1.pem &&
+            new -CA $1.pem -CAkey $1.key -subj /CN=localhost -addext subjectAltName=DNS:localhost,IP:127.0.0.1 \
+                -addext basicConstraints=critical,CA:FALSE -addext extendedKeyUsage=serverAuth,clientAuth -keyout $2.key -out $2.pem
+        }
+        pair ca cert && pair strange other";
     let made = Command::new("sh").args(["-c", script, "sh"]).arg(dir).status();
     let made = made.is_ok_and(|s| s.success());
     if !made {
         skipped(test, "openssl is not installed");
     }
     made
+}
+
+/// How a peer speaks TLS: `TLS_1_2` or `TLS_1_3`, whom it trusts, and its own certificate if it has one.
+pub fn tls_files(dir: &Path, version: &str, ca: &str, own: Option<&str>) -> Value {
+    let path = |name: String| dir.join(name).display().to_string();
+    let mut files = json!({"version": version, "ca": path(format!("{ca}.pem"))});
+    if let Some(own) = own {
+        files["cert"] = path(format!("{own}.pem")).into();
+        files["key"] = path(format!("{own}.key")).into();
+    }
+    files
 }
 
 /// An outstation with one station, 47.
@@ -91,7 +108,8 @@ pub struct Outstation {
 }
 
 impl Outstation {
-    /// Starts one; none where it cannot be had. `points` are address, type and value; `more` further settings.
+    /// Starts one; none where it cannot be had. `points` are address, type and value; `more` are `parameters` of the
+    /// protocol and, for TLS, what [`tls_files`] gives.
     pub fn start(test: &str, points: &Value, more: &Value) -> Option<Self> {
         Self::of("outstation.py", test, points, more)
     }
@@ -144,7 +162,8 @@ pub struct Station {
 }
 
 impl Station {
-    /// Connects one to station 47 on a port; none where it cannot be had.
+    /// Connects one to station 47 on a port; none where it cannot be had. `more` are `parameters` of the protocol,
+    /// `quiet` for one that asks nothing and, for TLS, what [`tls_files`] gives.
     pub fn start(test: &str, port: u16, points: &Value, more: &Value) -> Option<Self> {
         let mut argument = json!({"port": port, "station": 47, "points": points});
         argument.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -159,7 +178,7 @@ impl Station {
         Some(Self { child, told })
     }
 
-    /// Everything with this cause, in order.
+    /// Everything with this cause, in order; `TLS` is the cause of what tells why a connection failed.
     pub fn told(&self, cause: &str) -> Vec<Value> {
         self.told.lock().unwrap().iter().filter(|v| v["cause"] == cause).cloned().collect()
     }

@@ -125,6 +125,11 @@ impl Sinking {
         tokio::time::timeout(DEADLINE, self.task).await.expect("it does not stop").unwrap().unwrap()
     }
 
+    /// The error it ends with by itself.
+    pub async fn error(self) -> AdapterError {
+        tokio::time::timeout(DEADLINE, self.task).await.expect("it does not end").unwrap().unwrap_err()
+    }
+
     pub async fn kill(self) {
         self.task.abort();
         let _ = self.task.await;
@@ -279,7 +284,7 @@ async fn a_subscription_that_is_not_ours_stops_the_sink() {
     let (dir, feed) = (tempfile::tempdir().unwrap(), Feed::with(1));
     let gateway = feed.serve().await;
     let other = head("file", "{folder: out}").replace("SUB-1", "SUB-2");
-    let error = start(dir.path(), &other, gateway).task.await.unwrap().unwrap_err();
+    let error = start(dir.path(), &other, gateway).error().await;
     assert_eq!((error.class(), error.code()), (ErrorClass::Permanent, "source.missing"), "{error}");
     for (bad, word) in [
         (head("file", "{folder: out, foldr: x}"), "did you mean `folder`?"),

@@ -31,6 +31,17 @@ pub struct Serving {
     pub tls: Option<Arc<ServerConfig>>,
 }
 
+/// Who is there to take data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// No connection stands.
+    Nobody,
+    /// So many connections stand, and none of them began data.
+    Waiting(usize),
+    /// A controlling station takes data.
+    Started,
+}
+
 #[derive(Default)]
 struct State {
     /// Events that are not acknowledged, in order.
@@ -40,7 +51,9 @@ struct State {
     image: Image,
     /// The connection at work, 0 when there is none.
     active: u64,
+    /// How many connections there were, and how many stand.
     connections: u64,
+    open: usize,
     closing: bool,
 }
 
@@ -111,9 +124,14 @@ impl Outstation {
         waited.unwrap_or_else(PoisonError::into_inner).0.queue.len()
     }
 
-    /// True while a controlling station takes data.
-    pub fn started(&self) -> bool {
-        self.0.lock().active != 0
+    /// Who is there to take data.
+    pub fn audience(&self) -> Audience {
+        let state = self.0.lock();
+        match (state.active, state.open) {
+            (0, 0) => Audience::Nobody,
+            (0, open) => Audience::Waiting(open),
+            _ => Audience::Started,
+        }
     }
 
     /// What was sent last of each point.
@@ -150,12 +168,14 @@ async fn accept(listener: TcpListener, shared: &Arc<Shared>) {
             let id = {
                 let mut state = shared.lock();
                 state.connections += 1;
+                state.open += 1;
                 state.connections
             };
             if let Err(error) = serve(tcp, &shared, id).await {
                 tracing::warn!(error, "a connection of a controlling station ended");
             }
             let mut state = shared.lock();
+            state.open -= 1;
             if state.active == id {
                 (state.active, state.under_way) = (0, 0);
             }
@@ -226,6 +246,8 @@ fn heard(shared: &Shared, id: u64, station: &mut Controlled, bytes: &[u8], start
     let mut stopped = false;
     for did in did {
         match did {
+            // Asked for once more: it is begun, and nothing is sent a second time.
+            Did::Started if *started => {}
             Did::Started => {
                 (state.active, state.under_way) = (id, 0);
                 *started = true;

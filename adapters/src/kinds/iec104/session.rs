@@ -14,7 +14,7 @@ use tokio::time::{sleep_until, timeout};
 use super::controlling::{Came, Controlling, End, Plan};
 use super::frame::{Control, Frame, Reader};
 use crate::contract::{AdapterError, ErrorClass};
-use crate::dial::{Stream, connect};
+use crate::dial::{REFUSED_HINT, Stream, certificate_refused, connect, tls_error};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const SEND_TIMEOUT: Duration = Duration::from_secs(15);
@@ -67,6 +67,14 @@ impl Line {
         self.failed(ErrorClass::Transient, "source.unreachable", detail)
     }
 
+    fn broke(&self, error: &std::io::Error) -> AdapterError {
+        if tls_error(error).is_none() {
+            return self.gone(format!("the connection broke: {error}"));
+        }
+        let class = if certificate_refused(error) { ErrorClass::Auth } else { ErrorClass::Transient };
+        self.failed(class, "source.tls", format!("TLS: {error}; if it stays so, {REFUSED_HINT}"))
+    }
+
     fn ended(&self, end: End) -> AdapterError {
         match end {
             End::Broken(broken @ super::frame::Broken::Silent { .. }) => self.gone(broken),
@@ -91,10 +99,10 @@ impl Line {
         runtime.block_on(async {
             let mut stream = self.dial().await?;
             let answer = timeout(self.plan.limits.t1, async {
-                stream.write_all(&Frame::Control(Control::TestAct).encode()).await.map_err(|e| self.gone(e))?;
+                stream.write_all(&Frame::Control(Control::TestAct).encode()).await.map_err(|e| self.broke(&e))?;
                 let (mut reader, mut buffer) = (Reader::default(), [0; 512]);
                 loop {
-                    let count = stream.read(&mut buffer).await.map_err(|e| self.gone(e))?;
+                    let count = stream.read(&mut buffer).await.map_err(|e| self.broke(&e))?;
                     if count == 0 {
                         return Err(self.gone("the outstation closed the connection"));
                     }
@@ -241,7 +249,7 @@ async fn connection(line: &Line, number: u64, shared: &Shared) -> Result<(), Ada
         send(line, &mut stream, station.out()).await?;
         tokio::select! {
             read = stream.read(&mut buffer), if room => {
-                let count = read.map_err(|e| line.gone(format!("the connection broke: {e}")))?;
+                let count = read.map_err(|e| line.broke(&e))?;
                 if count == 0 {
                     return Err(line.gone("the outstation closed the connection"));
                 }
@@ -275,7 +283,7 @@ async fn send(line: &Line, stream: &mut Box<dyn Stream>, out: Vec<u8>) -> Result
     };
     match timeout(SEND_TIMEOUT, sent).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(e)) => Err(line.gone(format!("the connection broke: {e}"))),
+        Ok(Err(e)) => Err(line.broke(&e)),
         Err(_) => Err(line.gone("the outstation takes nothing any more")),
     }
 }

@@ -42,10 +42,12 @@ def set_value(point, value, words):
 def start(do):
     global server
     security = None
-    if "cert" in do:
-        security = c104.TransportSecurity(validate=False, only_known=False)
+    if "ca" in do:
+        security = c104.TransportSecurity(validate=True, only_known=False)
+        security.set_ca_certificate(cert=do["ca"])
         security.set_certificate(cert=do["cert"], key=do["key"])
-        security.set_version(min=c104.TlsVersion.TLS_1_2, max=c104.TlsVersion.TLS_1_2)
+        version = getattr(c104.TlsVersion, do["version"])
+        security.set_version(min=version, max=version)
     server = c104.Server(ip="127.0.0.1", port=do["port"], tick_rate_ms=50, transport_security=security)
     for name, value in do.get("parameters", {}).items():
         setattr(server.protocol_parameters, name, value)
