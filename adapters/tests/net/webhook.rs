@@ -12,7 +12,7 @@ use crate::fake_broker::{Act, FakeBroker};
 use crate::mosquitto::free_port;
 use crate::running::{Running, broker, count, fields, until};
 
-const TOKEN: &str = "a-token-of-a-sender";
+pub const TOKEN: &str = "a-token-of-a-sender";
 
 fn yaml(port: u16, auth: &str, more: &str) -> String {
     format!(
@@ -25,13 +25,13 @@ fn item(n: usize) -> String {
     format!(r#"{{"n": {n}, "t": "2026-01-01T00:{:02}:00Z"}}"#, n % 60)
 }
 
-struct Sender {
+pub struct Sender {
     http: reqwest::Client,
     url: String,
 }
 
 impl Sender {
-    fn new(port: u16) -> Self {
+    pub fn new(port: u16) -> Self {
         Self {
             http: reqwest::Client::builder().no_proxy().build().unwrap(),
             url: format!("http://127.0.0.1:{port}/in"),
@@ -42,6 +42,12 @@ impl Sender {
         let answer = self.http.post(&self.url).bearer_auth(TOKEN).body(body.to_owned()).send().await.unwrap();
         let status = answer.status();
         (status, answer.json().await.unwrap_or_default())
+    }
+
+    /// What was answered, if anything.
+    pub async fn try_post(&self, body: &str) -> reqwest::Result<StatusCode> {
+        let request = self.http.post(&self.url).bearer_auth(TOKEN).body(body.to_owned());
+        request.send().await.map(|answer| answer.status())
     }
 
     /// Once it listens.
@@ -56,7 +62,7 @@ impl Sender {
     }
 }
 
-fn folder() -> tempfile::TempDir {
+pub fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("token"), format!("{TOKEN}\n")).unwrap();
     dir
@@ -198,4 +204,51 @@ async fn the_same_place_gives_the_same_items_and_large_requests_are_split() {
     source.ack(&two).unwrap();
     let (status, answer) = sent.await.unwrap();
     assert_eq!((status, &answer["accepted"]), (StatusCode::OK, &7.into()));
+}
+
+/// Sends until it is answered.
+fn keep_sending(port: u16, body: String) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let sender = Sender::new(port);
+        while sender.try_post(&body).await.ok() != Some(StatusCode::OK) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_rest_is_read_of_a_request_that_was_durable_in_part() {
+    let (dir, port) = (folder(), free_port());
+    let connector = concordat_adapters::parse(&yaml(port, "{token: \"file:token\"}", "")).unwrap();
+    // Each time a process that is killed: nobody is answered.
+    let read = |from: &Checkpoint, max: usize| {
+        let (mut source, start) = (connector.open(dir.path()).unwrap(), std::time::Instant::now());
+        while start.elapsed() < crate::running::DEADLINE {
+            // The port may be the last one's for a moment.
+            let Ok(batch) = source.read(from, max) else { continue };
+            if batch.rows() > 0 {
+                let numbers: Vec<u64> = batch.records.iter().map(|r| r.data["n"].as_u64().unwrap()).collect();
+                return (numbers, batch.checkpoint);
+            }
+        }
+        panic!("nothing comes");
+    };
+    let body = (0..7).map(item).collect::<Vec<_>>().join("\n");
+    let sent = keep_sending(port, body.clone());
+    let (first, one) = read(&Checkpoint::default(), 5);
+    assert_eq!(first, [0, 1, 2, 3, 4]);
+    sent.abort();
+    assert!(sent.await.unwrap_err().is_cancelled());
+    // A process that hears of another request alone forgets nothing of the first one.
+    let other = keep_sending(port, item(9));
+    let (second, two) = read(&one, 5);
+    assert_eq!(second, [9]);
+    let sent = keep_sending(port, body);
+    let (third, three) = read(&two, 1);
+    assert_eq!(third, [5]);
+    let (fourth, _) = read(&three, 5);
+    assert_eq!(fourth, [6]);
+    sent.abort();
+    // It was durable when it was sent again.
+    tokio::time::timeout(crate::running::DEADLINE, other).await.unwrap().unwrap();
 }

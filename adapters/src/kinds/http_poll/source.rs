@@ -226,7 +226,7 @@ impl HttpSource {
         let items = self.items(&page.body)?;
         let newest = self.plan.since.as_ref().and_then(|since| {
             let items: Vec<&[u8]> = items.iter().map(Vec::as_slice).collect();
-            newest_of(&items, &since.path)
+            newest_of(&items, &since.path, jiff::Timestamp::now())
         });
         let next = ask.after(&self.plan.paging, page, items.len() as u64, newest.as_deref(), self.plan.pages_max)?;
         let unit = self.newest.as_ref().map_or(before, |(n, _)| *n).max(before) + 1;

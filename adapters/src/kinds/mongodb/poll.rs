@@ -140,6 +140,8 @@ impl PollSource {
             (None, Some((value, _))) => match kept(value) {
                 Some(Bson::DateTime(newest)) => {
                     let ms = i64::try_from(self.overlap.as_millis()).unwrap_or(i64::MAX);
+                    // One document of a wrong clock must not hide all those with the right time.
+                    let newest = newest.min(DateTime::now());
                     let from = DateTime::from_millis(newest.timestamp_millis().saturating_sub(ms));
                     Ok(doc! {field: {"$gte": from}})
                 }

@@ -13,8 +13,13 @@ use crate::mapping::Cell;
 const WAIT: Duration = Duration::from_millis(250);
 /// Fingerprints in a checkpoint.
 const PRINTS_MAX: usize = 450;
-const VERSION: u8 = 1;
-const HEAD_BYTES: usize = 21;
+/// Requests in a checkpoint that are durable in part; there is one more each time that a process dies within a request which
+/// is never sent again.
+const BEGUN_MAX: usize = 16;
+const VERSION: u8 = 2;
+const HEAD_BYTES: usize = 22;
+const PRINT_BYTES: usize = 6;
+const BEGUN_BYTES: usize = PRINT_BYTES + 4;
 
 /// The contents of a checkpoint.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -24,6 +29,8 @@ struct Place {
     seq: u64,
     /// Items of the next one that are.
     row: u32,
+    /// Requests of which so many items are handed out: what is sent again of them goes on there.
+    begun: Vec<(Print, u32)>,
     prints: Vec<Print>,
 }
 
@@ -33,6 +40,11 @@ impl Place {
         bytes.extend_from_slice(&self.run);
         bytes.extend_from_slice(&self.seq.to_be_bytes());
         bytes.extend_from_slice(&self.row.to_be_bytes());
+        bytes.push(u8::try_from(self.begun.len()).unwrap_or_default());
+        for (print, row) in &self.begun {
+            bytes.extend_from_slice(print);
+            bytes.extend_from_slice(&row.to_be_bytes());
+        }
         self.prints.iter().for_each(|p| bytes.extend_from_slice(p));
         Checkpoint(bytes)
     }
@@ -45,14 +57,22 @@ impl Place {
         let (version, head) = head.split_first()?;
         let (run, head) = head.split_at_checked(8)?;
         let (seq, row) = head.split_at_checked(8)?;
-        if *version != VERSION || rest.len() % 6 != 0 {
+        let (row, count) = row.split_at_checked(4)?;
+        let (begun, prints) = rest.split_at_checked(usize::from(*count.first()?) * BEGUN_BYTES)?;
+        if *version != VERSION || prints.len() % PRINT_BYTES != 0 {
             return None;
         }
+        let number = |bytes: &[u8]| Some(u32::from_be_bytes(bytes.try_into().ok()?));
+        let begun = begun.chunks_exact(BEGUN_BYTES).map(|c| {
+            let (print, row) = c.split_at_checked(PRINT_BYTES)?;
+            Some((print.try_into().ok()?, number(row)?))
+        });
         Some(Self {
             run: run.try_into().ok()?,
             seq: u64::from_be_bytes(seq.try_into().ok()?),
-            row: u32::from_be_bytes(row.try_into().ok()?),
-            prints: rest.chunks_exact(6).filter_map(|c| c.try_into().ok()).collect(),
+            row: number(row)?,
+            begun: begun.collect::<Option<_>>()?,
+            prints: prints.chunks_exact(PRINT_BYTES).filter_map(|c| c.try_into().ok()).collect(),
         })
     }
 }
@@ -65,12 +85,14 @@ pub struct WebhookSource {
     run: [u8; 8],
     /// A checkpoint of another run whose fingerprints are known.
     adopted: Option<Checkpoint>,
+    /// Requests that an earlier run handed out in part, oldest first.
+    begun: Vec<(Print, u32)>,
 }
 
 impl WebhookSource {
     /// A source that begins to listen when it is first read.
     pub fn new(settings: Settings, rows: JsonRows<()>, run: [u8; 8]) -> Self {
-        Self { settings, rows, listener: None, run, adopted: None }
+        Self { settings, rows, listener: None, run, adopted: None, begun: vec![] }
     }
 
     fn shared(&mut self) -> Result<Arc<Shared>, AdapterError> {
@@ -106,6 +128,7 @@ impl WebhookSource {
         if self.adopted.as_ref() != Some(from) {
             let mut inbox = shared.inbox();
             place.prints.into_iter().for_each(|print| inbox.remember(print));
+            self.begun = place.begun;
             self.adopted = Some(from.clone());
         }
         Ok((0, 0))
@@ -132,6 +155,7 @@ impl WebhookSource {
             let good = rows.iter().filter(|r| matches!(r, Row::Good(_))).count();
             pending.outcome = Some(Outcome { good, bad: rows.len() - good });
             let count = rows.len();
+            row = row.max(done_before(&self.begun, &pending.print));
             for found in rows.into_iter().skip(row) {
                 if let Row::Good(record) = &found {
                     bytes += record.size_hint();
@@ -152,10 +176,22 @@ impl WebhookSource {
 
     fn checkpoint(&self, inbox: &Inbox, (seq, row): (u64, usize)) -> Checkpoint {
         let open: Vec<Print> = inbox.pending.iter().take_while(|p| p.seq <= seq).map(|p| p.print).collect();
+        let row = u32::try_from(row).unwrap_or(u32::MAX);
+        let within = inbox.pending.iter().find(|p| p.seq > seq).filter(|_| row > 0).map(|p| (p.print, row));
+        let still = |(print, _): &&(Print, u32)| {
+            !open.contains(print) && !inbox.knows(print) && within.is_none_or(|(now, _)| now != *print)
+        };
+        let mut begun: Vec<(Print, u32)> = self.begun.iter().filter(still).copied().chain(within).collect();
+        begun.drain(..begun.len().saturating_sub(BEGUN_MAX));
         let before = PRINTS_MAX.saturating_sub(open.len());
         let prints = inbox.recent(before).copied().chain(open).collect();
-        Place { run: self.run, seq, row: u32::try_from(row).unwrap_or(u32::MAX), prints }.encode()
+        Place { run: self.run, seq, row, begun, prints }.encode()
     }
+}
+
+/// Items of a request that an earlier run handed out, and that are durable.
+fn done_before(begun: &[(Print, u32)], print: &Print) -> usize {
+    begun.iter().find(|(known, _)| known == print).map_or(0, |(_, row)| *row as usize)
 }
 
 impl Source for WebhookSource {
