@@ -6,6 +6,7 @@ use std::path::Path;
 use concordat_adapters::contract::{AdapterError, Batch, Checkpoint, ErrorClass, Level, Next, Row, Source};
 use concordat_adapters::dead_letter::{DeadLetters, list};
 use concordat_adapters::parse;
+use serde_json::json;
 
 use crate::fake_broker::{Act, FakeBroker};
 use crate::kafka_peer::Kafka;
@@ -17,7 +18,7 @@ const MAP: &str = "map:\n  part: {from: $partition, type: integer}\n  n: {from: 
 
 fn document(port: u16, topic: &str, more: &str, map: &str) -> String {
     format!(
-        "adapter: meters\nkind: kafka\nconnect: {{brokers: [\"127.0.0.1:{port}\"], tls: off}}\ntopic: {topic}\n{more}\
+        "adapter: load\nkind: kafka\nconnect: {{brokers: [\"127.0.0.1:{port}\"], tls: off}}\ntopic: {topic}\n{more}\
          poll: {{every: 20ms}}\ninto: ds:grid/load@1\n{map}"
     )
 }
@@ -111,14 +112,18 @@ async fn what_is_no_json_and_what_has_no_value_is_kept_and_can_be_replayed() {
         (Some(b"e"), Some(good)),
     ];
     peer.send("poison", 0, &sent);
-    let map = "map:\n  id: {from: $key}\n  n: {from: $.n, type: integer}\n  at: {from: $offset, type: integer}\nkey: [id]\n";
+    let map = "map:\n  id: {from: $key}\n  n: {from: $.n, type: integer}\n  at: {from: $offset, type: integer}\n\
+        \x20 sent: {from: $timestamp, type: timestamp, zone: offset, precision: ms}\nkey: [id]\ntime: sent\n";
     let text = document(server.port, "poison", "", map);
     let (dir, broker) = (tempfile::tempdir().unwrap(), broker().await);
     let running = Running::start(dir.path(), &text, &broker);
     until("the good ones", || count(&broker) >= 2).await;
     running.stop().await;
-    assert_eq!((fields(&broker, "id"), fields(&broker, "at")), (vec!["a".into(), "e".into()], vec!["0".into(), "4".into()]));
-    let dead = list(&DeadLetters::path(dir.path(), "meters")).unwrap();
+    assert_eq!(
+        (fields(&broker, "id"), fields(&broker, "at")),
+        (vec!["a".into(), "e".into()], vec!["0".into(), "4".into()])
+    );
+    let dead = list(&DeadLetters::path(dir.path(), "load")).unwrap();
     let seen: Vec<_> = dead.iter().map(|d| (d.rule.as_str(), d.original().unwrap(), d.file.as_str(), d.row)).collect();
     let expected = [
         ("json.utf8", b"\xff\x00no".to_vec(), "poison[0]", 1),
@@ -131,9 +136,11 @@ async fn what_is_no_json_and_what_has_no_value_is_kept_and_can_be_replayed() {
     let mut again = parse(&document(server.port, "poison", "", &told)).unwrap().again().unwrap();
     let rows: Vec<Row> = dead.iter().map(|d| again(d.origin(), &d.original().unwrap())).collect();
     let Row::Good(text) = &rows[0] else { panic!("{rows:?}") };
-    assert_eq!(text.data, serde_json::json!({"id": "b", "op": "upsert", "at": 1}).as_object().unwrap().clone());
+    let expected = json!({"id": "b", "op": "upsert", "at": 1, "sent": "2026-01-01T00:00:00.001Z"});
+    assert_eq!(&text.data, expected.as_object().unwrap());
     let Row::Good(gone) = &rows[1] else { panic!("{rows:?}") };
-    assert_eq!(gone.data, serde_json::json!({"id": "c", "op": "delete", "at": 2}).as_object().unwrap().clone());
+    let expected = json!({"id": "c", "op": "delete", "at": 2, "sent": "2026-01-01T00:00:00.002Z"});
+    assert_eq!(&gone.data, expected.as_object().unwrap());
     assert!(matches!(&rows[2], Row::Bad(reject) if reject.rule == "text.utf8"));
     let read = tokio::task::spawn_blocking(move || all(&document(server.port, "poison", "", &told), 5)).await.unwrap();
     assert_eq!(values(&read, "op"), ["upsert", "upsert", "delete", "upsert"]);
@@ -279,6 +286,33 @@ fn refusals_have_their_class_and_say_what_to_do() {
     assert!(found.iter().any(|f| f.name == "offsets" && f.sentence.contains("0: 0 to 4, 1: 0 to 0")), "{found:?}");
 }
 
+#[test]
+fn tls_is_spoken_and_a_stranger_is_not_trusted() {
+    let Some(server) = Kafka::shared("kafka tls") else { return };
+    let Some(port) = server.tls else {
+        return crate::running::skipped("kafka tls", "openssl is not installed");
+    };
+    let mut peer = server.topic("secret", 1, &[]);
+    peer.values("secret", 0, &lines(0..4));
+    let secure = |port: u16, ca: &str| {
+        let text = yaml(port, "secret").replace("tls: off", &format!("ca: \"file:{ca}\""));
+        text.replace("127.0.0.1", "localhost")
+    };
+    let open = |text: &str| parse(text).unwrap().open(server.folder()).unwrap();
+    let batch = open(&secure(port, "cert.pem")).read(&Checkpoint::default(), 50).unwrap();
+    assert_eq!(batch.rows(), 4);
+    let found = parse(&secure(port, "cert.pem")).unwrap().check(server.folder());
+    assert!(found.iter().all(|f| f.level != Level::Fail), "{found:?}");
+    assert!(found.iter().any(|f| f.name == "tls" && f.level == Level::Ok), "{found:?}");
+    let error = open(&secure(port, "other.pem")).read(&Checkpoint::default(), 50).unwrap_err();
+    assert_eq!((error.class(), error.code()), (ErrorClass::Auth, "source.tls"), "{error}");
+    // TLS on one side alone is no Kafka, and is told as what it is.
+    for text in [yaml(port, "secret"), secure(server.port, "cert.pem")] {
+        let error = open(&text).read(&Checkpoint::default(), 50).unwrap_err();
+        assert!(error.to_string().to_lowercase().contains("tls"), "{error}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_dies_and_comes_back_is_read_on() {
     let Some(server) = Kafka::start("kafka server dies") else { return };
@@ -295,10 +329,8 @@ async fn a_server_that_dies_and_comes_back_is_read_on() {
     (0..2).for_each(|partition| peer.values("dies", partition, &lines(200..300)));
     until("the rest", || count(&broker) >= 600).await;
     running.stop().await;
-    let mut got: Vec<(String, usize)> = fields(&broker, "part")
-        .into_iter()
-        .zip(fields(&broker, "n").iter().map(|n| n.parse().unwrap()))
-        .collect();
+    let mut got: Vec<(String, usize)> =
+        fields(&broker, "part").into_iter().zip(fields(&broker, "n").iter().map(|n| n.parse().unwrap())).collect();
     got.sort();
     let expected: Vec<(String, usize)> =
         ["0", "1"].iter().flat_map(|part| (0..300).map(|n| ((*part).to_owned(), n))).collect();

@@ -41,14 +41,33 @@ while read -r word; do
 done
 "#;
 
-fn conf(folder: &Path, ports: [u16; 3]) -> String {
+/// A certificate of `localhost` for the server, and one that it does not have; false without openssl.
+fn certificates(folder: &Path) -> bool {
+    let script = "cd \"$1\" && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost \
+        -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE -keyout key.pem -out cert.pem && \
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=other -keyout other.key -out other.pem && \
+        cat key.pem cert.pem >both.pem";
+    let made = Command::new("sh").args(["-c", script, "sh"]).arg(folder).stderr(Stdio::null()).status();
+    made.is_ok_and(|status| status.success())
+}
+
+fn conf(folder: &Path, ports: [u16; 3], tls: Option<u16>) -> String {
     let [plain, sasl, controller] = ports;
     let jaas = "org.apache.kafka.common.security";
-    format!(
+    let (mut listener, mut advertised, mut keys) = (String::new(), String::new(), String::new());
+    if let Some(port) = tls {
+        listener = format!(",TLS://127.0.0.1:{port}");
+        advertised = format!(",TLS://localhost:{port}");
+        keys = format!(
+            "listener.name.tls.ssl.keystore.type=PEM\nlistener.name.tls.ssl.keystore.location={}/both.pem\n",
+            folder.display()
+        );
+    }
+    keys + &format!(
         "process.roles=broker,controller\nnode.id=1\nlog.dirs={}/data\n\
-         listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl}\n\
-         listener.security.protocol.map=PLAIN:PLAINTEXT,SASL:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}{listener}\n\
+         advertised.listeners=PLAIN://127.0.0.1:{plain},SASL://127.0.0.1:{sasl}{advertised}\n\
+         listener.security.protocol.map=PLAIN:PLAINTEXT,TLS:SSL,SASL:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT\n\
          controller.listener.names=CONTROLLER\ninter.broker.listener.name=PLAIN\n\
          controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
          sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512\n\
@@ -68,9 +87,10 @@ fn conf(folder: &Path, ports: [u16; 3]) -> String {
 pub struct Kafka {
     shell: Mutex<(Child, BufReader<ChildStdout>)>,
     folder: PathBuf,
-    /// In the open, and with a login.
+    /// In the open, with a login, and by TLS where there are certificates.
     pub port: u16,
     pub sasl: u16,
+    pub tls: Option<u16>,
 }
 
 /// Where `tests/servers/ensure.sh kafka` puts the jars.
@@ -102,12 +122,13 @@ impl Kafka {
         };
         let folder = tempfile::Builder::new().prefix("concordat-kafka-").tempdir().unwrap().keep();
         let ports = [free_port(), free_port(), free_port()];
-        std::fs::write(folder.join("conf"), conf(&folder, ports)).unwrap();
+        let tls = certificates(&folder).then(free_port);
+        std::fs::write(folder.join("conf"), conf(&folder, ports, tls)).unwrap();
         let mut command = Command::new("bash");
         command.args(["-c", SHELL, "kafka"]).arg(&folder).arg(jars).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut shell = command.spawn().unwrap();
         let out = BufReader::new(shell.stdout.take().unwrap());
-        let server = Self { shell: Mutex::new((shell, out)), folder, port: ports[0], sasl: ports[1] };
+        let server = Self { shell: Mutex::new((shell, out)), folder, port: ports[0], sasl: ports[1], tls };
         server.up();
         Some(server)
     }
@@ -116,6 +137,11 @@ impl Kafka {
     pub fn shared(test: &str) -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Kafka>> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(test)).as_ref()
+    }
+
+    /// Its folder, with `cert.pem` and `other.pem`.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     fn say(&self, word: &str) {

@@ -72,7 +72,9 @@ fn damage_and_old_forms_are_told() {
 fn what_unpacks_to_more_than_the_bound_is_refused() {
     let mut batch = encoded(&[record(0, "a")]);
     let zeros = vec![0_u8; UNPACKED_MAX as usize + 1];
-    for (number, packed) in [(4, zstd::encode_all(&zeros[..], 1).unwrap()), (2, snap::raw::Encoder::new().compress_vec(&zeros).unwrap())] {
+    for (number, packed) in
+        [(4, zstd::encode_all(&zeros[..], 1).unwrap()), (2, snap::raw::Encoder::new().compress_vec(&zeros).unwrap())]
+    {
         batch.truncate(HEAD);
         batch.extend(packed);
         let length = batch.len() as i32 - 12;

@@ -89,9 +89,11 @@ pub enum LoginMode {
     /// As it is.
     Plain,
     /// SCRAM-SHA-256.
+    #[serde(rename = "scram-sha-256")]
     ScramSha256,
     /// SCRAM-SHA-512.
     #[default]
+    #[serde(rename = "scram-sha-512")]
     ScramSha512,
 }
 

@@ -207,6 +207,11 @@ impl Link {
         self.stream.write_all(frame).await.map_err(gone)?;
         self.stream.flush().await.map_err(gone)?;
         let length = self.stream.read_u32().await.map_err(gone)? as usize;
+        // The head of an alert of TLS, read as a length.
+        if length >> 16 == 0x1503 {
+            let message = format!("{name}: it speaks TLS and we do not; remove `tls: off`");
+            return Err(AdapterError::source_failed(ErrorClass::Auth, "source.tls", message));
+        }
         if length > FRAME_MAX {
             return Err(strange(&name, format!("it answers with {length} bytes")));
         }
