@@ -9,7 +9,7 @@ use concordat_adapters::parse;
 use serde_json::json;
 
 use crate::fake_broker::{Act, FakeBroker};
-use crate::kafka_peer::Kafka;
+use crate::kafka_peer::{Kafka, Sent};
 use crate::mosquitto::free_port;
 use crate::running::{DEADLINE, Running, broker, count, fields, until};
 
@@ -104,7 +104,7 @@ async fn what_is_no_json_and_what_has_no_value_is_kept_and_can_be_replayed() {
     let Some(server) = Kafka::shared("kafka poison") else { return };
     let mut peer = server.topic("poison", 1, &[]);
     let good: &[u8] = br#"{"n": 1}"#;
-    let sent: [(Option<&[u8]>, Option<&[u8]>); 5] = [
+    let sent: [Sent<'_>; 5] = [
         (Some(b"a"), Some(good)),
         (Some(b"b"), Some(b"\xff\x00no")),
         (Some(b"c"), None),

@@ -227,6 +227,9 @@ pub struct Peer {
     count: i32,
 }
 
+/// Key and value of a message.
+pub type Sent<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
 /// Who sends within a transaction: the name, the number and the epoch.
 type Sender = (TransactionalId, ProducerId, i16);
 
@@ -294,7 +297,7 @@ impl Peer {
     }
 
     /// Sends messages, key and value, as one batch.
-    pub fn send(&mut self, topic: &str, partition: i32, messages: &[(Option<&[u8]>, Option<&[u8]>)]) {
+    pub fn send(&mut self, topic: &str, partition: i32, messages: &[Sent<'_>]) {
         let list: Vec<Record> = messages.iter().enumerate().map(|(n, (k, v))| record(n, *k, *v, None)).collect();
         self.produce(topic, partition, &list, None);
     }

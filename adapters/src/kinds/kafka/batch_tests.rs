@@ -87,7 +87,10 @@ fn what_unpacks_to_more_than_the_bound_is_refused() {
 proptest! {
     /// A whole batch with a right checksum and any bytes behind its head, packed in any way: no panic, and bounded work.
     #[test]
-    fn no_bytes_make_it_panic(head in prop::collection::vec(any::<u8>(), 40), rest in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn no_bytes_make_it_panic(
+        head in prop::collection::vec(any::<u8>(), 40),
+        rest in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
         let mut batch = encoded(&[record(0, "a")]);
         batch.truncate(HEAD);
         batch[21..61].copy_from_slice(&head);
