@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig};
+#[cfg(any(feature = "mqtt", feature = "iec104"))]
 use serde_saphyr::Spanned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::contract::ErrorClass;
+#[cfg(any(feature = "mqtt", feature = "iec104"))]
 use crate::document::DocumentError;
 
+#[cfg(any(feature = "mqtt", feature = "iec104"))]
 /// How addresses begin, and the port where none is written: in the open and by TLS.
 pub(crate) struct Scheme {
     /// In the open.
@@ -20,6 +23,7 @@ pub(crate) struct Scheme {
     pub secure: (&'static str, u16),
 }
 
+#[cfg(any(feature = "mqtt", feature = "iec104"))]
 /// Host, port and whether TLS is spoken, of the document's `connect.url`.
 pub(crate) fn address(url: &Spanned<String>, scheme: &Scheme) -> Result<(String, u16, bool), DocumentError> {
     let ((plain, port), (secure, secure_port)) = (scheme.plain, scheme.secure);

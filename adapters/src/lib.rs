@@ -15,7 +15,7 @@ pub mod contract;
 pub mod convert;
 pub mod dead_letter;
 pub mod decimal;
-#[cfg(any(feature = "mqtt", feature = "iec104"))]
+#[cfg(any(feature = "mqtt", feature = "iec104", feature = "kafka"))]
 mod dial;
 pub mod discover;
 pub mod document;

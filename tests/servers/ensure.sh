@@ -2,7 +2,7 @@
 # Finds or builds the pinned servers and build tools, once, and prints where they are.
 #
 #   ensure.sh [NAME ...]                              cometbft, nats-server (the default two), cargo-deny, helm, kubeconform, tessera,
-#                                                     ferretdb; one path a line
+#                                                     ferretdb, kafka (a folder of jars); one path a line
 #   ensure.sh --dir                                   one folder that holds both servers under their plain names
 #   ensure.sh --toolchain                             only checks Rust and the C compiler
 #
@@ -119,7 +119,7 @@ ensure() { # NAME: prints the path
     tessera) version=$TESSERA_VERSION module=$TESSERA_MODULE sum=$TESSERA_SUM ;;
     helm) version=$HELM_VERSION module=$HELM_MODULE sum=$HELM_SUM ;;
     kubeconform) version=$KUBECONFORM_VERSION module=$KUBECONFORM_MODULE sum=$KUBECONFORM_SUM ;;
-    *) fail "'$name' is not a pinned server or tool: ask for cometbft, nats-server, cargo-deny, helm, kubeconform, tessera or ferretdb." ;;
+    *) fail "'$name' is not a pinned server or tool: ask for cometbft, nats-server, cargo-deny, helm, kubeconform, tessera, ferretdb or kafka." ;;
     esac
     dir=$cache/$name-$version path=$cache/$name-$version/$name
     if [[ ! -x $path ]]; then
@@ -158,6 +158,35 @@ ensure() { # NAME: prints the path
     printf '%s\n' "$path"
 }
 
+# The jars of kafka.jars in one folder: what is there and right stays, the rest is fetched.
+ensure_kafka() {
+    local dir=$cache/kafka-$KAFKA_VERSION sum path file tmp
+    command -v java >/dev/null || fail "Kafka runs by Java, which is not installed: install Java 17 or later (Debian: openjdk-17-jre-headless) and run this again."
+    command -v curl >/dev/null || fail "the jars of Kafka are fetched with curl, which is not installed: install it and run this again."
+    mkdir -p "$dir" 2>/dev/null || fail "the cache folder '$dir' cannot be created: set XDG_CACHE_HOME to a folder you can write."
+    while read -r sum path; do
+        [[ -n $sum && $sum != \#* ]] || continue
+        file=$dir/${path##*/}
+        if is_sum "$file" "$sum"; then continue; fi
+        echo "concordat: fetching ${path##*/}" >&2
+        tmp=$(mktemp "$dir/tmp.XXXXXX")
+        curl -fsSL --retry 3 -o "$tmp" "https://repo1.maven.org/maven2/$path" || {
+            rm -f "$tmp"
+            fail "'https://repo1.maven.org/maven2/$path' could not be fetched: check the network and run this again."
+        }
+        is_sum "$tmp" "$sum" || {
+            rm -f "$tmp"
+            fail "'https://repo1.maven.org/maven2/$path' is not the pinned file (SHA-256 $sum): do not use it."
+        }
+        mv -f "$tmp" "$file"
+    done <"$here/kafka.jars"
+    printf '%s\n' "$dir"
+}
+
+is_sum() { # FILE SHA256
+    [[ -f $1 && $({ sha256sum "$1" 2>/dev/null || shasum -a 256 "$1"; } | cut -d ' ' -f 1) == "$2" ]]
+}
+
 # One folder a set of pins, so that two checkouts with different pins never share links.
 server_dir() {
     local set=$cache/set-$COMETBFT_VERSION-$NATS_SERVER_VERSION name path
@@ -178,6 +207,8 @@ case ${1:-} in
 -h | --help) sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" ;;
 *)
     (($#)) || set -- cometbft nats-server
-    for name in "$@"; do ensure "$name"; done
+    for name in "$@"; do
+        if [[ $name == kafka ]]; then ensure_kafka; else ensure "$name"; fi
+    done
     ;;
 esac

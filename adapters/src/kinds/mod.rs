@@ -10,6 +10,8 @@ pub mod file_drop;
 pub mod http_poll;
 #[cfg(feature = "iec104")]
 pub mod iec104;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "mongodb")]
 pub mod mongodb;
 #[cfg(feature = "mqtt")]
@@ -38,6 +40,8 @@ pub fn kinds() -> Vec<&'static dyn Kind> {
         &http_poll::HttpPollKind,
         #[cfg(feature = "iec104")]
         &iec104::Iec104Kind,
+        #[cfg(feature = "kafka")]
+        &kafka::KafkaKind,
         #[cfg(feature = "mongodb")]
         &mongodb::MongoKind,
         #[cfg(feature = "webhook")]

@@ -5,7 +5,8 @@
     feature = "webhook",
     feature = "mongodb",
     feature = "sftp",
-    feature = "iec104"
+    feature = "iec104",
+    feature = "kafka"
 ))]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,6 +20,9 @@ mod http;
 mod iec104;
 mod iec104_peer;
 mod iec104_sink;
+mod kafka;
+mod kafka_conform;
+mod kafka_peer;
 mod mongodb;
 mod mosquitto;
 mod mqtt;
