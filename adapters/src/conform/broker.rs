@@ -11,6 +11,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+use crate::contract::Checkpoint;
+
 const TOKEN: &str = "conform";
 
 /// What becomes of one post.
@@ -103,6 +105,11 @@ impl FakeBroker {
     /// How many events are durable.
     pub fn count(&self) -> usize {
         lock(&self.kept).events.len()
+    }
+
+    /// The newest durable checkpoint; the start when it is none.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint(STANDARD.decode(&lock(&self.kept).checkpoint).unwrap_or_default())
     }
 
     /// Posts so far, taken or not.

@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::drive::{Until, dead, drive, faults};
 use super::{Act, Change, FakeBroker, Kit, Rig, Verdict};
-use crate::contract::{AdapterError, Batch, Checkpoint, ErrorClass, Next};
+use crate::contract::{AdapterError, Batch, Checkpoint, ErrorClass, Next, Source};
 
 /// Longest checkpoint, so that it fits a header as base64.
 const CHECKPOINT_BYTES_MAX: usize = 2_900;
 /// Restarts of one check at most.
 const RESTARTS: u64 = 12;
+/// Wait between two reads that gave nothing.
+const SHORT: Duration = Duration::from_millis(20);
 /// Posts that a broker which is away does not answer.
 const AWAY: u64 = 6;
 
@@ -116,8 +119,12 @@ struct Run<'a> {
     scratch: PathBuf,
 }
 
-fn ids(batch: &Batch) -> Vec<String> {
-    batch.records.iter().map(|r| r.id.clone()).collect()
+/// True when two reads from one place gave other rows. A source whose rows come over time may give fewer of them at first.
+fn differ(one: &Batch, other: &Batch) -> bool {
+    let ids = |batch: &Batch| batch.records.iter().map(|r| r.id.clone()).collect::<Vec<_>>();
+    let (one, other) = (ids(one), ids(other));
+    let short = one.len().min(other.len());
+    one.get(..short) != other.get(..short)
 }
 
 fn text(error: &AdapterError) -> String {
@@ -147,46 +154,84 @@ impl Run<'_> {
         faults(rig, broker, &self.scratch)
     }
 
-    /// Two sources, one after the other, read the same from each checkpoint.
+    /// At every place a process reads ahead, goes back and is killed; the next one goes on there. All three times the same
+    /// rows come. There is one process at a time: a queue has one reader, and a port one listener.
     fn repeatable(&self) -> Result<Verdict, String> {
-        let mut rig = self.rig()?;
-        let (mut first, mut at) = (rig.open().map_err(|e| text(&e))?, Checkpoint::default());
-        let mut rows = 0;
+        let (mut rig, mut at, mut rows) = (self.rig()?, Checkpoint::default(), 0);
         let enough = rig.expected().len() + rig.dead();
-        let mut earlier: Option<(Checkpoint, Vec<String>)> = None;
-        for n in 0..1_000 {
-            if let Some((place, had)) = earlier.take_if(|_| n == 3) {
-                let again = first.read(&place, 5).map_err(|e| text(&e))?;
-                if ids(&again) != had {
-                    return Err("asked once more from an earlier checkpoint, it gave other rows".to_owned());
-                }
+        while rows < enough {
+            let mut source = self.open_at(&mut *rig, &at)?;
+            let read = self.rows_after(&mut *source, &at)?;
+            // What comes of it does not matter here.
+            if let Ok(ahead) = source.read(&read.checkpoint, 5) {
+                let _ = source.read(&ahead.checkpoint, 5);
             }
-            let batch = first.read(&at, 5).map_err(|e| text(&e))?;
-            if earlier.is_none() && n < 3 && batch.rows() > 0 {
-                earlier = Some((at.clone(), ids(&batch)));
+            let again = self.rows_after(&mut *source, &at)?;
+            if differ(&read, &again) {
+                return Err("asked once more from an earlier checkpoint, it gave other rows".to_owned());
             }
-            if batch.rows() > 5 {
-                return Err(format!("a read gave {} rows, 5 were asked for", batch.rows()));
-            }
-            let again = rig.open().and_then(|mut source| source.read(&at, 5)).map_err(|e| text(&e))?;
-            // A source whose rows come over time may have fewer of them at first, never other ones.
-            let short = ids(&batch).len().min(ids(&again).len());
-            if ids(&batch).get(..short) != ids(&again).get(..short) {
+            drop(source);
+            let mut source = self.open_at(&mut *rig, &at)?;
+            let again = self.rows_after(&mut *source, &at)?;
+            if differ(&read, &again) {
                 return Err("the same checkpoint gave other rows to a new source".to_owned());
             }
-            rows += batch.rows();
-            at = batch.checkpoint;
-            match batch.next {
-                Next::End => break,
-                _ if rows >= enough => break,
-                Next::Idle(time) => std::thread::sleep(time.min(std::time::Duration::from_millis(20))),
-                Next::More => {}
+            if again.rows() == 0 {
+                break;
             }
+            rows += again.rows();
+            at = again.checkpoint;
         }
         if rows < enough {
             return Err(format!("{rows} rows came instead of {enough}"));
         }
         Ok(Verdict::Passed)
+    }
+
+    /// A new process, told what is durable as the runner does.
+    fn open_at(&self, rig: &mut dyn Rig, at: &Checkpoint) -> Result<Box<dyn Source>, String> {
+        let begun = Instant::now();
+        let mut source = rig.open().map_err(|e| text(&e))?;
+        while !at.is_start() {
+            match source.ack(at) {
+                Ok(()) => break,
+                Err(e) => self.rest_after(&e, begun)?,
+            }
+        }
+        Ok(source)
+    }
+
+    /// The next rows, five at most, as soon as there are any; none at the end of the source or of the kit's patience.
+    fn rows_after(&self, source: &mut dyn Source, from: &Checkpoint) -> Result<Batch, String> {
+        let (mut at, begun) = (from.clone(), Instant::now());
+        loop {
+            let batch = match source.read(&at, 5) {
+                Ok(batch) => batch,
+                Err(e) => {
+                    self.rest_after(&e, begun)?;
+                    continue;
+                }
+            };
+            if batch.rows() > 5 {
+                return Err(format!("a read gave {} rows, 5 were asked for", batch.rows()));
+            }
+            if batch.rows() > 0 || batch.next == Next::End || begun.elapsed() > self.kit.patience {
+                return Ok(batch);
+            }
+            if let Next::Idle(time) = batch.next {
+                std::thread::sleep(time.min(SHORT));
+            }
+            at = batch.checkpoint;
+        }
+    }
+
+    /// Waits a little after an error that may pass, which others are not given.
+    fn rest_after(&self, error: &AdapterError, begun: Instant) -> Result<(), String> {
+        if error.class() != ErrorClass::Transient || begun.elapsed() > self.kit.patience {
+            return Err(text(error));
+        }
+        std::thread::sleep(SHORT);
+        Ok(())
     }
 
     /// Killed at every post: the answer on its way, or the batch not even taken.
@@ -262,7 +307,7 @@ impl Run<'_> {
             return Ok(Verdict::Skipped);
         }
         let fresh = rig.expected().len() - before;
-        let (ended, _) = drive(&mut *rig, &broker, &self.scratch, Until::Settled, self.kit.patience).await?;
+        let (ended, _) = drive(&mut *rig, &broker, &self.scratch, Until::Told(dead_before), self.kit.patience).await?;
         let stopped = match ended {
             Err(e) if e.class() == ErrorClass::Transient => {
                 return Err(format!("it would be tried for ever: {}", text(&e)));
@@ -288,8 +333,9 @@ impl Run<'_> {
         if !rig.change(Change::Cut) {
             return Ok(Verdict::Skipped);
         }
+        let at = broker.checkpoint();
         let error = crate::apart(|| match rig.open() {
-            Ok(mut source) => source.read(&Checkpoint::default(), 5).err(),
+            Ok(mut source) => source.read(&at, 5).err(),
             Err(error) => Some(error),
         });
         match error {

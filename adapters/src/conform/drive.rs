@@ -61,6 +61,8 @@ impl Source for Watched {
 pub enum Until {
     /// It goes on until everything came and the source is quiet.
     Settled,
+    /// The same, or there is a dead letter more than so many: rows that became one do not come.
+    Told(usize),
     /// It is killed as soon as the broker has seen so many posts.
     Posts(u64),
 }
@@ -117,7 +119,8 @@ async fn observed(
             let still = seen.quiet.load(Ordering::Relaxed) >= quiet + QUIET;
             match until {
                 Until::Posts(n) if broker.posts() >= n || (count >= expected && still) => return,
-                Until::Settled if count >= expected && still => return,
+                Until::Settled | Until::Told(_) if count >= expected && still => return,
+                Until::Told(before) if still && self::dead(scratch).is_ok_and(|now| now > before) => return,
                 _ if begun.elapsed() > patience => return,
                 _ => {}
             }
@@ -130,7 +133,7 @@ async fn observed(
         () = settled => match until {
             // Killed: the future is dropped where it stands.
             Until::Posts(_) => Ok(None),
-            Until::Settled => {
+            Until::Settled | Until::Told(_) => {
                 let _ = stop.send(true);
                 tokio::time::timeout(patience, running).await.map_err(|_| "it does not stop when asked".to_owned())?.map(Some)
             }

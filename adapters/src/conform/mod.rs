@@ -2,12 +2,15 @@
 //! and a broker inside this process that fails as it is told.
 //!
 //! A [`Rig`] stands for the world around a source: it opens it again as a restart would, and changes what it reads. A rig
-//! that cannot make a change says so, and the checks that need it are passed over and reported as such.
+//! that cannot make a change says so, and the checks that need it are passed over and reported as such. Of a source that
+//! cannot be read again (a queue, a listener) nothing else is asked: what was not acknowledged comes again from the server or
+//! the sender, and two processes never read at once.
 
 mod broker;
 mod checks;
 mod connector;
 mod drive;
+mod program;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +20,7 @@ use serde_json::Value;
 
 pub use broker::{Act, FakeBroker};
 pub use connector::ConnectorRig;
+pub use program::Program;
 
 use crate::contract::{AdapterError, Source};
 use crate::document::{OnError, Pace};
@@ -54,6 +58,26 @@ pub enum Change {
     Restored,
     /// Rows with a time in the future are added, then rows with the right time.
     SkewedClock,
+}
+
+impl Change {
+    /// The name of the change, as a program of the source's owner hears it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rows => "rows",
+            Self::EqualCursor => "equal-cursor",
+            Self::LateRow => "late-row",
+            Self::Poison => "poison",
+            Self::HalfWritten => "half-written",
+            Self::Finished => "finished",
+            Self::ChangedHeader => "changed-header",
+            Self::Resent => "resent",
+            Self::Drift => "drift",
+            Self::Cut => "cut",
+            Self::Restored => "restored",
+            Self::SkewedClock => "skewed-clock",
+        }
+    }
 }
 
 /// The world around a source. Every check gets a new one with a few dozen rows.
@@ -130,22 +154,35 @@ fn config() -> RunConfig {
 pub async fn battery(kit: &Kit, mut told: impl FnMut(&Outcome)) -> Vec<Outcome> {
     let mut all = Vec::new();
     for check in checks::ALL {
-        let verdict = match checks::run(check, kit).await {
-            Ok(verdict) => verdict,
-            Err(reason) => Verdict::Failed(reason),
-        };
-        let outcome = Outcome { check: check.name, about: check.about, verdict };
+        let outcome = judged(check, kit).await;
         told(&outcome);
         all.push(outcome);
     }
     all
 }
 
-/// The kit for a source as a document describes it. It must hold a few rows or a few hundred; nothing is acknowledged to it.
-pub fn kit_of(connector: std::sync::Arc<dyn crate::contract::Connector>, base: PathBuf, scratch: PathBuf) -> Kit {
+/// Runs one check by its name, if there is one of that name.
+pub async fn one(kit: &Kit, name: &str) -> Option<Outcome> {
+    let check = checks::ALL.iter().find(|check| check.name == name)?;
+    Some(judged(check, kit).await)
+}
+
+async fn judged(check: &checks::Check, kit: &Kit) -> Outcome {
+    let verdict = checks::run(check, kit).await.unwrap_or_else(Verdict::Failed);
+    Outcome { check: check.name, about: check.about, verdict }
+}
+
+/// The kit for a source as a document describes it. It must hold a few rows or a few hundred. What `changes` can do decides
+/// which checks run; a source that it does not make anew for each check is not told that anything is durable.
+pub fn kit_of(
+    connector: std::sync::Arc<dyn crate::contract::Connector>,
+    base: PathBuf,
+    scratch: PathBuf,
+    changes: Option<Program>,
+) -> Kit {
     let patience = Duration::from_secs(30);
     let make: Maker = Box::new(move || {
-        let rig = ConnectorRig::new(connector.clone(), base.clone(), patience)?;
+        let rig = ConnectorRig::new(connector.clone(), base.clone(), changes.clone(), patience)?;
         Ok(Box::new(rig) as Box<dyn Rig>)
     });
     Kit { make, patience, scratch }

@@ -119,8 +119,7 @@ fn the_example_is_checked_and_drafted() {
 #[test]
 fn programs_that_misbehave_are_named_by_their_class() {
     let dir = tempfile::tempdir().unwrap();
-    let hello =
-        "import sys, json\nid = json.loads(sys.stdin.readline())['id']\nprint(json.dumps({'id': id}), flush=True)\n";
+    let hello = "import sys, json\nid = json.loads(sys.stdin.readline())['id']\nprint(json.dumps({'id': id}), flush=True)\nsys.stdin.readline()\n";
     for (script, class, code) in [
         ("print('no json', flush=True)".to_owned(), ErrorClass::Permanent, "source.protocol"),
         ("raise SystemExit(1)".to_owned(), ErrorClass::Transient, "source.ended"),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod bad_files;
+mod changes;
 mod conform;
 mod drop_rig;
 mod external;

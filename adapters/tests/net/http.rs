@@ -20,13 +20,13 @@ type Say = Box<dyn FnMut(u64, &HashMap<String, String>, &HeaderMap) -> Response<
 
 /// A service that says what a test wants, and counts.
 #[derive(Clone)]
-struct Service {
-    url: String,
+pub struct Service {
+    pub url: String,
     say: Arc<Mutex<Say>>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
-async fn service(
+pub async fn service(
     say: impl FnMut(u64, &HashMap<String, String>, &HeaderMap) -> Response<Body> + Send + 'static,
 ) -> Service {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -9,6 +9,7 @@
 ))]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod conform;
 #[path = "../it/drop_rig.rs"]
 mod drop_rig;
 #[path = "../it/fake_broker.rs"]

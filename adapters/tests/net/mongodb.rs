@@ -11,8 +11,8 @@ use mongodb::{Client, Collection};
 
 use crate::running::{Running, broker, count, fields, skipped, until};
 
-struct Server {
-    uri: String,
+pub struct Server {
+    pub uri: String,
     child: Option<Child>,
     _dir: tempfile::TempDir,
 }
@@ -33,7 +33,7 @@ fn program() -> Option<PathBuf> {
     Some(cache.join("concordat/servers/ferretdb-1.24.0/ferretdb")).filter(|p| p.is_file())
 }
 
-fn server(test: &str) -> Option<Server> {
+pub fn server(test: &str) -> Option<Server> {
     let dir = tempfile::tempdir().unwrap();
     if let Ok(uri) = std::env::var("MONGODB_URI") {
         return Some(Server { uri, child: None, _dir: dir });
@@ -55,7 +55,7 @@ fn server(test: &str) -> Option<Server> {
     Some(Server { uri: line.trim().trim_end_matches('/').to_owned(), child: Some(child), _dir: dir })
 }
 
-async fn collection(server: &Server, name: &str) -> Collection<Document> {
+pub async fn collection(server: &Server, name: &str) -> Collection<Document> {
     let collection = Client::with_uri_str(&server.uri).await.unwrap().database("city").collection(name);
     let _ = collection.drop().await;
     collection

@@ -134,6 +134,12 @@ pub enum Adapter {
         name: Option<String>,
     },
     /// Run the conformance kit against a source: it must hold small data that may be read again and again
+    #[command(
+        after_help = "Without --changes the checks run that change nothing; the others are skipped. The program is run in the base\n\
+            folder with one argument: fresh rows equal-cursor late-row poison half-written finished resent skewed-clock\n\
+            changed-header drift cut restored. It prints {\"expected\": [{KEY FIELDS}, ..], \"dead\": N}; exit code 3 skips the\n\
+            check. adapters/README.md says what each change is; adapters/src/conform/changes.py is a whole one."
+    )]
     Conform {
         /// The adapter's document
         #[arg(short = 'f', long = "file", value_name = "FILE")]
@@ -141,6 +147,9 @@ pub enum Adapter {
         /// The folder that its paths are relative to; by default the document's own
         #[arg(long, value_name = "FOLDER")]
         base: Option<PathBuf>,
+        /// A program that changes the source: asked with the name of a change, it prints what must come of it, or exits with 3
+        #[arg(long, value_name = "PROGRAM")]
+        changes: Option<PathBuf>,
     },
 }
 

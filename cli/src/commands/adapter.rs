@@ -57,7 +57,9 @@ pub async fn command(ctx: &Ctx, command: &Command) -> Result<(), Failure> {
         Command::Pause { name } => pause(ctx, name),
         Command::Resume { name } => resume(ctx, name),
         Command::Status { name } => adapter_status::status(ctx, name.as_deref()).await,
-        Command::Conform { file, base } => adapter_try::conform(ctx, file, base.as_deref()).await,
+        Command::Conform { file, base, changes } => {
+            adapter_try::conform(ctx, file, base.as_deref(), changes.as_deref()).await
+        }
     }
 }
 

@@ -252,12 +252,17 @@ fn shown(row: &Value) -> Value {
 }
 
 /// `adapter conform`
-pub async fn conform(ctx: &Ctx, file: &Path, base: Option<&Path>) -> Result<(), Failure> {
+pub async fn conform(ctx: &Ctx, file: &Path, base: Option<&Path>, changes: Option<&Path>) -> Result<(), Failure> {
     let connector = concordat_adapters::parse(&read_text(file)?);
     let connector = connector.map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?;
     let base = base.or(file.parent()).filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let scratch = std::env::temp_dir().join(format!("concordat-conform-{}", std::process::id()));
-    let kit = conform::kit_of(Arc::from(connector), base.to_owned(), scratch.clone());
+    let program = |path: &Path| {
+        let path = path.canonicalize().map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+        Ok::<_, Failure>(conform::Program { path, folder: base.to_owned() })
+    };
+    let kit =
+        conform::kit_of(Arc::from(connector), base.to_owned(), scratch.clone(), changes.map(program).transpose()?);
     let outcomes = conform::battery(&kit, |o| ctx.out.say(format!("{} {}", o.check, word(&o.verdict)))).await;
     let _ = std::fs::remove_dir_all(scratch);
     let failed = outcomes.iter().filter(|o| matches!(o.verdict, Verdict::Failed(_))).count();
