@@ -58,7 +58,18 @@ impl ConnectorRig {
         Ok(rig)
     }
 
+    /// What there is. A source without rows proves nothing, so it is refused.
     fn look(&mut self, patience: Duration) -> Result<(), AdapterError> {
+        self.look_through(patience)?;
+        if self.expected.is_empty() && self.dead == 0 {
+            let message =
+                "the source holds no rows, so nothing can be seen: give the kit one with a few dozen".to_owned();
+            return Err(AdapterError::source_failed(ErrorClass::Permanent, "conform.empty", message));
+        }
+        Ok(())
+    }
+
+    fn look_through(&mut self, patience: Duration) -> Result<(), AdapterError> {
         let (mut source, mut at, begun) = (self.open()?, Checkpoint::default(), Instant::now());
         loop {
             let batch = source.read(&at, 256)?;
