@@ -22,9 +22,11 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Who links a hidden library all the same, and the folders in which it stays: formats of others (notes, CMS, X.509,
-/// GTFS-Realtime), on which no proof of ours rests (docs/adr/0021, 0023 and 0030).
+/// GTFS-Realtime, the SCRAM login of Kafka), on which no proof of ours rests (docs/adr/0021, 0023, 0030 and 0033).
+/// `adapters/src/tls.rs` names it as rustls' provider only.
 const FOREIGN: &[(&str, &str, &[&str])] = &[
     ("broker", "aws-lc-rs", &["broker/src/outside/", "broker/src/bundle/"]),
+    ("adapters", "aws-lc-rs", &["adapters/src/kinds/kafka/", "adapters/src/tls.rs"]),
     ("adapters", "prost", &["adapters/src/kinds/http_poll/"]),
 ];
 

@@ -51,12 +51,15 @@ async fn until(db: &Db, yaml: &str, broker: &FakeBroker, count: usize) -> Progre
     let mut dead = DeadLetters::open(db.base(), "load").unwrap();
     let (stop, stopping) = watch::channel(false);
     let kept = Arc::clone(&broker.kept);
-    let task = run(source, &client, &mut dead, &config, stopping, move |_| {
+    let mut said = None;
+    let task = run(source, &client, &mut dead, &config, stopping, |now| {
+        said.clone_from(&now.last_error);
         if kept.lock().unwrap().events.len() >= count {
             stop.send_replace(true);
         }
     });
-    tokio::time::timeout(Duration::from_secs(90), task).await.expect("the run hangs").unwrap()
+    let ended = tokio::time::timeout(Duration::from_secs(90), task).await;
+    ended.unwrap_or_else(|_| panic!("the run hangs: {said:?}")).unwrap()
 }
 
 async fn everything_once_whatever_the_broker_does(db: &Db, yaml: &str, table: &str) {

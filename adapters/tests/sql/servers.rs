@@ -46,7 +46,7 @@ tls=(-c listen_addresses=)
 [[ -z $3 ]] || tls=(-c listen_addresses=127.0.0.1 -c "port=$3" -c ssl=on -c "ssl_cert_file=$1/cert.pem" -c "ssl_key_file=$1/cert.key")
 run() {
   "$2/postgres" -D "$1/data" -k "$1" "${tls[@]}" -c fsync=off -c wal_level=logical -c max_wal_senders=30 \
-    -c max_replication_slots=30 -c max_connections=150 >>"$1/log" 2>&1 &
+    -c max_replication_slots=200 -c max_connections=150 >>"$1/log" 2>&1 &
 }
 "#;
 const MARIA: &str = r#"
