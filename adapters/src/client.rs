@@ -12,10 +12,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use concordat_protocol::hash::sha256;
 use reqwest::{RequestBuilder, Response, StatusCode, header};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::Value;
 
-use crate::contract::{AdapterError, Checkpoint, Record, Reject};
+use crate::contract::{AdapterError, Checkpoint, Origin, Reject};
+
+pub use crate::lines::event_lines;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -44,15 +46,15 @@ pub struct LineError {
 
 impl Reject {
     /// A record whose line the broker refused.
-    pub fn by_broker(record: &Record, error: &LineError) -> Self {
+    pub fn by_broker(origin: Origin, raw: Vec<u8>, error: &LineError) -> Self {
         Self {
-            line: record.origin.line,
-            origin: record.origin.clone(),
+            line: origin.line,
+            origin,
             column: 1,
             field: None,
             rule: error.rule.clone(),
             message: error.message.clone(),
-            raw: record.raw.clone(),
+            raw,
             truncated: false,
         }
     }
@@ -123,27 +125,6 @@ struct RefusedLine {
     code: Option<Value>,
     #[serde(default)]
     message: String,
-}
-
-#[derive(Serialize)]
-struct EventLine<'a> {
-    id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time: Option<&'a str>,
-    data: &'a Map<String, Value>,
-}
-
-/// The body of a batch: one JSON line an event.
-pub fn event_lines<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<u8> {
-    let mut body = Vec::new();
-    for record in records {
-        let line = EventLine { id: &record.id, time: record.time.as_deref(), data: &record.data };
-        // Strings, integers and booleans under string keys always serialize.
-        if serde_json::to_writer(&mut body, &line).is_ok() {
-            body.push(b'\n');
-        }
-    }
-    body
 }
 
 impl BrokerClient {

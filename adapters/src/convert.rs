@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::fmt::strtime;
+use jiff::fmt::temporal::DateTimePrinter;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use serde_json::Value;
 
@@ -67,6 +68,7 @@ impl Conversion {
         match self {
             Self::Text => Ok(Value::from(text)),
             Self::Integer(scale) => integer(text, point, *scale),
+            Self::Decimal(None) if point == '.' && Decimal::is_plain(text) => Ok(Value::from(text)),
             Self::Decimal(scale) => number(text, point, *scale).map(|n| Value::from(n.to_string())),
             Self::Boolean { yes, no } => {
                 if yes.iter().any(|w| w == text) {
@@ -162,17 +164,13 @@ impl TimeRule {
         if stamp.as_second() < FIRST_SECOND {
             return Err(Fault::new("time.range", "the time is outside the years 1 to 9999"));
         }
-        let nanos = stamp.subsec_nanosecond();
-        match self.precision {
-            Precision::Second if nanos == 0 => Ok(stamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()),
-            Precision::Millisecond if nanos % 1_000_000 == 0 => {
-                Ok(stamp.strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string())
-            }
-            _ => Err(Fault::new(
+        if !self.precision.holds(stamp) {
+            return Err(Fault::new(
                 "time.precision",
-                "the time is finer than the field's precision; set `precision: ms`, or round it at the source",
-            )),
+                "the time is finer than the field's precision; set `precision: ms`, `us` or `ns`, or round it at the source",
+            ));
         }
+        Ok(DateTimePrinter::new().precision(Some(self.precision.digits())).timestamp_to_string(&stamp))
     }
 }
 
@@ -264,6 +262,15 @@ mod tests {
         rule.format = Some("%d.%m.%Y %H:%M".to_owned());
         rule.precision = Precision::Millisecond;
         assert_eq!(rule.instant("01.07.2016 12:30").unwrap(), "2016-07-01T10:30:00.000Z");
+        rule.format = None;
+        let text = "2016-07-01 12:30:00.123456";
+        assert_eq!(rule.instant(text).unwrap_err().rule, "time.precision");
+        rule.precision = Precision::Microsecond;
+        assert_eq!(rule.instant(text).unwrap(), "2016-07-01T10:30:00.123456Z");
+        assert_eq!(rule.instant("2016-07-01 12:30:00.1234567").unwrap_err().rule, "time.precision");
+        rule.precision = Precision::Nanosecond;
+        assert_eq!(rule.instant(text).unwrap(), "2016-07-01T10:30:00.123456000Z");
+        rule.format = Some("%d.%m.%Y %H:%M".to_owned());
         assert_eq!(rule.instant("2016-07-01 12:30").unwrap_err().rule, "time.syntax");
     }
 

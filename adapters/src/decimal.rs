@@ -76,9 +76,31 @@ impl Decimal {
         Self::of(negative, coefficient, fraction - exponent)
     }
 
+    /// True when a text is written as a value of this type is, so that nothing is gained by reading it: no sign but `-`,
+    /// no exponent, no zero too many, a point as its mark.
+    pub fn is_plain(text: &str) -> bool {
+        let body = text.strip_prefix('-').unwrap_or(text);
+        let (whole, fraction) = body.split_once('.').unwrap_or((body, "1"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        body.len() <= DIGITS_MAX
+            && digits(whole)
+            && digits(fraction)
+            && !fraction.ends_with('0')
+            && (whole == "0" || !whole.starts_with('0'))
+            && text != "-0"
+    }
+
     fn of(negative: bool, mut coefficient: u128, mut scale: i32) -> Result<Self, DecimalError> {
         if coefficient == 0 {
             return Ok(Self { negative: false, coefficient: 0, scale: 0 });
+        }
+        // Nearly every value has at most 19 digits, and a machine divides by these at once.
+        if let Ok(mut short) = u64::try_from(coefficient) {
+            while short.is_multiple_of(10) {
+                short /= 10;
+                scale -= 1;
+            }
+            coefficient = short.into();
         }
         while coefficient.is_multiple_of(10) {
             coefficient /= 10;
@@ -204,6 +226,14 @@ mod tests {
             let product = d(&a.to_string()).times(d(&format!("{b}e-3"))).unwrap();
             let want = d(&format!("{}e-3", i128::from(a) * i128::from(b)));
             prop_assert_eq!(product, want);
+        }
+
+        #[test]
+        fn a_plain_text_is_the_spelling(text in "-?[0-9]{0,3}[.]?[0-9]{0,3}|-?[0-9.]{0,40}") {
+            let spelling = Decimal::parse(&text, '.').map(|n| n.to_string());
+            prop_assert!(!Decimal::is_plain(&text) || spelling == Ok(text.clone()), "{text}");
+            // The twin: what is spelt so, and is not long, is seen to be.
+            prop_assert!(spelling != Ok(text.clone()) || text.len() > 30 || Decimal::is_plain(&text), "{text}");
         }
 
         #[test]

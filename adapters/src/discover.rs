@@ -115,6 +115,8 @@ pub struct Guess {
     decimal: bool,
     /// The values are times; `Some(true)` when all carry an offset.
     time: Option<bool>,
+    /// Of the finest time that was seen.
+    precision: Precision,
     mail: u64,
     values: std::collections::BTreeSet<String>,
     unique: bool,
@@ -132,6 +134,7 @@ impl Guess {
             integer: true,
             decimal: true,
             time: Some(true),
+            precision: Precision::Second,
             mail: 0,
             values: std::collections::BTreeSet::new(),
             unique: true,
@@ -150,7 +153,10 @@ impl Guess {
         self.integer &= is_quantity(text) && text.len() <= INTEGER_DIGITS_MAX;
         self.decimal &= Decimal::parse(text, self.point).is_ok() && is_quantity(whole(text, self.point));
         self.time = match (self.time, clock(text)) {
-            (Some(all), Some(offset)) => Some(all && offset),
+            (Some(all), Some((offset, precision))) => {
+                self.precision = self.precision.max(precision);
+                Some(all && offset)
+            }
             _ => None,
         };
         self.mail += u64::from(is_mail(text));
@@ -179,6 +185,7 @@ impl Guess {
             kind,
             nullable,
             zone,
+            precision: self.precision,
         }
     }
 }
@@ -222,14 +229,19 @@ fn is_quantity(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && (digits.len() == 1 || !digits.starts_with('0'))
 }
 
-/// Whether a text is a time, and whether it says its offset.
-fn clock(text: &str) -> Option<bool> {
-    let rule = TimeRule { zone: None, fold: None, format: None, precision: Precision::Second };
-    match rule.instant(text).map_err(|fault| fault.rule) {
-        Ok(_) | Err("time.precision") => Some(true),
-        Err("time.zone") => Some(false),
-        Err(_) => None,
-    }
+/// Whether a text is a time: then whether it says its offset, and how fine it is.
+fn clock(text: &str) -> Option<(bool, Precision)> {
+    let rule = TimeRule { zone: None, fold: None, format: None, precision: Precision::Nanosecond };
+    let offset = match rule.instant(text).map_err(|fault| fault.rule) {
+        Ok(_) => true,
+        Err("time.zone") => false,
+        Err(_) => return None,
+    };
+    let rest = text.get(19..).and_then(|rest| rest.strip_prefix('.')).unwrap_or_default();
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let digits = rest.get(..end).unwrap_or_default().trim_end_matches('0').len();
+    let holds = |p: &Precision| usize::from(p.digits()) >= digits;
+    Some((offset, Precision::ALL.into_iter().find(holds).unwrap_or(Precision::Nanosecond)))
 }
 
 fn is_mail(text: &str) -> bool {
@@ -326,6 +338,9 @@ impl Fields<'_> {
                 (Some(zone), _) => rule.push_str(&format!(", zone: {zone}")),
                 (None, FieldKind::Timestamp) => rule.push_str(", zone: CHOOSE"),
                 _ => {}
+            }
+            if column.kind == FieldKind::Timestamp && column.precision != Precision::Second {
+                rule.push_str(&format!(", precision: {}", column.precision.name()));
             }
             if !column.nullable {
                 rule.push_str(", required: true");

@@ -32,14 +32,24 @@ fn names_that_speak_of_people_are_flagged() {
 
 #[test]
 fn a_draft_is_guessed_from_values_and_can_be_used() {
-    let names: Vec<String> = ["id", "plz", "n", "mw", "ts", "clock", "on", "who"].map(str::to_owned).to_vec();
+    let names: Vec<String> = ["id", "plz", "n", "mw", "ts", "clock", "on", "who", "seen"].map(str::to_owned).to_vec();
     let row = |id: &str, who: &str| {
-        let cells = [id, "01099", "12", "1.50", "2026-01-01T00:00:00Z", "2026-01-01 00:00", "true", who];
+        let cells = [
+            id,
+            "01099",
+            "12",
+            "1.50",
+            "2026-01-01T00:00:00Z",
+            "2026-01-01 00:00",
+            "true",
+            who,
+            "2026-01-01 10:00:00.123450+00",
+        ];
         cells.map(|c| (!c.is_empty()).then(|| c.to_owned())).to_vec()
     };
     let columns = guess(&names, '.', &[row("A1", "a.b@example.org"), row("A2", "")]);
     let kinds: Vec<&str> = columns.iter().map(|c| c.kind.name()).collect();
-    assert_eq!(kinds, ["string", "string", "integer", "decimal", "timestamp", "timestamp", "boolean", "string"]);
+    assert_eq!(kinds.join(" "), "string string integer decimal timestamp timestamp boolean string timestamp");
     let (keys, people): (Vec<bool>, Vec<_>) = columns.iter().map(|c| (c.key, c.personal)).unzip();
     assert_eq!(keys.iter().filter(|k| **k).count(), 1, "only id is unique and never missing");
     assert_eq!((people[1], people[7]), (Some("address"), Some("contact")));
@@ -54,6 +64,8 @@ fn a_draft_is_guessed_from_values_and_can_be_used() {
     let chosen = drafts.adapter.replace("CHOOSE", "Europe/Berlin");
     let mapper = Mapper::of_columns(&Doc::parse(&chosen).unwrap().common(), &names, "x").unwrap();
     assert_eq!((mapper.key(), mapper.time()), (&["id".to_owned()][..], Some("ts")));
+    assert!(drafts.adapter.contains("  seen: {type: timestamp, zone: offset, precision: us, required: true}\n"));
+    assert!(drafts.adapter.contains("  ts: {type: timestamp, zone: offset, required: true}\n"));
     assert_eq!(drafts.schema["required"], json!(["id", "ts"]));
     assert_eq!(drafts.schema["properties"]["mw"]["format"], "decimal");
 }

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 
 use tokio::task::JoinSet;
 
-use crate::client::{Answer, BrokerClient, Outgoing, Position, event_lines};
-use crate::contract::{AdapterError, Batch, Checkpoint, Record};
+use crate::client::{Answer, BrokerClient, Outgoing, Position};
+use crate::contract::{AdapterError, Checkpoint};
+use crate::lines::{Lines, Ready};
 use crate::runner::RunConfig;
 
 /// A batch that was pulled and is not durable yet.
 #[derive(Debug)]
 pub(crate) struct Pulled {
     /// Records that are not refused.
-    pub records: Vec<Record>,
+    pub lines: Lines,
     /// Rows it came from, good and bad.
     pub rows: u64,
     /// Where the source goes on after it.
@@ -24,9 +25,9 @@ pub(crate) struct Pulled {
 }
 
 impl Pulled {
-    fn new(batch: Batch) -> Self {
-        let rows = (batch.records.len() + batch.rejects.len()) as u64;
-        Self { records: batch.records, rows, checkpoint: batch.checkpoint, number: None, after: Checkpoint::default() }
+    fn new(ready: Ready) -> Self {
+        let rows = ready.rows() as u64;
+        Self { lines: ready.lines, rows, checkpoint: ready.checkpoint, number: None, after: Checkpoint::default() }
     }
 }
 
@@ -74,8 +75,8 @@ impl<'a> Flights<'a> {
     }
 
     /// Takes a batch from the source and posts it as soon as it may be under way.
-    pub fn push(&mut self, batch: Batch) {
-        self.queue.push_back(Pulled::new(batch));
+    pub fn push(&mut self, ready: Ready) {
+        self.queue.push_back(Pulled::new(ready));
         self.post_all();
     }
 
@@ -85,7 +86,7 @@ impl<'a> Flights<'a> {
         let mut under_way = self.queue.iter().filter(|p| p.number.is_some()).count();
         for i in 0..self.queue.len() {
             let Some(pulled) = self.queue.get_mut(i) else { return };
-            if under_way >= self.window || pulled.number.is_some() || pulled.records.is_empty() {
+            if under_way >= self.window || pulled.number.is_some() || pulled.lines.is_empty() {
                 continue;
             }
             under_way += 1;
@@ -99,7 +100,7 @@ impl<'a> Flights<'a> {
 
     fn post(&mut self, at: usize, number: u64) {
         let Some(pulled) = self.queue.get(at) else { return };
-        let body = event_lines(pulled.records.iter());
+        let body = pulled.lines.body();
         let (adapter, dataset) = (self.adapter.to_owned(), self.dataset.to_owned());
         let (client, checkpoint, after) = (self.client.clone(), pulled.checkpoint.clone(), pulled.after.clone());
         self.posts.spawn(async move {
@@ -155,7 +156,7 @@ impl<'a> Flights<'a> {
     /// left, so that the numbers after it are wrong.
     pub fn again(&mut self, number: u64) -> bool {
         let Some(front) = self.queue.front_mut() else { return false };
-        if front.records.is_empty() {
+        if front.lines.is_empty() {
             front.number = None;
             return false;
         }

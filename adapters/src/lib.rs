@@ -25,6 +25,7 @@ pub mod format;
 pub mod json_rows;
 pub mod json_sample;
 pub mod kinds;
+mod lines;
 pub mod mapping;
 pub mod pace;
 mod read_ahead;

@@ -2,12 +2,13 @@
 
 use tokio::task::JoinHandle;
 
-use crate::contract::{AdapterError, Batch, Checkpoint, Next, Source};
+use crate::contract::{AdapterError, Checkpoint, Next, Source};
+use crate::lines::Ready;
 
 /// What was asked of the source: a batch from here, at most so many rows.
 type Asked = (Checkpoint, usize);
 /// What came of it.
-type Told = Result<Batch, AdapterError>;
+type Told = Result<Ready, AdapterError>;
 
 /// What the thread did.
 struct Done<S> {
@@ -57,7 +58,7 @@ impl<S: Source> Reader<S> {
             let State::Rest(_, ahead) = &mut self.state else { return Err(gone()) };
             match ahead.take() {
                 Some((asked, told)) if asked == (from.clone(), max) => {
-                    if let Ok(Batch { next: Next::More, checkpoint, .. }) = &told {
+                    if let Ok(Ready { next: Next::More, checkpoint, .. }) = &told {
                         self.start(Some((checkpoint.clone(), max)));
                     }
                     return told;
@@ -116,7 +117,7 @@ impl<S: Source> Reader<S> {
             let acked = ack.map_or(Ok(()), |durable| source.ack(&durable));
             let read = match read {
                 Some((from, max)) if acked.is_ok() => {
-                    let told = source.read(&from, max);
+                    let told = source.read(&from, max).map(Ready::from);
                     Some(((from, max), told))
                 }
                 Some(_) => None,

@@ -16,17 +16,17 @@ use pause::Pause;
 pub use pause::{Paused, pause, paused, resume};
 pub use progress::{Phase, Progress};
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::client::{Answer, BrokerClient, LineError, Position};
-use crate::contract::{AdapterError, BATCH_RECORDS_MAX, Batch, Checkpoint, Next, Record, Reject, Source};
+use crate::client::{Answer, BrokerClient, Position};
+use crate::contract::{AdapterError, BATCH_RECORDS_MAX, Checkpoint, Next, Reject, Source};
 use crate::dead_letter::DeadLetters;
 use crate::document::OnData;
 use crate::flights::{Flights, Pulled};
+use crate::lines::Ready;
 use crate::pace::pull_max;
 use crate::read_ahead::Reader;
 
@@ -90,7 +90,7 @@ struct Run<'a, S, F> {
 
 /// What a run waits for.
 enum Event {
-    Pulled(Result<Batch, AdapterError>),
+    Pulled(Result<Ready, AdapterError>),
     Acknowledged(Result<(), AdapterError>),
     Answered,
     Tick,
@@ -218,7 +218,7 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
     /// A batch came from the source.
     fn take(
         &mut self,
-        batch: Batch,
+        batch: Ready,
         source: &mut Option<Checkpoint>,
         flights: &mut Flights<'_>,
     ) -> Result<(), AdapterError> {
@@ -264,7 +264,7 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
                 self.succeeded();
                 *at = Position { batch_no: number, checkpoint: front.checkpoint.clone() };
                 self.progress.duplicates += duplicates;
-                let known = front.records.len() as u64;
+                let known = front.lines.len() as u64;
                 if let Some(pulled) = flights.landed() {
                     self.durable(pulled, number);
                 }
@@ -275,8 +275,12 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
             }
             Ok(Answer::Resume(_)) => Ok(Some(Stretch::Ask(true))),
             Ok(Answer::Refused(lines)) => {
-                let records = std::mem::take(&mut front.records);
-                front.records = self.refuse(records, &lines)?;
+                let rejects = front.lines.refuse(&lines);
+                if rejects.is_empty() {
+                    let detail = "it names no line of the batch".to_owned();
+                    return Err(AdapterError::Refused { status: 422, detail });
+                }
+                self.bury(&rejects)?;
                 Ok((!flights.again(number)).then_some(Stretch::Ask(false)))
             }
             Err(error) => {
@@ -298,11 +302,11 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
     /// A batch is durable.
     fn durable(&mut self, batch: Pulled, newest: u64) {
         self.progress.batch_no = newest;
-        self.progress.accepted += batch.records.len() as u64;
+        self.progress.accepted += batch.lines.len() as u64;
         self.progress.rows += batch.rows;
         self.reader.durable(batch.checkpoint);
-        if let Some(time) = batch.records.into_iter().next_back().and_then(|r| r.time) {
-            self.newest_event = Some(time);
+        if let Some(time) = batch.lines.newest() {
+            self.newest_event = Some(time.to_owned());
         }
     }
 
@@ -328,24 +332,6 @@ impl<S: Source, F: FnMut(&Progress) + Send> Run<'_, S, F> {
 
     fn enough(&self) -> bool {
         self.config.rows_max.is_some_and(|max| self.pulled >= max)
-    }
-
-    /// Lines that the broker refuses become dead letters; the rest is returned.
-    fn refuse(&mut self, records: Vec<Record>, lines: &[LineError]) -> Result<Vec<Record>, AdapterError> {
-        let by_index: BTreeMap<usize, &LineError> = lines.iter().map(|l| (l.index, l)).collect();
-        let (mut kept, mut rejects) = (Vec::new(), Vec::new());
-        for (n, record) in records.into_iter().enumerate() {
-            match by_index.get(&n) {
-                Some(error) => rejects.push(Reject::by_broker(&record, error)),
-                None => kept.push(record),
-            }
-        }
-        if rejects.is_empty() {
-            let detail = "it names no line of the batch".to_owned();
-            return Err(AdapterError::Refused { status: 422, detail });
-        }
-        self.bury(&rejects)?;
-        Ok(kept)
     }
 
     /// Dead letters are durable before the checkpoint passes their rows.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{AdapterError, Origin, Row, Source};
-use crate::document::{Common, DocumentError, FieldKind};
+use crate::document::{Common, DocumentError, FieldKind, Precision};
 
 /// One member of a kind's document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -136,6 +136,8 @@ pub struct Column {
     pub key: bool,
     /// Zone of a timestamp: `offset` when the values carry one; none when it must be asked.
     pub zone: Option<String>,
+    /// Of a timestamp: that of the finest value seen.
+    pub precision: Precision,
     /// The class of personal data it likely holds, by its name or the shape of its values, for example `contact`.
     pub personal: Option<&'static str>,
 }

@@ -47,7 +47,10 @@ pub async fn publish(
                 for (n, (id, record)) in records.into_iter().enumerate() {
                     match of.get(&n) {
                         Some(error) => {
-                            settled.insert(id, Settled::Refused(Box::new(Reject::by_broker(&record, error))));
+                            settled.insert(
+                                id,
+                                Settled::Refused(Box::new(Reject::by_broker(record.origin, record.raw, error))),
+                            );
                         }
                         None => kept.push((id, record)),
                     }

@@ -1,5 +1,6 @@
 //! How one field of a record is made from a column of the source.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::{Location, Spanned};
 
@@ -125,7 +126,7 @@ pub enum Gap {
 }
 
 /// Precision of a timestamp.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub enum Precision {
     /// Seconds: `2017-01-01T06:00:42Z`.
     #[default]
@@ -134,6 +135,42 @@ pub enum Precision {
     /// Milliseconds: `2017-01-01T06:00:42.000Z`.
     #[serde(rename = "ms")]
     Millisecond,
+    /// Microseconds: `2017-01-01T06:00:42.000000Z`.
+    #[serde(rename = "us")]
+    Microsecond,
+    /// Nanoseconds: `2017-01-01T06:00:42.000000000Z`.
+    #[serde(rename = "ns")]
+    Nanosecond,
+}
+
+impl Precision {
+    /// From coarse to fine.
+    pub const ALL: [Self; 4] = [Self::Second, Self::Millisecond, Self::Microsecond, Self::Nanosecond];
+
+    /// As a document says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Second => "s",
+            Self::Millisecond => "ms",
+            Self::Microsecond => "us",
+            Self::Nanosecond => "ns",
+        }
+    }
+
+    /// Digits behind the second.
+    pub fn digits(self) -> u8 {
+        match self {
+            Self::Second => 0,
+            Self::Millisecond => 3,
+            Self::Microsecond => 6,
+            Self::Nanosecond => 9,
+        }
+    }
+
+    /// True when an instant is not finer.
+    pub fn holds(self, at: Timestamp) -> bool {
+        at.subsec_nanosecond() % 10_i32.pow(9 - u32::from(self.digits())) == 0
+    }
 }
 
 /// Words for true and false.

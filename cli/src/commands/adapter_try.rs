@@ -100,7 +100,7 @@ pub fn discover(ctx: &Ctx, name: &str, out: Option<&Path>) -> Result<(), Failure
         .iter()
         .map(|c| {
             json!({"column": c.name, "type": c.kind.name(), "nullable": c.nullable, "key": c.key, "zone": c.zone,
-                   "personal": c.personal})
+                   "precision": c.zone.is_some().then(|| c.precision.name()), "personal": c.personal})
         })
         .collect();
     let dataset = connector.common().into.as_str().to_owned();

@@ -35,7 +35,7 @@ const SUPPLY_PER_SECOND: usize = 160_000;
 /// Operations in a batch of [`BATCH_BYTES`].
 const OPS_A_BATCH: usize = 980;
 /// Clients that ask at the same time.
-const CLIENTS: usize = 1_024;
+const CLIENTS: usize = 512;
 /// Clients that ask for many keys at the same time.
 const BATCH_CLIENTS: usize = 128;
 /// Keys in such a query.

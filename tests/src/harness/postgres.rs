@@ -77,7 +77,7 @@ impl Cluster {
     }
 
     fn psql(&self) -> Command {
-        let program = programs().map_or_else(|| "psql".into(), |p| p.join("psql"));
+        let program = programs().map(|p| p.join("psql")).filter(|p| p.is_file()).unwrap_or_else(|| "psql".into());
         let mut command = Command::new(program);
         command.args(["-X", "-q", "-At", "-v", "ON_ERROR_STOP=1", "-U", "owner", "-d", "postgres", "-h"]);
         command.arg(&self.folder).stderr(Stdio::inherit());

@@ -24,7 +24,7 @@ use crate::contract::{
     AdapterError, Again, Column, Connector, Discovery, ErrorClass, Finding, Kind, Setting, Source, Spec,
 };
 use crate::discover::draft;
-use crate::document::{Common, DocumentError, FieldKind};
+use crate::document::{Common, DocumentError, FieldKind, Precision};
 
 /// How long a sample waits for a whole interrogation.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -176,6 +176,7 @@ fn columns() -> Vec<Column> {
         key: false,
         zone: zone.map(str::to_owned),
         personal: None,
+        precision: Precision::Millisecond,
     };
     [
         ("station", FieldKind::Integer, None),

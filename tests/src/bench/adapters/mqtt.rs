@@ -8,11 +8,17 @@ use crate::failed::BenchError;
 use crate::process::Process;
 use crate::report::Results;
 use std::io::Write;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 const SOON: Duration = Duration::from_secs(20);
+/// Seconds that the plain reader may take for all of it.
+const READ: &str = "60";
+/// Messages that one `mosquitto_pub` sends: it takes an acknowledgement for its last one's when packet identifiers, of
+/// which there are 65,535, come round.
+const A_TIME: u64 = 50_000;
 
 fn program(name: &str) -> Option<PathBuf> {
     let mut folders: Vec<PathBuf> = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
@@ -56,12 +62,14 @@ pub(super) async fn rows(
     let port = port.to_string();
     let reader = |count: &str| {
         let mut command = Command::new(&subscribe);
-        command.args(["-p", &port, "-i", "plain", "-c", "-q", "1", "-t", "site/#"]);
+        command.args(["-p", &port, "-i", "plain", "-c", "-q", "1", "-t", "site/#", "-W", READ]);
         command.args(if count.is_empty() { vec!["-E"] } else { vec!["-C", count] });
-        command.stdout(Stdio::null()).status()
+        command.stdout(Stdio::null()).status().and_then(|ended| done("mosquitto_sub", ended))
     };
     reader("").map_err(failed("mosquitto_sub"))?;
-    send(&publish, &port, amount.messages).map_err(failed("mosquitto_pub"))?;
+    for from in (0..amount.messages).step_by(A_TIME as usize) {
+        send(&publish, &port, from..(from + A_TIME).min(amount.messages)).map_err(failed("mosquitto_pub"))?;
+    }
     let begun = Instant::now();
     reader(&amount.messages.to_string()).map_err(failed("mosquitto_sub"))?;
     let plain = begun.elapsed().as_secs_f64();
@@ -80,18 +88,21 @@ fn text(port: u16) -> String {
     )
 }
 
-/// Publishes so many messages with QoS 1.
-fn send(program: &Path, port: &str, messages: u64) -> std::io::Result<()> {
+fn done(what: &str, ended: ExitStatus) -> std::io::Result<()> {
+    if ended.success() { Ok(()) } else { Err(std::io::Error::other(format!("{what}: {ended}"))) }
+}
+
+/// Publishes messages with QoS 1.
+fn send(program: &Path, port: &str, messages: Range<u64>) -> std::io::Result<()> {
     let mut command = Command::new(program);
     command.args(["-p", port, "-q", "1", "-t", "site/7/meter", "-l"]).stdin(Stdio::piped());
     let mut child = command.spawn()?;
     if let Some(stdin) = child.stdin.take() {
         let mut stdin = std::io::BufWriter::new(stdin);
-        for n in 0..messages {
+        for n in messages {
             writeln!(stdin, r#"{{"id":"{n}","p":{}.5,"t":"2026-03-01T10:00:00Z"}}"#, n % 1_000)?;
         }
         stdin.flush()?;
     }
-    let ended = child.wait()?;
-    if ended.success() { Ok(()) } else { Err(std::io::Error::other(format!("mosquitto_pub: {ended}"))) }
+    done("mosquitto_pub", child.wait()?)
 }

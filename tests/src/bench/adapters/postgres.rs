@@ -41,7 +41,7 @@ pub(super) const MAPPING: &str = "map:
   id: {}
   feeder: {}
   mw: {from: kw, type: decimal, scale: 0.001}
-  time: {from: at, type: timestamp, zone: offset}
+  time: {from: at, type: timestamp, zone: offset, precision: us}
 key: [id]
 time: time
 ";
