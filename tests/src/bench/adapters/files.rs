@@ -16,12 +16,11 @@ struct Shape {
     /// Agency and file whose rows are repeated; their first column is the time.
     like: (&'static str, &'static str),
     mapping: &'static str,
+    /// Bytes that its last column, a text, has besides.
+    remark: usize,
 }
 
-const NARROW: Shape = Shape {
-    name: "csv_rows",
-    like: ("transport", "traffic_volume_hourly.csv.gz"),
-    mapping: "map:
+const TRAFFIC: &str = "map:
   time: {from: datetime, type: timestamp, zone: offset}
   clouds: {from: clouds_all, type: integer}
   rain_mm: {from: rain_1h, type: decimal}
@@ -29,8 +28,13 @@ const NARROW: Shape = Shape {
   temp_k: {from: temp, type: decimal}
   volume: {from: traffic_volume, type: integer}
   weather: {from: weather_main, type: string}
-",
-};
+";
+
+const NARROW: Shape =
+    Shape { name: "csv_rows", like: ("transport", "traffic_volume_hourly.csv.gz"), mapping: TRAFFIC, remark: 0 };
+
+/// With [`Amount::large`] rows, a file of 2 GB.
+const LARGE: Shape = Shape { name: "csv_2gb_rows", remark: 1_000, ..NARROW };
 
 const WIDE: Shape = Shape {
     name: "csv_wide_rows",
@@ -38,10 +42,13 @@ const WIDE: Shape = Shape {
     mapping: "map: {time: {type: timestamp, zone: offset}}
 rest: {type: decimal, required: true}
 ",
+    remark: 0,
 };
 
 pub(super) async fn rows(city: &City, amount: Amount, results: &mut Results) -> Result<(), BenchError> {
-    for (shape, dataset, rows) in [(NARROW, "bench-csv", amount.rows), (WIDE, "bench-wide", amount.wide)] {
+    let shapes =
+        [(NARROW, "bench-csv", amount.rows), (WIDE, "bench-wide", amount.wide), (LARGE, "bench-2gb", amount.large)];
+    for (shape, dataset, rows) in shapes {
         let path = city.dir(PROVIDER).join("data").join(format!("{dataset}.csv"));
         let columns = write(city, &shape, &path, rows)?;
         let text = format!(
@@ -67,10 +74,11 @@ fn write(city: &City, shape: &Shape, path: &Path, rows: u64) -> Result<String, B
     let mut lines = lines.collect::<Result<Vec<String>, _>>().map_err(failed)?.into_iter();
     let header = lines.next().unwrap_or_default();
     let tails: Vec<String> = lines.filter_map(|l| Some(l.split_once(',')?.1.to_owned())).collect();
+    let remark = "x".repeat(shape.remark);
     let (mut out, mut time) = (BufWriter::new(File::create(path).map_err(failed)?), Timestamp::UNIX_EPOCH);
     writeln!(out, "{header}").map_err(failed)?;
     for tail in tails.iter().cycle().take(rows as usize) {
-        writeln!(out, "{time},{tail}").map_err(failed)?;
+        writeln!(out, "{time},{tail}{remark}").map_err(failed)?;
         time += SignedDuration::from_mins(15);
     }
     out.flush().map_err(failed)?;

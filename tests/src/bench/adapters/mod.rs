@@ -54,14 +54,16 @@ struct Amount {
     rows: u64,
     /// Rows of the file with 33 columns.
     wide: u64,
+    /// Rows of the large file.
+    large: u64,
     /// Messages.
     messages: u64,
     /// Changes whose way is timed.
     changes: u64,
 }
 
-const WHOLE: Amount = Amount { rows: 600_000, wide: 150_000, messages: 150_000, changes: 200 };
-const QUICK: Amount = Amount { rows: 10_000, wide: 3_000, messages: 3_000, changes: 10 };
+const WHOLE: Amount = Amount { rows: 600_000, wide: 150_000, large: 1_900_000, messages: 150_000, changes: 200 };
+const QUICK: Amount = Amount { rows: 10_000, wide: 3_000, large: 3_000, messages: 3_000, changes: 10 };
 
 /// Measures all of it.
 pub async fn run(quick: bool, programs: &Programs, results: &mut Results) -> Result<(), BenchError> {
@@ -69,8 +71,9 @@ pub async fn run(quick: bool, programs: &Programs, results: &mut Results) -> Res
     results.set(
         "adapters",
         format!(
-            "{} rows of the hourly traffic, {} of the 32 load profiles, {} rows of a table, {} messages of 60 B with QoS 1",
-            amount.rows, amount.wide, amount.rows, amount.messages
+            "{} rows of the hourly traffic, {} of the 32 load profiles, {} of the traffic with a remark of 1,000 B, {} rows of a \
+             table, {} messages of 60 B with QoS 1",
+            amount.rows, amount.wide, amount.large, amount.rows, amount.messages
         ),
     );
     let city = City::plain(&programs.concordat).await?;
@@ -79,6 +82,7 @@ pub async fn run(quick: bool, programs: &Programs, results: &mut Results) -> Res
     let described = [
         ("bench-csv", "time", traffic.as_str()),
         ("bench-wide", "time", &load),
+        ("bench-2gb", "time", &traffic),
         ("bench-sql", "id", METER),
         ("bench-mqtt", "id", METER),
         ("bench-live", "id", METER),
