@@ -20,7 +20,7 @@ use serde_json::Value;
 
 pub use broker::{Act, FakeBroker};
 pub use connector::ConnectorRig;
-pub use program::Program;
+pub use program::{PATIENCE, Program};
 
 use crate::contract::{AdapterError, Source};
 use crate::document::{OnError, Pace};

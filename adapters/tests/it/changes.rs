@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use concordat_adapters::conform::{Outcome, Program, Verdict, battery, kit_of};
+use concordat_adapters::conform::{Outcome, PATIENCE, Program, Verdict, battery, kit_of};
 use concordat_adapters::parse;
 
 const DOCUMENT: &str = "adapter: drop\nkind: file-drop\nwatch: {path: in, glob: '*.csv', ready: {rename_from: .part}}\n\
@@ -18,7 +18,7 @@ fn program(dir: &Path, from: &str, to: &str) -> Program {
     let path = dir.join("changes.py");
     std::fs::write(&path, text.replace(from, to)).unwrap();
     std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-    Program { path, folder: dir.to_owned() }
+    Program { path, folder: dir.to_owned(), patience: PATIENCE }
 }
 
 async fn judge(dir: &Path, program: Option<Program>, patience: Duration) -> Vec<Outcome> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use concordat_adapters::contract::{AdapterError, Batch, Checkpoint, ErrorClass, Level, Next};
+use concordat_adapters::contract::{AdapterError, Batch, Checkpoint, ErrorClass, Level, Next, Row};
 use concordat_adapters::parse;
 use parquet::basic::{Compression, GzipLevel, ZstdLevel};
 use parquet::column::writer::ColumnWriter;
@@ -133,6 +133,25 @@ fn every_type_of_another_writer_is_exact_text() {
                map: {id: {type: integer}, clock: {type: timestamp, zone: UTC}}\n";
     let all = read(old, samples(), &Checkpoint::default()).unwrap();
     assert_eq!(all[0].records[3].data["clock"], "2026-03-01T10:03:00Z");
+}
+
+#[test]
+fn a_dead_letter_is_mapped_again_by_the_corrected_document() {
+    let wrong = read(&SAMPLE.replace("mw: {type: decimal}", "mw: {type: integer}"), samples(), &Checkpoint::default());
+    let wrong: Vec<_> = wrong.unwrap().into_iter().flat_map(|b| b.rejects).collect();
+    let letter = |row: u64| wrong.iter().find(|r| r.origin.row == row).unwrap();
+    assert_eq!((letter(9).rule.as_str(), letter(9).field.as_deref()), ("number.integer", Some("mw")));
+    let all = read(SAMPLE, samples(), &Checkpoint::default()).unwrap();
+    let record = all.iter().flat_map(|b| &b.records).find(|r| r.origin.row == 9).unwrap();
+    let mut again = parse(SAMPLE).unwrap().again().unwrap();
+    assert_eq!(
+        again(letter(9).origin.clone(), &letter(9).raw),
+        Row::Good(record.clone()),
+        "as if it had been good at once"
+    );
+    // The word for what is no number is kept, and is still none.
+    let Row::Bad(still) = again(letter(14).origin.clone(), &letter(14).raw) else { panic!("taken") };
+    assert_eq!((still.rule.as_str(), still.field.as_deref()), ("number.syntax", Some("real")));
 }
 
 #[test]

@@ -259,7 +259,7 @@ pub async fn conform(ctx: &Ctx, file: &Path, base: Option<&Path>, changes: Optio
     let scratch = std::env::temp_dir().join(format!("concordat-conform-{}", std::process::id()));
     let program = |path: &Path| {
         let path = path.canonicalize().map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
-        Ok::<_, Failure>(conform::Program { path, folder: base.to_owned() })
+        Ok::<_, Failure>(conform::Program { path, folder: base.to_owned(), patience: conform::PATIENCE })
     };
     let kit =
         conform::kit_of(Arc::from(connector), base.to_owned(), scratch.clone(), changes.map(program).transpose()?);

@@ -191,7 +191,7 @@ const MEANING: &str = "
 - `csv_rows`, `csv_wide_rows`: rows a second of a CSV file from the start of `concordat adapter run --once` to its end, after the
   broker's last durable acknowledgement: parsed, mapped to seven typed fields (33 in the wide file), posted, checked against the schema,
   hashed, signed, synced. `*_plain` is a CSV reader alone in the same run, which has every field and does nothing with it.
-- `csv_2gb_rows`: a file of 2 GB, likewise; `memory_adapter_*` is the largest resident memory of the adapter's process.
+- `csv_2gb_rows`: a file of 2 GB, likewise.
 - `postgres_rows`: the first load of a table by `sql-poll`, likewise; `_plain` is PostgreSQL's own client copying the table out as text.
 - `mqtt_messages`: messages of QoS 1 that waited in mosquitto, likewise, acknowledged to it after the broker's own acknowledgement;
   `_plain` is `mosquitto_sub` taking as many.

@@ -62,9 +62,10 @@ impl ParquetReader {
             return Ok(false);
         }
         self.row += 1;
-        let named =
-            self.leaves.columns.iter().filter_map(|c| Some((c.name.as_str(), self.values.get(c.leaf?)?.kept())));
-        let row: BTreeMap<&str, Option<&str>> = named.collect();
+        // Columns without text too: a dead letter's columns are those of its file.
+        let kept = |c: &'_ Column| self.values.get(c.leaf?).and_then(Value::kept);
+        let row: BTreeMap<&str, Option<&str>> =
+            self.leaves.columns.iter().map(|c| (c.name.as_str(), kept(c))).collect();
         self.raw.clear();
         let io = |e: serde_json::Error| AdapterError::Io { file: self.name.clone(), action: "read", source: e.into() };
         serde_json::to_writer(&mut self.raw, &row).map_err(io)?;
