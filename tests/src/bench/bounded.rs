@@ -8,6 +8,8 @@ use super::report::{Results, percentile};
 use concordat_executor::holding::{Holding, Plan, SqliteHolding, SqliteOptions};
 use concordat_executor::query::Query;
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Write as _;
 use std::time::Instant;
 
 /// Overrides of one row, one after another.
@@ -63,11 +65,27 @@ async fn overrides(officer: &Clerk, filters: &[Value], limit: usize, count: usiz
     Ok(took)
 }
 
-/// Adds the rows `bounded_*` and `store_*`, medians in milliseconds.
+/// Milliseconds in which the disk keeps a page that was appended to a file, one after another.
+fn syncs(city: &City, count: usize) -> Result<Vec<f64>, BenchError> {
+    let path = city.dir("police").join("bench.sync");
+    let failed = |e: std::io::Error| BenchError::io(format!("writing {}", path.display()), e);
+    let (mut file, mut took) = (File::create(&path).map_err(failed)?, Vec::with_capacity(count));
+    for _ in 0..count {
+        file.write_all(&[7; 4_096]).map_err(failed)?;
+        let begun = Instant::now();
+        file.sync_data().map_err(failed)?;
+        took.push(begun.elapsed().as_secs_f64() * 1e3);
+    }
+    std::fs::remove_file(&path).map_err(failed)?;
+    Ok(took)
+}
+
+/// Adds the rows `bounded_*`, `store_*` and `disk_sync_*`, medians in milliseconds.
 pub async fn rows(city: &City, keys: &[String], quick: bool, results: &mut Results) -> Result<(), BenchError> {
     let officer = Clerk::from(city.gateway("court", "duty-officer")?)?;
     let one: Vec<Value> = keys.iter().take(SINGLE).map(|k| json!({"stop_id": {"eq": k}})).collect();
     let many = [json!({"time": {"range": {"from": "2017-01-01T00:00:00Z", "to": "2017-12-31T00:00:00Z"}}})];
+    results.add("disk_sync_p50_ms", percentile(&syncs(city, SINGLE)?, 0.5), "ms", None);
     let part = |n: usize| if quick { n.div_ceil(10) } else { n };
     for (name, filters, limit, count) in
         [("row", &one[..], 1, part(SINGLE)), ("1000_rows", &many[..], ROWS, part(MANY))]

@@ -176,6 +176,11 @@ const MEANING: &str = "
 - `revocation_to_last_release*`: from sending a signed suspension, under the load of 128 clients, to the last answer with data that came
   to a client; the worst of ten rounds, `_p50` their median. `_blocks`: by how many blocks the last released operation stands behind the
   newest block at the time of sending. `_3_of_4v`: with a third agency's validator killed.
+- `bounded_*`: an override (break-glass) through the consumer's gateway, one at a time, whose record is promised; `store_*` is the same
+  query straight to the provider's store. `disk_sync_p50_ms`: 4 KiB appended to a file there and synced. An override waits for two such
+  syncs: nothing leaves the provider, and nothing the consumer's gateway, before it is on disk what left.
+- `revocation_to_last_release*`: from handing in a suspension to the last release under load, the worst of ten; `*_blocks` how many
+  blocks the last released operation stands behind the height at which the suspension was handed in.
 - `decision_cold_us`: the first decision on an ask, with 1,000 agreements of one dataset loaded; `decision_cached_ns`: the same ask
   again. `agreements_10000_mb`: what 10,000 agreements of four clauses take, documents and policy engines included.
 - `publish_signed`: messages a second of 256 B from bytes posted over HTTP to durable: read, checked against the schema, hashed in
