@@ -90,6 +90,13 @@ impl Cluster {
         if ended.success() { Ok(()) } else { Err(std::io::Error::other(format!("psql: {ended}"))) }
     }
 
+    /// The rows of a statement, a line each.
+    pub fn rows(&self, text: &str) -> std::io::Result<Vec<String>> {
+        let out = self.psql().args(["-c", text]).output()?;
+        let rows = String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect();
+        if out.status.success() { Ok(rows) } else { Err(std::io::Error::other(format!("psql: {}", out.status))) }
+    }
+
     /// A session that stays open.
     pub fn session(&self) -> std::io::Result<Psql> {
         let mut child = self.psql().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;

@@ -2,7 +2,7 @@
 
 use crate::World;
 use crate::subscriptions::WITHIN;
-use concordat_tests::harness::{City, Feed, FeedAgreement, Follower, put, until};
+use concordat_tests::harness::{City, Cluster, Feed, FeedAgreement, Follower, put, until};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -188,37 +188,55 @@ fn written(folder: &std::path::Path) -> Vec<Value> {
     whole.lines().map(|l| serde_json::from_str(l).expect("a message a line")).collect()
 }
 
-/// A sink that is killed again and again has every message once, and acknowledges nothing that it does not have.
+/// A sink that is killed again and again has every message once, and acknowledges nothing that it does not have: in files,
+/// and in a table.
 pub fn a_killed_sink_loses_nothing(world: &World) {
     let city = world.shared();
     let feed = feed(world, "sunk");
     let mut court = follow(city, &feed, "AGR-2026-9903");
-    let document = city.dir("court").join("sink-sunk.yaml");
-    let id = court.id.clone();
-    put(
-        &document,
-        &format!("sink: sunk\nkind: file\nsubscription: {id}\npage: {{max: 7, wait: 1s}}\nto: {{folder: sunk}}\n"),
-    );
-    let folder = city.dir("court").join("sunk");
-    let file = document.to_string_lossy().into_owned();
-    let run = ["sink", "run", "-f", file.as_str()];
     feed.publish(city, 0..SUNK);
+    let dir = city.dir("court");
+    put(&dir.join("sink-sunk.yaml"), &sink("file", &court, "folder: sunk"));
+    sunk(city, &mut court, "sink-sunk.yaml", &|| numbers(&written(&dir.join("sunk"))));
+    let Some(cluster) = Cluster::start("sink") else {
+        return eprintln!("SKIPPED a sink into PostgreSQL: it is not installed (Debian: postgresql)");
+    };
+    put(&dir.join("keys/sink.dsn"), &format!("{}?sslmode=disable", cluster.uri()));
+    let from_the_start = json!({"dataset": feed.id, "name": "sunk-table", "from": "earliest"});
+    let mut court = Follower::create(city, "court", &from_the_start);
+    put(&dir.join("sink-table.yaml"), &sink("postgres", &court, "dsn: file:keys/sink.dsn, table: sunk, create: true"));
+    sunk(city, &mut court, "sink-table.yaml", &|| {
+        // Before the first page there is no table.
+        let there = cluster.rows("SELECT 1 FROM pg_tables WHERE tablename = 'sunk'").expect("psql");
+        let ask = "SELECT data->>'n' FROM sunk ORDER BY seq";
+        let rows = if there.is_empty() { vec![] } else { cluster.rows(ask).expect("psql") };
+        rows.iter().map(|n| n.parse().expect("a number")).collect()
+    });
+}
+
+fn sink(kind: &str, from: &Follower, to: &str) -> String {
+    format!("sink: sunk-{kind}\nkind: {kind}\nsubscription: {}\npage: {{max: 7, wait: 1s}}\nto: {{{to}}}\n", from.id)
+}
+
+/// Kills a sink of court's again and again; `have` are the numbers that it has.
+fn sunk(city: &City, court: &mut Follower, document: &str, have: &dyn Fn() -> Vec<u64>) {
+    let file = city.dir("court").join(document).to_string_lossy().into_owned();
+    let run = ["sink", "run", "-f", file.as_str()];
     for round in 1..=5_u64 {
         let sink = Running::start(city, "court", &run);
         let enough = (round * SUNK / 8) as usize;
         until(&format!("the sink has {enough} messages"), WITHIN, || {
-            let n = written(&folder).len();
+            let n = have().len();
             if n >= enough { Ok(()) } else { Err(n.to_string()) }
         });
         drop(sink);
         // What is left at the gateway begins at or before the end of what is written: nothing is in neither.
-        let have: BTreeSet<u64> = numbers(&written(&folder)).into_iter().collect();
         let (left, _) = court.page(1_000, 0.0, None).expect("a page");
-        let all: BTreeSet<u64> = have.iter().copied().chain(numbers(&left)).collect();
+        let all: BTreeSet<u64> = have().into_iter().chain(numbers(&left)).collect();
         assert_eq!(all, (0..SUNK).collect(), "round {round}");
     }
     let again: Vec<&str> = run.iter().copied().chain(["--once"]).collect();
     city.at("court", &again).done();
-    assert_eq!(numbers(&written(&folder)), (0..SUNK).collect::<Vec<_>>(), "each once, in order");
+    assert_eq!(have(), (0..SUNK).collect::<Vec<_>>(), "each once, in order");
     court.nothing_more();
 }
