@@ -35,15 +35,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for T
     type Error = io::Error;
 
     fn make_tls_connect(&mut self, domain: &str) -> io::Result<Named> {
-        let name = ServerName::try_from(domain.to_owned());
+        // The driver asks before a Unix socket too, which has no name and gets no TLS.
+        let name = (!domain.is_empty()).then(|| ServerName::try_from(domain.to_owned())).transpose();
         Ok(Named { tls: self.0.clone(), name: name.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))? })
     }
 }
 
-/// A connector with the server's name.
+/// A connector with the server's name, if it has one.
 pub(crate) struct Named {
     tls: TlsConnector,
-    name: ServerName<'static>,
+    name: Option<ServerName<'static>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Named {
@@ -52,7 +53,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Named
     type Future = Pin<Box<dyn Future<Output = io::Result<Wrapped<S>>> + Send>>;
 
     fn connect(self, stream: S) -> Self::Future {
-        Box::pin(async move { Ok(Wrapped(self.tls.connect(self.name, stream).await?)) })
+        Box::pin(async move {
+            let nameless = || io::Error::new(io::ErrorKind::InvalidInput, "a server without a name has no certificate");
+            Ok(Wrapped(self.tls.connect(self.name.ok_or_else(nameless)?, stream).await?))
+        })
     }
 }
 
